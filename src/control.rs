@@ -1,0 +1,115 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The keys an administrator or a toolstack writes into our directory.
+//!
+//! One watch on the directory; only the keys below matter, so that our own writes
+//! there wake nobody. Whatever changed, all of them are read again.
+//!
+//! | key | written by | meaning |
+//! |---|---|---|
+//! | `tokens-refill`, `tokens-max` | administrator | the limit, see `logic::limits` |
+//! | `physical-device` | block hotplug script | the device, `major:minor` in hex |
+//! | `online` | toolstack | 0: the disk is to go |
+
+use kernel::{
+    prelude::*,
+    sync::Arc, //
+};
+
+use crate::logic::admission::Change;
+use crate::logic::limits::setting;
+use crate::logic::limits::Key;
+use crate::logic::limits::VALUE_MAX;
+use crate::logic::number::Foreign;
+use crate::vbd::Vbd;
+use crate::xenbus::store::transaction;
+use crate::xenbus::store::Value;
+use crate::xenbus::watch::Handler;
+
+const REFILL: &CStr = c"tokens-refill";
+const MAX: &CStr = c"tokens-max";
+const KEYS: [&[u8]; 4] = [
+    REFILL.to_bytes(),
+    MAX.to_bytes(),
+    b"physical-device",
+    b"online",
+];
+
+/// Reacts to changes in a disk's directory.
+pub(crate) struct Keys(pub(crate) Arc<Vbd>);
+
+impl Handler for Keys {
+    fn matters(&self, path: &[u8]) -> bool {
+        KEYS.iter().any(|key| {
+            path.strip_suffix(*key)
+                .is_some_and(|dir| dir.ends_with(b"/"))
+        })
+    }
+
+    fn changed(&self) {
+        self.0.load_limit();
+        self.0.kick();
+    }
+}
+
+/// The texts of the two keys of a limit, as they stood together.
+struct Texts {
+    refill: Option<Value>,
+    max: Option<Value>,
+}
+
+impl Texts {
+    fn read(dir: &CStr) -> Result<Self> {
+        transaction(|store| {
+            Ok(Self {
+                refill: store.read(dir, REFILL)?,
+                max: store.read(dir, MAX)?,
+            })
+        })
+    }
+}
+
+fn bytes(value: &Option<Value>) -> Option<&[u8]> {
+    value.as_ref().map(Value::bytes)
+}
+
+impl Vbd {
+    /// Reads the limit's keys and applies them. Talks to xenstored, does not wait
+    /// for anything else. A limit that cannot be read stays as it is.
+    pub(crate) fn load_limit(&self) {
+        let mut started = self.limit_loaded.lock();
+        let Ok(texts) = Texts::read(self.dev.nodename()) else {
+            return;
+        };
+        let refill = Key::parse(bytes(&texts.refill));
+        let max = Key::parse(bytes(&texts.max));
+        let setting = setting(refill, max);
+        let change = if *started {
+            self.gate().configure(setting)
+        } else {
+            *started = true;
+            self.gate().start(setting)
+        };
+        match change {
+            Change::Refused { first: true } => self.report_invalid(&texts, refill),
+            Change::Refused { first: false } | Change::Same | Change::Applied => {}
+        }
+    }
+
+    fn report_invalid(&self, texts: &Texts, refill: Key) {
+        let (key, value) = if refill == Key::Invalid {
+            (REFILL, &texts.refill)
+        } else {
+            (MAX, &texts.max)
+        };
+        self.dev.report(
+            EINVAL,
+            fmt!(
+                "{} {} is not a number from 0 to {}; the limit stays as it was",
+                key,
+                Foreign(bytes(value).unwrap_or_default()),
+                VALUE_MAX
+            ),
+        );
+    }
+}

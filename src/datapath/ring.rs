@@ -1,0 +1,142 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! One shared ring, seen from the backend.
+//!
+//! A slot is copied out once; everything else looks at the copy. Our indices are
+//! private ([`Indices`]); the shared page is only told about them.
+//!
+//! Source: `xen/interface/io/ring.h`. Used by one worker, under its lock.
+
+use kernel::prelude::*;
+
+use crate::logic::abi::response;
+use crate::logic::abi::ring_header;
+use crate::logic::abi::Abi;
+use crate::logic::abi::Slot;
+use crate::logic::abi::Status;
+use crate::logic::abi::SLOT_MAX;
+use crate::logic::index::must_notify;
+use crate::logic::index::Indices;
+use crate::logic::index::Overrun;
+use crate::xenbus::shared_ring::SharedRing;
+
+/// An answer to a request.
+#[derive(Clone, Copy)]
+pub(crate) struct Answer {
+    /// The guest's own name for the request.
+    pub(crate) id: u64,
+    /// The request's operation code.
+    pub(crate) operation: u8,
+    /// What became of it.
+    pub(crate) status: Status,
+}
+
+/// A mapped ring and where we stand on it.
+pub(crate) struct Ring {
+    shared: SharedRing,
+    abi: Abi,
+    indices: Indices,
+    /// The response producer index that the frontend was told last.
+    published: u32,
+}
+
+impl Ring {
+    /// Starts at the indices that the shared page shows.
+    ///
+    /// # Errors
+    ///
+    /// [`Overrun`] if they are impossible.
+    pub(crate) fn attach(shared: SharedRing, abi: Abi, entries: u32) -> Result<Self, Overrun> {
+        let rsp_prod = shared.load(ring_header::RSP_PROD);
+        let req_prod = shared.load(ring_header::REQ_PROD);
+        Ok(Self {
+            indices: Indices::attach(entries, req_prod, rsp_prod)?,
+            shared,
+            abi,
+            published: rsp_prod,
+        })
+    }
+
+    /// The guest's layout.
+    pub(crate) fn abi(&self) -> Abi {
+        self.abi
+    }
+
+    /// Requests taken and not answered.
+    pub(crate) fn in_flight(&self) -> u32 {
+        self.indices.in_flight()
+    }
+
+    /// Requests on the ring that were not taken yet.
+    ///
+    /// # Errors
+    ///
+    /// [`Overrun`] if the frontend's index is impossible.
+    pub(crate) fn unread(&self) -> Result<u32, Overrun> {
+        let unread = self
+            .indices
+            .unread(self.shared.load(ring_header::REQ_PROD))?;
+        self.shared.read_barrier();
+        Ok(unread)
+    }
+
+    /// Asks for an event at the next request, then looks once more: one that came
+    /// in between would bring no event.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::unread`].
+    pub(crate) fn final_check(&self) -> Result<u32, Overrun> {
+        self.shared
+            .store(ring_header::REQ_EVENT, self.indices.next_event());
+        self.shared.full_barrier();
+        self.unread()
+    }
+
+    /// Takes the next request: a private copy of its slot. Only after
+    /// [`Self::unread`] said that there is one.
+    pub(crate) fn take(&mut self) -> Slot {
+        let mut slot = Slot([0; SLOT_MAX]);
+        let index = self.indices.consume();
+        let bytes = slot.0.get_mut(..self.abi.slot_size());
+        if let (Some(at), Some(bytes)) = (self.abi.slot_offset(index), bytes) {
+            self.shared.copy_out(at, bytes);
+        }
+        slot
+    }
+
+    /// Writes an answer. The frontend does not see it before [`Self::publish`].
+    /// Of the slot only the three fields of a response change, so nothing of ours
+    /// leaks through its padding.
+    pub(crate) fn answer(&mut self, answer: Answer) {
+        let Some(index) = self.indices.respond() else {
+            return;
+        };
+        let Some(at) = self.abi.slot_offset(index) else {
+            return;
+        };
+        let put = |field: usize, bytes: &[u8]| {
+            if let Some(at) = at.checked_add(field) {
+                self.shared.copy_in(at, bytes);
+            }
+        };
+        put(response::ID, &answer.id.to_le_bytes());
+        put(response::OPERATION, &[answer.operation]);
+        put(response::STATUS, &answer.status.code().to_le_bytes());
+    }
+
+    /// Shows the frontend all answers so far. Returns whether it wants an event.
+    #[must_use]
+    pub(crate) fn publish(&mut self) -> bool {
+        let old = self.published;
+        let new = self.indices.rsp_prod();
+        if new == old {
+            return false;
+        }
+        self.shared.write_barrier();
+        self.shared.store(ring_header::RSP_PROD, new);
+        self.published = new;
+        self.shared.full_barrier();
+        must_notify(old, new, self.shared.load(ring_header::RSP_EVENT))
+    }
+}

@@ -1,0 +1,94 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The device behind a virtual disk.
+
+use kernel::prelude::*;
+
+use crate::logic::abi::SECTOR_SIZE;
+use crate::logic::number::DeviceNumber;
+use crate::logic::request;
+use crate::logic::request::Operation;
+use crate::logic::request::Request;
+use crate::sys::bdev::BlockDevice;
+use crate::sys::bdev::Traits;
+
+/// Flags of the `info` key (`VDISK_*` in `xen/interface/io/blkif.h`).
+mod info {
+    pub(super) const CDROM: u32 = 1;
+    pub(super) const REMOVABLE: u32 = 2;
+    pub(super) const READ_ONLY: u32 = 4;
+}
+
+/// An open device, as the guest is to see it. Drop closes it and sleeps.
+pub(crate) struct Disk {
+    device: BlockDevice,
+    number: DeviceNumber,
+    read_only: bool,
+    write_cache: bool,
+    /// Sectors of 512 bytes per logical block.
+    block: u32,
+}
+
+impl Disk {
+    /// Opens the device. Sleeps, for as long as the device takes.
+    ///
+    /// # Errors
+    ///
+    /// What the device answers; `EACCES` for a read-only one that is to be written.
+    pub(crate) fn open(number: DeviceNumber, read_only: bool) -> Result<Self> {
+        let device = BlockDevice::open(number.major, number.minor, !read_only)?;
+        let traits = device.traits();
+        Ok(Self {
+            number,
+            read_only: read_only || traits.read_only,
+            write_cache: traits.write_cache,
+            block: traits.logical_block_size / SECTOR_SIZE,
+            device,
+        })
+    }
+
+    /// The device's number.
+    pub(crate) fn number(&self) -> DeviceNumber {
+        self.number
+    }
+
+    /// May the guest only read?
+    pub(crate) fn is_read_only(&self) -> bool {
+        self.read_only
+    }
+
+    /// The device, for bios.
+    pub(crate) fn device(&self) -> &BlockDevice {
+        &self.device
+    }
+
+    /// What the device is now.
+    pub(crate) fn traits(&self) -> Traits {
+        self.device.traits()
+    }
+
+    /// The value of the `info` key. `cdrom`: the toolstack calls it one.
+    pub(crate) fn info(&self, cdrom: bool) -> u32 {
+        let traits = self.device.traits();
+        let flag = |set, bit| if set { bit } else { 0 };
+        flag(cdrom || traits.cdrom, info::CDROM)
+            | flag(traits.removable, info::REMOVABLE)
+            | flag(self.read_only, info::READ_ONLY)
+    }
+
+    /// What a request is checked against: the size is that of this moment. Any
+    /// context.
+    pub(crate) fn view(&self) -> request::Disk {
+        request::Disk {
+            sectors: self.device.sectors(),
+            block: self.block,
+            read_only: self.read_only,
+        }
+    }
+
+    /// Is there nothing to send to the device: a flush of a device that holds
+    /// nothing back?
+    pub(crate) fn is_nothing_to_do(&self, request: &Request) -> bool {
+        request.operation() == Operation::Flush && request.sectors() == 0 && !self.write_cache
+    }
+}

@@ -1,0 +1,72 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The xenbus driver: a disk appears, its frontend moves, it goes.
+//!
+//! Everything that may take time happens in the disk's own work item
+//! ([`Vbd`]): the xenwatch thread, which calls most of this, serves every Xen
+//! device of the host.
+
+use kernel::{
+    device::Core,
+    prelude::*,
+    str::CString,
+    sync::Arc, //
+};
+
+use crate::connect;
+use crate::control::Keys;
+use crate::sys::sysfs::Groups;
+use crate::sysfs;
+use crate::vbd::Vbd;
+use crate::xenbus::device::Device;
+use crate::xenbus::device::State;
+use crate::xenbus::driver::DeviceId;
+use crate::xenbus::driver::Driver;
+use crate::xenbus::watch::Watch;
+
+/// The driver's name in sysfs. Not `vbd`: that is xen-blkback's.
+pub(crate) const NAME: &CStr = c"rblkback";
+
+/// The driver.
+pub(crate) struct Backend;
+
+/// What the driver keeps of a device while it is bound to it.
+#[pin_data]
+pub(crate) struct Bound {
+    /// Our directory. Declared first: dropped first, so that no change arrives
+    /// while the rest goes.
+    #[pin]
+    _keys: Watch<Keys>,
+    /// The disk, which may outlive the binding.
+    pub(crate) vbd: Arc<Vbd>,
+}
+
+impl Driver for Backend {
+    type Data = Bound;
+
+    const IDS: &'static [DeviceId] = &[DeviceId::new(c"vbd"), DeviceId::end()];
+
+    const GROUPS: Groups<Bound> = sysfs::GROUPS;
+
+    fn probe(dev: &Device<Core<'_>>) -> impl PinInit<Bound, Error> {
+        let vbd = Vbd::new(dev);
+        try_pin_init!(Bound {
+            vbd: vbd?,
+            _keys <- Watch::new(CString::try_from(dev.nodename())?, Keys(vbd.clone())),
+            _: {
+                // The watch is there: whatever changes from now on is seen.
+                vbd.load_limit();
+                connect::offer(vbd)?;
+                dev.announce(State::InitWait);
+            },
+        }? Error)
+    }
+
+    fn otherend_changed(data: Pin<&Bound>) {
+        data.vbd.kick();
+    }
+
+    fn unbind(dev: &Device<Core<'_>>, data: Pin<&Bound>) {
+        data.vbd.unbind(!dev.is_vanished());
+    }
+}

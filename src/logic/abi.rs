@@ -1,0 +1,263 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Where the fields of a ring slot lie.
+//!
+//! A frontend lays the ring out as its own compiler does: a 32-bit x86 guest
+//! aligns 64-bit fields to 4 bytes, a 64-bit one to 8. One table describes both;
+//! there is one parser. All numbers are little-endian, all sectors are of
+//! 512 bytes.
+//!
+//! Source: `xen/interface/io/blkif.h` (`struct blkif_request_rw`,
+//! `struct blkif_response`), `xen/interface/io/ring.h` (`DEFINE_RING_TYPES`),
+//! `xen/interface/io/protocols.h` (the names).
+
+/// Bytes of a unit in which the protocol counts disk space.
+pub const SECTOR_SIZE: u32 = 512;
+/// Bytes of a granted frame.
+pub const PAGE_SIZE: u32 = 4096;
+/// Sectors that fit a granted frame.
+pub const SECTORS_PER_PAGE: u8 = 8;
+/// Segments a direct request can carry.
+pub const SEGMENTS_MAX: usize = 11;
+/// The largest slot of any ABI, in bytes.
+pub const SLOT_MAX: usize = 112;
+
+/// Byte offsets of the shared ring's header.
+pub mod ring_header {
+    /// The frontend's request producer index.
+    pub const REQ_PROD: usize = 0;
+    /// The backend asks for an event when `req_prod` passes this.
+    pub const REQ_EVENT: usize = 4;
+    /// The backend's response producer index.
+    pub const RSP_PROD: usize = 8;
+    /// The frontend asks for an event when `rsp_prod` passes this.
+    pub const RSP_EVENT: usize = 12;
+    /// The first slot.
+    pub const SLOTS: usize = 64;
+}
+
+/// Byte offsets within a response; the same in every ABI.
+pub mod response {
+    /// The request's id, echoed.
+    pub const ID: usize = 0;
+    /// The request's operation, echoed.
+    pub const OPERATION: usize = 8;
+    /// The outcome, see [`Status`](super::Status).
+    pub const STATUS: usize = 10;
+}
+
+/// How a guest lays out the ring.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Abi {
+    /// `x86_64-abi`; also what "native" means for a 64-bit backend.
+    X86_64,
+    /// `x86_32-abi`; also what a frontend that names no protocol speaks.
+    X86_32,
+}
+
+struct Layout {
+    slot: usize,
+    id: usize,
+    sector: usize,
+    segments: usize,
+}
+
+/// A segment as the guest wrote it: unchecked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Segment {
+    /// Grant reference of the frame.
+    pub gref: u32,
+    /// First sector within the frame.
+    pub first: u8,
+    /// Last sector within the frame, inclusive.
+    pub last: u8,
+}
+
+/// A private copy of a ring slot: unchecked, but the guest can no longer change it.
+#[derive(Clone, Copy)]
+pub struct Slot(pub [u8; SLOT_MAX]);
+
+/// The answer to a request (`BLKIF_RSP_*`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Status {
+    /// Done.
+    Okay,
+    /// Refused or failed.
+    Error,
+    /// The operation is not offered.
+    Unsupported,
+}
+
+impl Status {
+    /// The number on the ring.
+    pub const fn code(self) -> i16 {
+        match self {
+            Self::Okay => 0,
+            Self::Error => -1,
+            Self::Unsupported => -2,
+        }
+    }
+}
+
+impl Abi {
+    /// The ABI that a frontend's `protocol` key names; a missing key (`None`)
+    /// means `x86_32-abi`, as frontends older than the key expect.
+    pub fn from_protocol(protocol: Option<&[u8]>) -> Option<Self> {
+        match protocol {
+            Some(b"x86_64-abi") => Some(Self::X86_64),
+            None | Some(b"x86_32-abi") => Some(Self::X86_32),
+            Some(_) => None,
+        }
+    }
+
+    const fn layout(self) -> Layout {
+        match self {
+            Self::X86_64 => Layout {
+                slot: 112,
+                id: 8,
+                sector: 16,
+                segments: 24,
+            },
+            Self::X86_32 => Layout {
+                slot: 108,
+                id: 4,
+                sector: 12,
+                segments: 20,
+            },
+        }
+    }
+
+    /// Bytes of one slot.
+    pub const fn slot_size(self) -> usize {
+        self.layout().slot
+    }
+
+    /// Slots of a ring of `pages` pages: as many as fit, rounded down to a power
+    /// of two.
+    pub fn ring_entries(self, pages: u32) -> u32 {
+        let bytes = pages.saturating_mul(PAGE_SIZE);
+        let room = bytes.saturating_sub(ring_header::SLOTS as u32);
+        match room.checked_div(self.slot_size() as u32) {
+            Some(fit) if fit > 0 => 1u32.checked_shl(fit.ilog2()).unwrap_or(0),
+            _ => 0,
+        }
+    }
+
+    /// Byte offset of slot `index` within the ring, or `None` on overflow.
+    pub fn slot_offset(self, index: u32) -> Option<usize> {
+        (index as usize)
+            .checked_mul(self.slot_size())?
+            .checked_add(ring_header::SLOTS)
+    }
+}
+
+impl Slot {
+    fn field<const N: usize>(&self, at: usize) -> [u8; N] {
+        // A table entry beyond the slot would be our bug, not the guest's; it
+        // reads as zeroes and the tests of this file see it.
+        match self.0.get(at..).and_then(|tail| tail.first_chunk::<N>()) {
+            Some(bytes) => *bytes,
+            None => [0; N],
+        }
+    }
+
+    /// The operation code.
+    pub fn operation(&self) -> u8 {
+        u8::from_le_bytes(self.field(0))
+    }
+
+    /// How many segments a direct request claims to carry.
+    pub fn segment_count(&self) -> u8 {
+        u8::from_le_bytes(self.field(1))
+    }
+
+    /// The guest's own name for the request. Every operation has it at this place.
+    pub fn id(&self, abi: Abi) -> u64 {
+        u64::from_le_bytes(self.field(abi.layout().id))
+    }
+
+    /// The first sector of a direct request.
+    pub fn sector(&self, abi: Abi) -> u64 {
+        u64::from_le_bytes(self.field(abi.layout().sector))
+    }
+
+    /// Segment `index` of a direct request; `None` if a request cannot have that
+    /// many.
+    pub fn segment(&self, abi: Abi, index: usize) -> Option<Segment> {
+        if index >= SEGMENTS_MAX {
+            return None;
+        }
+        let at = index.checked_mul(8)?.checked_add(abi.layout().segments)?;
+        let bytes: [u8; 8] = self.field(at);
+        let [g0, g1, g2, g3, first, last, _, _] = bytes;
+        Some(Segment {
+            gref: u32::from_le_bytes([g0, g1, g2, g3]),
+            first,
+            last,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_page_holds_32_slots_in_both_layouts() {
+        assert_eq!(Abi::X86_64.ring_entries(1), 32);
+        assert_eq!(Abi::X86_32.ring_entries(1), 32);
+    }
+
+    #[test]
+    fn the_largest_ring_holds_512_slots() {
+        // 16 pages: (65536 - 64) / 112 = 584.6, rounded down to a power of two.
+        assert_eq!(Abi::X86_64.ring_entries(16), 512);
+        assert_eq!(Abi::X86_32.ring_entries(16), 512);
+    }
+
+    #[test]
+    fn a_ring_of_no_pages_holds_nothing() {
+        assert_eq!(Abi::X86_64.ring_entries(0), 0);
+    }
+
+    #[test]
+    fn the_last_segment_ends_with_the_slot() {
+        for abi in [Abi::X86_64, Abi::X86_32] {
+            assert_eq!(abi.layout().segments + 8 * SEGMENTS_MAX, abi.slot_size());
+            assert!(abi.slot_size() <= SLOT_MAX);
+        }
+    }
+
+    #[test]
+    fn fields_are_read_where_blkif_h_puts_them() {
+        let mut bytes = [0u8; SLOT_MAX];
+        for (at, byte) in bytes.iter_mut().enumerate() {
+            *byte = at as u8;
+        }
+        let slot = Slot(bytes);
+        assert_eq!(slot.operation(), 0);
+        assert_eq!(slot.segment_count(), 1);
+        assert_eq!(slot.id(Abi::X86_64), 0x0f0e_0d0c_0b0a_0908);
+        assert_eq!(slot.id(Abi::X86_32), 0x0b0a_0908_0706_0504);
+        assert_eq!(slot.sector(Abi::X86_64), 0x1716_1514_1312_1110);
+        assert_eq!(slot.sector(Abi::X86_32), 0x1312_1110_0f0e_0d0c);
+        let last = slot.segment(Abi::X86_64, 10).unwrap();
+        assert_eq!(
+            (last.gref, last.first, last.last),
+            (0x6b6a_6968, 0x6c, 0x6d)
+        );
+        let first = slot.segment(Abi::X86_32, 0).unwrap();
+        assert_eq!((first.gref, first.first, first.last), (0x1716_1514, 24, 25));
+        assert!(slot.segment(Abi::X86_64, SEGMENTS_MAX).is_none());
+    }
+
+    #[test]
+    fn protocols_have_the_names_of_protocols_h() {
+        assert_eq!(Abi::from_protocol(Some(b"x86_64-abi")), Some(Abi::X86_64));
+        assert_eq!(Abi::from_protocol(Some(b"x86_32-abi")), Some(Abi::X86_32));
+        assert_eq!(Abi::from_protocol(None), Some(Abi::X86_32));
+        for junk in [&b""[..], b"x86_64-abi ", b"arm-abi", b"%s%n", &[0xff; 64]] {
+            assert_eq!(Abi::from_protocol(Some(junk)), None);
+        }
+    }
+}

@@ -1,0 +1,192 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Ring index arithmetic of a backend.
+//!
+//! Indices count up for ever and wrap at 2^32; a slot is `index % entries`.
+//! Ours are private and never read back from the shared page, so a guest can
+//! lie only about what it produced.
+//!
+//! ```text
+//!   answered          in flight           on the ring, unread
+//! -------------+---------------------+-------------------------+-----------
+//!          responses              requests               the guest's req_prod
+//! ```
+//!
+//! Source: `xen/interface/io/ring.h`.
+
+/// The guest claims more requests than its ring has room for, or fewer than it
+/// claimed before. Nothing on this ring can be believed any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Overrun {
+    /// The producer index the guest published.
+    pub req_prod: u32,
+    /// The first request index that we had not read.
+    pub req_cons: u32,
+}
+
+/// The backend's private indices of one ring.
+///
+/// # Invariants
+///
+/// `entries` is a power of two; `requests - responses <= entries`.
+#[derive(Clone, Copy, Debug)]
+pub struct Indices {
+    entries: u32,
+    requests: u32,
+    responses: u32,
+}
+
+impl Indices {
+    /// Starts where the shared page stands: a ring may be taken over from another
+    /// backend, which answered everything it had read before it let go. Requests
+    /// after `rsp_prod` are unread.
+    ///
+    /// # Errors
+    ///
+    /// [`Overrun`] if more than `entries` requests claim to be unanswered.
+    pub fn attach(entries: u32, req_prod: u32, rsp_prod: u32) -> Result<Self, Overrun> {
+        let indices = Self {
+            entries,
+            requests: rsp_prod,
+            responses: rsp_prod,
+        };
+        indices.unread(req_prod)?;
+        Ok(indices)
+    }
+
+    /// How many requests wait on the ring.
+    ///
+    /// # Errors
+    ///
+    /// [`Overrun`] if `req_prod` cannot be true.
+    pub fn unread(&self, req_prod: u32) -> Result<u32, Overrun> {
+        let unread = req_prod.wrapping_sub(self.requests);
+        let room = self.entries.wrapping_sub(self.in_flight());
+        if unread > room {
+            return Err(Overrun {
+                req_prod,
+                req_cons: self.requests,
+            });
+        }
+        Ok(unread)
+    }
+
+    /// Requests read and not answered yet.
+    pub fn in_flight(&self) -> u32 {
+        self.requests.wrapping_sub(self.responses)
+    }
+
+    /// Takes the next request off the ring and returns its slot. Only after
+    /// [`Self::unread`] said there is one.
+    pub fn consume(&mut self) -> u32 {
+        let slot = self.slot(self.requests);
+        self.requests = self.requests.wrapping_add(1);
+        slot
+    }
+
+    /// The slot for the next answer, or `None` if every request has its answer.
+    pub fn respond(&mut self) -> Option<u32> {
+        if self.in_flight() == 0 {
+            return None;
+        }
+        let slot = self.slot(self.responses);
+        self.responses = self.responses.wrapping_add(1);
+        Some(slot)
+    }
+
+    /// The response producer index to publish.
+    pub fn rsp_prod(&self) -> u32 {
+        self.responses
+    }
+
+    /// The value of `req_event` that asks for an event at the next request.
+    pub fn next_event(&self) -> u32 {
+        self.requests.wrapping_add(1)
+    }
+
+    fn slot(&self, index: u32) -> u32 {
+        index & self.entries.wrapping_sub(1)
+    }
+}
+
+/// Must the frontend be told, now that `rsp_prod` went from `old` to `new`?
+/// Only if it asked for an event at an index in between.
+pub fn must_notify(old: u32, new: u32, rsp_event: u32) -> bool {
+    new.wrapping_sub(rsp_event) < new.wrapping_sub(old)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_ring_is_believed_and_one_more_is_not() {
+        let ring = Indices::attach(32, 0, 0).unwrap();
+        assert_eq!(ring.unread(32), Ok(32));
+        assert!(ring.unread(33).is_err());
+    }
+
+    #[test]
+    fn a_producer_that_goes_backwards_is_an_overrun() {
+        let mut ring = Indices::attach(32, 5, 0).unwrap();
+        ring.consume();
+        ring.consume();
+        assert_eq!(
+            ring.unread(1),
+            Err(Overrun {
+                req_prod: 1,
+                req_cons: 2
+            })
+        );
+    }
+
+    #[test]
+    fn requests_in_flight_take_room() {
+        let mut ring = Indices::attach(32, 32, 0).unwrap();
+        for _ in 0..32 {
+            ring.consume();
+        }
+        assert_eq!(ring.in_flight(), 32);
+        assert!(ring.unread(33).is_err());
+        assert_eq!(ring.respond(), Some(0));
+        assert_eq!(ring.unread(33), Ok(1));
+    }
+
+    #[test]
+    fn indices_wrap_at_two_to_the_32() {
+        let mut ring = Indices::attach(32, 1, u32::MAX - 1).unwrap();
+        assert_eq!(ring.unread(1), Ok(3));
+        assert_eq!(ring.consume(), 30);
+        assert_eq!(ring.consume(), 31);
+        assert_eq!(ring.consume(), 0);
+        assert_eq!(ring.unread(1), Ok(0));
+        assert_eq!(ring.respond(), Some(30));
+        assert_eq!(ring.rsp_prod(), u32::MAX);
+    }
+
+    #[test]
+    fn nothing_is_answered_twice() {
+        let mut ring = Indices::attach(32, 1, 0).unwrap();
+        assert_eq!(ring.respond(), None);
+        ring.consume();
+        assert_eq!(ring.respond(), Some(0));
+        assert_eq!(ring.respond(), None);
+    }
+
+    #[test]
+    fn attaching_to_impossible_indices_fails() {
+        assert!(Indices::attach(32, 33, 0).is_err());
+        assert!(Indices::attach(32, 0, 1).is_err());
+        assert!(Indices::attach(32, 7, 7).is_ok());
+    }
+
+    #[test]
+    fn the_frontend_is_told_only_where_it_asked() {
+        assert!(must_notify(0, 1, 1));
+        assert!(must_notify(0, 5, 3));
+        assert!(!must_notify(0, 5, 6));
+        assert!(!must_notify(5, 7, 5));
+        assert!(!must_notify(5, 5, 5));
+        assert!(must_notify(u32::MAX, 1, 0));
+    }
+}

@@ -1,0 +1,146 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Numbers and text from xenstore, which somebody else wrote.
+
+use core::fmt;
+use core::fmt::Write;
+
+/// A strict unsigned decimal up to `max`: digits only, no sign, space or suffix.
+pub fn decimal(text: &[u8], max: u32) -> Option<u32> {
+    if text.is_empty() {
+        return None;
+    }
+    let mut value: u32 = 0;
+    for byte in text {
+        let digit = match byte {
+            b'0'..=b'9' => u32::from(byte.wrapping_sub(b'0')),
+            _ => return None,
+        };
+        value = value.checked_mul(10)?.checked_add(digit)?;
+    }
+    (value <= max).then_some(value)
+}
+
+/// A strict unsigned hexadecimal without prefix.
+pub fn hexadecimal(text: &[u8]) -> Option<u32> {
+    if text.is_empty() {
+        return None;
+    }
+    let mut value: u32 = 0;
+    for byte in text {
+        let digit = char::from(*byte).to_digit(16)?;
+        value = value.checked_mul(16)?.checked_add(digit)?;
+    }
+    Some(value)
+}
+
+/// A device number as the hotplug script writes it: `major:minor`, hexadecimal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DeviceNumber {
+    /// At most 12 bits.
+    pub major: u32,
+    /// At most 20 bits.
+    pub minor: u32,
+}
+
+impl DeviceNumber {
+    /// Reads `major:minor`.
+    pub fn parse(text: &[u8]) -> Option<Self> {
+        let colon = text.iter().position(|byte| *byte == b':')?;
+        let (major, minor) = text.split_at_checked(colon)?;
+        let major = hexadecimal(major)?;
+        let minor = hexadecimal(minor.strip_prefix(b":")?)?;
+        (major < 1 << 12 && minor < 1 << 20).then_some(Self { major, minor })
+    }
+}
+
+impl fmt::Display for DeviceNumber {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:x}:{:x}", self.major, self.minor)
+    }
+}
+
+/// Somebody else's bytes, fit for a log: printable ASCII, the rest as `?`, cut
+/// after [`Self::SHOWN`] bytes.
+pub struct Foreign<'a>(pub &'a [u8]);
+
+impl Foreign<'_> {
+    /// Bytes shown.
+    pub const SHOWN: usize = 32;
+}
+
+impl fmt::Display for Foreign<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_char('"')?;
+        for byte in self.0.iter().take(Self::SHOWN) {
+            let printable = matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\');
+            f.write_char(if printable { char::from(*byte) } else { '?' })?;
+        }
+        f.write_char('"')?;
+        if self.0.len() > Self::SHOWN {
+            f.write_str("..")?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const JUNK: [&[u8]; 10] = [
+        b"", b" ", b" 5", b"5 ", b"5\n", b"+5", b"-1", b"5.0", b"\xff", b"5\0",
+    ];
+
+    #[test]
+    fn only_strict_decimals_are_numbers() {
+        assert_eq!(decimal(b"0", 9), Some(0));
+        assert_eq!(decimal(b"007", 9), Some(7));
+        assert_eq!(decimal(b"10", 9), None);
+        assert_eq!(decimal(b"4294967295", u32::MAX), Some(u32::MAX));
+        assert_eq!(decimal(b"4294967296", u32::MAX), None);
+        assert_eq!(decimal(b"99999999999999999999", u32::MAX), None);
+        for junk in JUNK.into_iter().chain([&b"1e3"[..], b"0x10", b"5/s"]) {
+            assert_eq!(decimal(junk, u32::MAX), None, "{junk:?}");
+        }
+    }
+
+    #[test]
+    fn device_numbers_are_hexadecimal_pairs() {
+        let parse = |text: &[u8]| DeviceNumber::parse(text).map(|n| (n.major, n.minor));
+        assert_eq!(parse(b"fd:0"), Some((0xfd, 0)));
+        assert_eq!(parse(b"FD:fffff"), Some((0xfd, 0xf_ffff)));
+        for junk in JUNK.into_iter().chain([
+            &b"fd"[..],
+            b":",
+            b"fd:",
+            b":0",
+            b"fd:0:1",
+            b"fd:100000",
+            b"1000:0",
+            b"0x8:0",
+            b"8:0 ",
+            b"fffffffff:0",
+            b"8,0",
+        ]) {
+            assert_eq!(parse(junk), None, "{junk:?}");
+        }
+        assert_eq!(
+            DeviceNumber {
+                major: 0xfd,
+                minor: 16
+            }
+            .to_string(),
+            "fd:10"
+        );
+    }
+
+    #[test]
+    fn foreign_text_cannot_forge_a_log_line() {
+        assert_eq!(
+            Foreign(b"x86\n[evil] \x1b%s\"").to_string(),
+            "\"x86?[evil] ?%s?\""
+        );
+        assert_eq!(Foreign(&[b'a'; 100]).to_string().len(), 32 + 4);
+    }
+}

@@ -1,0 +1,70 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! rblkback: the block backend of a Xen host, with a limit per disk.
+//!
+//! It takes the place of xen-blkback: it maps the pages that a guest grants, serves
+//! its shared rings, and sends every request through the disk's token bucket
+//! before anything reaches the device.
+//!
+//! | room | holds |
+//! |---|---|
+//! | [`logic`] | what requests, indices, limits and states mean; pure, tested on the host |
+//! | [`datapath`] | the way of a request from the ring to the disk and back |
+//! | [`vbd`], [`disk`], [`connect`], [`control`], [`driver`], [`sysfs`] | one disk and its life |
+//! | [`sys`] | safe wrappers over C APIs of the kernel |
+//! | [`xenbus`] | safe wrappers over the C Xen API |
+//!
+//! `Documentation/architecture.rst` follows one request through them.
+
+#![crate_name = "rblkback"]
+
+use kernel::prelude::*;
+
+mod connect;
+mod control;
+mod datapath;
+mod disk;
+mod display;
+mod driver;
+mod logic;
+mod sys;
+mod sysfs;
+mod vbd;
+#[path = "../xenbus/mod.rs"]
+mod xenbus;
+
+module! {
+    type: Rblkback,
+    name: "rblkback",
+    authors: ["The rblkback authors"],
+    description: "Xen block backend with a token bucket per disk",
+    license: "GPL",
+    alias: ["xen-backend:vbd"],
+}
+
+/// The loaded module. Dropped from top to bottom.
+#[pin_data(PinnedDrop)]
+struct Rblkback {
+    #[pin]
+    registration: kernel::driver::Registration<xenbus::driver::Adapter<driver::Backend>>,
+    queue: sys::queue::ModuleQueue,
+}
+
+impl kernel::InPlaceModule for Rblkback {
+    fn init(module: &'static ThisModule) -> impl PinInit<Self, Error> {
+        try_pin_init!(Self {
+            // First: probing a device needs it.
+            queue: sys::queue::ModuleQueue::new()?,
+            registration <- kernel::driver::Registration::new(driver::NAME, module),
+        }? Error)
+    }
+}
+
+#[pinned_drop]
+impl PinnedDrop for Rblkback {
+    fn drop(self: Pin<&mut Self>) {
+        // No device is ours any more, or the module could not be unloaded; but the
+        // callback that let the last one go may not have returned yet.
+        xenbus::watch::synchronize();
+    }
+}

@@ -1,0 +1,113 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! A block device, opened by its number.
+//!
+//! C headers: [`include/linux/blkdev.h`](srctree/include/linux/blkdev.h),
+//! [`include/linux/fs.h`](srctree/include/linux/fs.h)
+
+use core::ptr::NonNull;
+
+use kernel::{
+    error::{
+        from_err_ptr,
+        to_result, //
+    },
+    prelude::*, //
+};
+
+use super::helpers;
+
+/// An open block device. Drop closes it and sleeps.
+///
+/// # Invariants
+///
+/// `file` is ours, was opened by `bdev_file_open_by_dev`, and `bdev` belongs to it.
+pub(crate) struct BlockDevice {
+    file: NonNull<helpers::file>,
+    bdev: NonNull<helpers::block_device>,
+}
+
+// SAFETY: An open block device may be used and closed by any thread.
+unsafe impl Send for BlockDevice {}
+// SAFETY: All methods only read what the block layer guards itself.
+unsafe impl Sync for BlockDevice {}
+
+/// What a device is and can do.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Traits {
+    /// Size in sectors of 512 bytes.
+    pub(crate) sectors: u64,
+    /// Bytes.
+    pub(crate) logical_block_size: u32,
+    /// Bytes.
+    pub(crate) physical_block_size: u32,
+    /// The device itself refuses writes.
+    pub(crate) read_only: bool,
+    /// It has a volatile write cache, so flushes matter.
+    pub(crate) write_cache: bool,
+    /// It is a CD-ROM drive.
+    pub(crate) cdrom: bool,
+    /// Its medium can be taken out.
+    pub(crate) removable: bool,
+}
+
+impl BlockDevice {
+    /// Opens `major:minor`. Sleeps, for as long as the device takes to open.
+    ///
+    /// # Errors
+    ///
+    /// `ENXIO` if there is no such device; what the device answers.
+    pub(crate) fn open(major: u32, minor: u32, write: bool) -> Result<Self> {
+        // SAFETY: No preconditions.
+        let file = from_err_ptr(unsafe { helpers::xbk_disk_open(major, minor, write) })?;
+        // SAFETY: Opened just now.
+        let bdev = unsafe { helpers::xbk_disk_of(file) };
+        // INVARIANT: Opened just now, closed in `drop` only.
+        Ok(Self {
+            file: NonNull::new(file).ok_or(ENXIO)?,
+            bdev: NonNull::new(bdev).ok_or(ENXIO)?,
+        })
+    }
+
+    /// The C device, for sending bios to it while it is open.
+    pub(super) fn as_ptr(&self) -> *mut helpers::block_device {
+        self.bdev.as_ptr()
+    }
+
+    /// Size now, in sectors of 512 bytes. Any context.
+    pub(crate) fn sectors(&self) -> u64 {
+        // SAFETY: By the type invariant.
+        unsafe { helpers::xbk_disk_sectors(self.as_ptr()) }
+    }
+
+    /// What it is and can do, now.
+    pub(crate) fn traits(&self) -> Traits {
+        let mut disk: helpers::xbk_disk = pin_init::zeroed();
+        // SAFETY: By the type invariant; `disk` is valid for writes.
+        unsafe { helpers::xbk_disk_read(self.as_ptr(), &mut disk) };
+        Traits {
+            sectors: disk.sectors,
+            logical_block_size: disk.logical_block_size,
+            physical_block_size: disk.physical_block_size,
+            read_only: disk.read_only,
+            write_cache: disk.write_cache,
+            cdrom: disk.cdrom,
+            removable: disk.removable,
+        }
+    }
+
+    /// Writes back what the page cache holds of the device, and drops it, so that
+    /// a guest and this domain see the same bytes. Sleeps for as long as the device
+    /// takes.
+    pub(crate) fn drop_page_cache(&self) -> Result {
+        // SAFETY: By the type invariant.
+        to_result(unsafe { helpers::xbk_disk_uncache(self.as_ptr()) })
+    }
+}
+
+impl Drop for BlockDevice {
+    fn drop(&mut self) {
+        // SAFETY: By the type invariant; nobody uses it any more.
+        unsafe { kernel::bindings::bdev_fput(self.file.as_ptr()) };
+    }
+}

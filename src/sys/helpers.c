@@ -1,0 +1,59 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * See helpers.h.
+ */
+#include <linux/bio.h>
+#include <linux/blkdev.h>
+#include <linux/cdrom.h>
+#include <linux/fs.h>
+#include <linux/module.h>
+#include <linux/pagemap.h>
+
+#include "src/sys/helpers.h"
+
+void xbk_disk_read(struct block_device *bdev, struct xbk_disk *disk)
+{
+	*disk = (struct xbk_disk) {
+		.sectors = bdev_nr_sectors(bdev),
+		.logical_block_size = bdev_logical_block_size(bdev),
+		.physical_block_size = bdev_physical_block_size(bdev),
+		.read_only = bdev_read_only(bdev),
+		.write_cache = bdev_write_cache(bdev),
+		.cdrom = disk_to_cdi(bdev->bd_disk) != NULL,
+		.removable = bdev->bd_disk->flags & GENHD_FL_REMOVABLE,
+	};
+}
+
+u64 xbk_disk_sectors(struct block_device *bdev)
+{
+	return bdev_nr_sectors(bdev);
+}
+
+struct file *xbk_disk_open(u32 major, u32 minor, bool write)
+{
+	return bdev_file_open_by_dev(MKDEV(major, minor),
+				     BLK_OPEN_READ | (write ? BLK_OPEN_WRITE : 0),
+				     NULL, NULL);
+}
+
+struct block_device *xbk_disk_of(struct file *file)
+{
+	return file_bdev(file);
+}
+
+int xbk_disk_uncache(struct block_device *bdev)
+{
+	int err = sync_blockdev(bdev);
+
+	return err ?: invalidate_inode_pages2(bdev->bd_mapping);
+}
+
+struct bio *xbk_bio_alloc(struct block_device *bdev, u16 vecs, u32 opf)
+{
+	return bio_alloc(bdev, vecs, opf, GFP_NOIO);
+}
+
+void xbk_module_get(struct module *module)
+{
+	__module_get(module);
+}

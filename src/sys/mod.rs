@@ -1,0 +1,22 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Safe wrappers over C APIs that the `kernel` crate does not have yet and that
+//! have nothing to do with Xen. Written to move upstream; with `xenbus` the only
+//! room that contains `unsafe`.
+//!
+//! | file | wraps |
+//! |---|---|
+//! | [`bdev`] | opening a block device by number, what it can do |
+//! | [`bio`] | sending one request to it |
+//! | [`timer`] | a one-shot hrtimer that is re-armed in place |
+//! | [`queue`] | the module's own workqueue |
+//! | [`sysfs`] | attribute groups of a device |
+//! | [`module_ref`] | a reference to this module |
+
+pub(crate) mod bdev;
+pub(crate) mod bio;
+mod helpers;
+pub(crate) mod module_ref;
+pub(crate) mod queue;
+pub(crate) mod sysfs;
+pub(crate) mod timer;

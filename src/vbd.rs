@@ -1,0 +1,404 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! One virtual disk, from the moment its directory appears until nothing of it is
+//! left.
+//!
+//! A disk has one work item, queued by whatever happens to it ([`Vbd::kick`]): a
+//! key changed, the frontend moved, a ring is drained, the driver lost the device.
+//! It looks at how things stand and takes the steps that `logic::lifecycle` names.
+//! It may sleep for as long as the device takes, which nobody waits for but an
+//! administrator who unbinds a connected disk.
+//!
+//! Lock order:
+//!
+//! 1. `limit_loaded` (mutex): the limit's keys are read and applied
+//! 2. `state` (mutex): the work item's own; nobody else takes it
+//! 3. a worker's `engine` (mutex)
+//! 4. the gate's state (spinlock, interrupts off), a worker's inbox (likewise)
+//!
+//! `identity` (spinlock) is a leaf.
+//!
+//! Who holds what: the driver's data holds the `Vbd`; so do the work item while it
+//! is queued and each worker. `state.link` and the gate hold the workers until
+//! [`Vbd::release`], which breaks that circle when the last request is answered.
+//! The last reference may be dropped by a work item, hence the references to the
+//! module and the device.
+
+use kernel::{
+    device::Core,
+    fmt,
+    impl_has_work,
+    new_mutex,
+    new_spinlock,
+    new_work,
+    prelude::*,
+    str::CString,
+    sync::{
+        atomic::{
+            ordering::{
+                Acquire,
+                Full,
+                Relaxed, //
+            },
+            AtomicFlag, //
+        },
+        Arc,
+        Completion,
+        Mutex,
+        SpinLock, //
+    },
+    workqueue::{
+        Work,
+        WorkItem, //
+    }, //
+};
+
+use crate::connect::Link;
+use crate::datapath::gate::Gate;
+use crate::datapath::stats::Stats;
+use crate::disk::Disk;
+use crate::logic::index::Overrun;
+use crate::logic::lifecycle::decide;
+use crate::logic::lifecycle::Frontend;
+use crate::logic::lifecycle::Phase;
+use crate::logic::lifecycle::Seen;
+use crate::logic::lifecycle::Step;
+use crate::logic::number::DeviceNumber;
+use crate::logic::number::Foreign;
+use crate::logic::queue::RingId;
+use crate::sys::module_ref::ModuleRef;
+use crate::sys::queue;
+use crate::xenbus::device::Device;
+use crate::xenbus::device::DeviceRef;
+use crate::xenbus::device::State as Announce;
+use crate::xenbus::removal;
+use crate::xenbus::store;
+use crate::xenbus::store::Value;
+
+/// What the work item knows. Nobody else takes this lock.
+struct State {
+    phase: Phase,
+    disk: Option<Arc<Disk>>,
+    link: Option<Link>,
+    /// The value of `physical-device` that was looked at last.
+    looked_at: Option<Value>,
+    /// The rings were told to hurry.
+    hurried: bool,
+}
+
+/// What sysfs shows of the device.
+#[derive(Clone, Copy)]
+struct Identity {
+    number: DeviceNumber,
+    mode: &'static str,
+}
+
+/// One virtual disk.
+#[pin_data]
+pub(crate) struct Vbd {
+    pub(crate) dev: DeviceRef,
+    frontend: CString,
+    /// The driver lost the device.
+    unbound: AtomicFlag,
+    /// Rings are mapped, or are about to be.
+    linked: AtomicFlag,
+    stats: Stats,
+    #[pin]
+    gate: Gate,
+    /// Was the limit read once?
+    #[pin]
+    pub(crate) limit_loaded: Mutex<bool>,
+    #[pin]
+    identity: SpinLock<Identity>,
+    #[pin]
+    state: Mutex<State>,
+    /// Unbound, and no ring is mapped nor ever will be.
+    #[pin]
+    released: Completion,
+    #[pin]
+    work: Work<Vbd>,
+    module: ModuleRef,
+}
+
+impl_has_work! {
+    impl HasWork<Self> for Vbd { self.work }
+}
+
+impl WorkItem for Vbd {
+    type Pointer = Arc<Self>;
+
+    fn run(this: Arc<Self>) {
+        let mut state = this.state.lock();
+        this.open_disk(&mut state);
+        while this.step(&mut state) {}
+        if this.unbound.load(Relaxed) && !this.linked.load(Relaxed) {
+            this.released.complete_all();
+        }
+    }
+}
+
+impl Vbd {
+    /// The disk of `dev`, without a device or a ring yet. Sleeps.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`.
+    pub(crate) fn new(dev: &Device<Core<'_>>) -> Result<Arc<Self>> {
+        let state = State {
+            phase: Phase::Waiting,
+            disk: None,
+            link: None,
+            looked_at: None,
+            hurried: false,
+        };
+        let identity = Identity {
+            number: DeviceNumber { major: 0, minor: 0 },
+            mode: "",
+        };
+        let frontend = dev.frontend_path()?;
+        Arc::pin_init(
+            try_pin_init!(Self {
+                dev: dev.into(),
+                frontend,
+                unbound: AtomicFlag::new(false),
+                linked: AtomicFlag::new(false),
+                stats: Stats::new(),
+                gate <- Gate::new(),
+                limit_loaded <- new_mutex!(false, "rblkback::limit"),
+                identity <- new_spinlock!(identity, "rblkback::identity"),
+                state <- new_mutex!(state, "rblkback::disk"),
+                released <- Completion::new(),
+                work <- new_work!("rblkback::disk"),
+                module: ModuleRef::get(),
+            }? Error),
+            GFP_KERNEL,
+        )
+    }
+
+    /// Something changed: have a look, soon. Any context.
+    pub(crate) fn kick(self: &Arc<Self>) {
+        // Queued already: then it has yet to look.
+        let _ = queue::get().enqueue(self.clone());
+    }
+
+    /// The driver loses the device. With `wait`, returns when no ring is mapped any
+    /// more, so that another driver can take over: sleeps for as long as the device
+    /// takes to answer what is in flight. Without, what is left goes on its own.
+    pub(crate) fn unbind(self: &Arc<Self>, wait: bool) {
+        self.unbound.xchg(true, Full);
+        // Pairs with `connect`: either that sees `unbound`, or we see `linked`.
+        let linked = self.linked.load(Acquire);
+        self.kick();
+        if wait && linked {
+            self.released.wait_for_completion();
+        }
+    }
+
+    /// A frontend published impossible indices on ring `number`. It is left alone
+    /// from now on, until it reconnects.
+    pub(crate) fn ring_broke(&self, number: RingId, overrun: Overrun) {
+        self.dev.report(
+            EINVAL,
+            fmt!(
+                "ring {}: req_prod {} is impossible after {} requests; the disk halts until the frontend reconnects",
+                number,
+                overrun.req_prod,
+                overrun.req_cons
+            ),
+        );
+    }
+
+    /// The device, for those who have to keep it.
+    pub(crate) fn device(&self) -> DeviceRef {
+        self.dev.clone()
+    }
+
+    /// Our directory in xenstore.
+    pub(crate) fn nodename(&self) -> &CStr {
+        self.dev.nodename()
+    }
+
+    /// The frontend's directory in xenstore.
+    pub(crate) fn frontend(&self) -> &CStr {
+        &self.frontend
+    }
+
+    /// The frontend's domain.
+    pub(crate) fn frontend_id(&self) -> u16 {
+        self.dev.frontend_id()
+    }
+
+    /// The limit.
+    pub(crate) fn gate(&self) -> &Gate {
+        &self.gate
+    }
+
+    /// The counters.
+    pub(crate) fn stats(&self) -> &Stats {
+        &self.stats
+    }
+
+    /// The device's number; `0:0` before it is known.
+    pub(crate) fn identity(&self) -> DeviceNumber {
+        self.identity.lock().number
+    }
+
+    /// `r`, `w`, or nothing before it is known.
+    pub(crate) fn mode(&self) -> &'static str {
+        self.identity.lock().mode
+    }
+
+    /// Announces `state`, unless the device is somebody else's already.
+    pub(crate) fn announce(&self, state: Announce) {
+        if !self.unbound.load(Relaxed) {
+            self.dev.announce(state);
+        }
+    }
+
+    /// Leaves `text` in our `error` key and announces Closing.
+    pub(crate) fn fail(&self, error: Error, text: fmt::Arguments<'_>) {
+        if !self.unbound.load(Relaxed) {
+            self.dev.fail(error, text);
+        }
+    }
+
+    /// Takes one step; `false` when there is nothing left to do.
+    fn step(self: &Arc<Self>, state: &mut State) -> bool {
+        let seen = self.look(state);
+        if !seen.online && !state.hurried {
+            state.hurried = true;
+            if let Some(link) = &state.link {
+                link.hurry();
+            }
+        }
+        match decide(state.phase, &seen) {
+            Step::Rest => return false,
+            Step::Offer => {
+                self.announce(Announce::InitWait);
+                state.phase = Phase::Waiting;
+            }
+            Step::Connect => state.phase = self.connect(state),
+            Step::Stop => {
+                if let Some(link) = &state.link {
+                    link.stop();
+                }
+                state.phase = Phase::Draining;
+            }
+            Step::Release => self.release(state),
+            Step::AnnounceClosing => {
+                self.announce(Announce::Closing);
+                return false;
+            }
+            Step::AnnounceClosed => {
+                self.announce(Announce::Closed);
+                state.phase = Phase::Closed;
+            }
+            Step::Unregister => {
+                // If it cannot be asked for, the toolstack will remove the
+                // directory, and the bus the device.
+                let _ = removal::request(self.device(), self.module.clone());
+                return false;
+            }
+        }
+        true
+    }
+
+    fn look(&self, state: &State) -> Seen {
+        let unbound = self.unbound.load(Relaxed);
+        Seen {
+            frontend: Frontend::from_number(self.dev.read_state(&self.frontend)),
+            disk: state.disk.is_some(),
+            online: unbound || self.dev.is_online(),
+            drained: state.link.as_ref().is_none_or(Link::is_drained),
+            unbound,
+        }
+    }
+
+    fn connect(self: &Arc<Self>, state: &mut State) -> Phase {
+        let Some(disk) = &state.disk else {
+            return state.phase;
+        };
+        self.linked.store(true, Relaxed);
+        // Pairs with `unbind`: either we see `unbound`, or that sees `linked`.
+        if self.unbound.cmpxchg(true, true, Full).is_ok() {
+            self.linked.store(false, Relaxed);
+            return state.phase;
+        }
+        state.hurried = false;
+        match Link::connect(self, disk) {
+            Ok(link) => {
+                state.link = Some(link);
+                Phase::Connected
+            }
+            Err(_) => {
+                self.linked.store(false, Relaxed);
+                Phase::Failed
+            }
+        }
+    }
+
+    fn release(&self, state: &mut State) {
+        if let Some(link) = state.link.take() {
+            link.release(self);
+        }
+        self.linked.store(false, Relaxed);
+        self.announce(Announce::Closed);
+        state.phase = Phase::Closed;
+    }
+
+    /// Opens the device that the hotplug script named, when it is new.
+    fn open_disk(&self, state: &mut State) {
+        if self.unbound.load(Relaxed) {
+            return;
+        }
+        let Ok(Some(text)) = store::DIRECT.read(self.nodename(), c"physical-device") else {
+            return;
+        };
+        let bytes = text.bytes();
+        if state
+            .looked_at
+            .as_ref()
+            .is_some_and(|old| old.bytes() == bytes)
+        {
+            return;
+        }
+        match (&state.disk, DeviceNumber::parse(bytes)) {
+            (Some(disk), number) if number == Some(disk.number()) => {}
+            (Some(disk), _) => self.dev.report(
+                EBUSY,
+                fmt!(
+                    "physical-device cannot change from {} to {} while the disk is attached",
+                    disk.number(),
+                    Foreign(bytes)
+                ),
+            ),
+            (None, Some(number)) => state.disk = self.open(number),
+            (None, None) => self.fail(
+                EINVAL,
+                fmt!("physical-device {} is not major:minor", Foreign(bytes)),
+            ),
+        }
+        state.looked_at = Some(text);
+        if state.disk.is_none() {
+            state.phase = Phase::Failed;
+        }
+    }
+
+    fn open(&self, number: DeviceNumber) -> Option<Arc<Disk>> {
+        let mode = store::DIRECT.read(self.nodename(), c"mode").ok().flatten();
+        let read_only = !mode.is_some_and(|mode| mode.bytes().contains(&b'w'));
+        let disk = Disk::open(number, read_only)
+            .and_then(|disk| Ok(Arc::new(disk, GFP_KERNEL)?))
+            .inspect_err(|e| {
+                let access = if read_only { "reading" } else { "writing" };
+                self.fail(
+                    *e,
+                    fmt!("opening physical-device {} for {}", number, access),
+                );
+            })
+            .ok()?;
+        let mode = if disk.is_read_only() { "r" } else { "w" };
+        *self.identity.lock() = Identity { number, mode };
+        Some(disk)
+    }
+}

@@ -1,0 +1,18 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * Input of bindgen: the headers of the Xen API that the kernel crate's own
+ * bindings leave out, and the prototypes of our C helpers.
+ */
+#include <linux/hrtimer_types.h>
+#include <linux/types.h>
+#include <linux/device.h>
+#include <linux/blkdev.h>
+#include <linux/bio.h>
+#include <xen/xen.h>
+#include <xen/xenbus.h>
+#include <xen/grant_table.h>
+#include <xen/events.h>
+#include <xen/interface/io/xenbus.h>
+
+#include "xenbus/helpers.h"
+#include "src/sys/helpers.h"

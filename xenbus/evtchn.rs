@@ -1,0 +1,127 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! An event channel to the other domain, with late EOI.
+//!
+//! An event stays masked until its EOI is sent. Whoever sends the EOI only when
+//! the work is done makes a guest that floods its backend with events wait for
+//! itself. An EOI that says "spurious" makes Xen's Linux side delay the guest's
+//! next event.
+//!
+//! C header: [`include/xen/events.h`](srctree/include/xen/events.h)
+
+use kernel::{
+    prelude::*,
+    sync::atomic::{
+        ordering::{
+            Full,
+            Relaxed, //
+        },
+        Atomic,
+        AtomicFlag, //
+    }, //
+};
+
+use super::bindings;
+use super::device::DeviceRef;
+
+/// What to do when an event arrives.
+pub(crate) trait Handler: Send + Sync + 'static {
+    /// Runs in hard interrupt context: must not sleep. No further event comes
+    /// until [`Channel::eoi`].
+    fn event(&self);
+}
+
+/// The backend's end of an event channel, from its creation to its drop.
+///
+/// Drop waits for a running [`Handler::event`] and sleeps.
+///
+/// # Invariants
+///
+/// Once initialised, `irq` is bound to this object by
+/// `bind_interdomain_evtchn_to_irqhandler_lateeoi` until drop.
+#[pin_data(PinnedDrop)]
+pub(crate) struct Channel<H: Handler> {
+    irq: Atomic<u32>,
+    /// An event arrived and its EOI is owed.
+    owed: AtomicFlag,
+    handler: H,
+    _dev: DeviceRef,
+}
+
+impl<H: Handler> Channel<H> {
+    /// Binds to `port` of the device's frontend. May sleep.
+    ///
+    /// # Errors
+    ///
+    /// What Xen answers: there is no such port, or it is not meant for us.
+    pub(crate) fn bind(dev: DeviceRef, port: u32, handler: H) -> impl PinInit<Self, Error> {
+        let xdev = dev.as_raw();
+        try_pin_init!(&this in Self {
+            irq: Atomic::new(0),
+            owed: AtomicFlag::new(false),
+            handler,
+            _dev: dev,
+            _: {
+                // SAFETY: All fields are initialised, so the handler may run at
+                // once; `this` is pinned and stays until `drop` has unbound it.
+                let irq = unsafe {
+                    bindings::bind_interdomain_evtchn_to_irqhandler_lateeoi(
+                        xdev,
+                        port,
+                        Some(Self::interrupt),
+                        0,
+                        c"rblkback".as_char_ptr(),
+                        this.as_ptr().cast(),
+                    )
+                };
+                if irq < 0 {
+                    return Err(Error::from_errno(irq));
+                }
+                // INVARIANT: Bound just now. The handler does not read `irq`.
+                // SAFETY: `this` is valid; the field is an atomic.
+                unsafe { &*this.as_ptr() }.irq.store(irq as u32, Relaxed);
+            },
+        }? Error)
+    }
+
+    /// Tells the other domain that there is something to see.
+    pub(crate) fn notify(&self) {
+        // SAFETY: By the type invariant, `irq` is ours.
+        unsafe { bindings::notify_remote_via_irq(self.irq.load(Relaxed) as c_int) };
+    }
+
+    /// Sends the EOI that is owed, if any. `spurious`: the event was for nothing.
+    pub(crate) fn eoi(&self, spurious: bool) {
+        if !self.owed.xchg(false, Full) {
+            return;
+        }
+        let flags = if spurious {
+            bindings::XEN_EOI_FLAG_SPURIOUS
+        } else {
+            0
+        };
+        // SAFETY: By the type invariant, `irq` is ours; an event came since the
+        // last EOI.
+        unsafe { bindings::xen_irq_lateeoi(self.irq.load(Relaxed), flags) };
+    }
+
+    extern "C" fn interrupt(_irq: c_int, cookie: *mut c_void) -> bindings::irqreturn_t {
+        // SAFETY: The cookie is a live `Channel<H>`: `drop` unbinds, which waits for
+        // running handlers, before the memory goes.
+        let channel = unsafe { &*cookie.cast::<Self>() };
+        channel.owed.store(true, Relaxed);
+        channel.handler.event();
+        bindings::irqreturn::IRQ_HANDLED
+    }
+}
+
+#[pinned_drop]
+impl<H: Handler> PinnedDrop for Channel<H> {
+    fn drop(self: Pin<&mut Self>) {
+        let cookie: *const Self = &*self;
+        // SAFETY: By the type invariant, bound with this cookie. Closes the port.
+        unsafe {
+            bindings::unbind_from_irqhandler(self.irq.load(Relaxed), cookie.cast_mut().cast())
+        };
+    }
+}

@@ -1,0 +1,49 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * See helpers.h: one line of C for each inline function or macro that Rust
+ * cannot call.
+ */
+#include <linux/mm.h>
+#include <asm/barrier.h>
+#include <xen/xen.h>
+
+#include "xenbus/helpers.h"
+
+void xbk_set_map_op(struct gnttab_map_grant_ref *op, struct page *page,
+		    u32 flags, u32 gref, u16 domid)
+{
+	gnttab_set_map_op(op, (unsigned long)page_address(page), flags, gref,
+			  domid);
+}
+
+void xbk_set_unmap_op(struct gnttab_unmap_grant_ref *op, struct page *page,
+		      u32 flags, u32 handle)
+{
+	gnttab_set_unmap_op(op, (unsigned long)page_address(page), flags,
+			    handle);
+}
+
+void xbk_virt_mb(void)
+{
+	virt_mb();
+}
+
+void xbk_virt_rmb(void)
+{
+	virt_rmb();
+}
+
+void xbk_virt_wmb(void)
+{
+	virt_wmb();
+}
+
+bool xbk_device_is_registered(struct device *dev)
+{
+	return device_is_registered(dev);
+}
+
+bool xbk_xen_domain(void)
+{
+	return xen_domain();
+}

@@ -1,0 +1,131 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Reading and writing xenstore.
+//!
+//! Every call talks to xenstored and sleeps until it has answered. Values that a
+//! guest wrote are bytes to be parsed, nothing else.
+//!
+//! C header: [`include/xen/xenbus.h`](srctree/include/xen/xenbus.h)
+
+use core::ptr::NonNull;
+
+use kernel::{
+    error::{
+        from_err_ptr,
+        to_result, //
+    },
+    fmt,
+    prelude::*,
+    str::CString, //
+};
+
+use super::bindings;
+
+/// How often a transaction is started over before it is given up. Only somebody
+/// who writes the same keys all the time can make us start over.
+const TRIES: usize = 64;
+
+/// A value as read: a private copy.
+///
+/// # Invariants
+///
+/// `ptr` was allocated by `kmalloc` in `xenbus_read`, is ours, and holds `len`
+/// bytes.
+pub(crate) struct Value {
+    ptr: NonNull<u8>,
+    len: usize,
+}
+
+// SAFETY: Owned memory without ties to a thread.
+unsafe impl Send for Value {}
+
+impl Value {
+    /// The bytes, without a terminator.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        // SAFETY: By the type invariant.
+        unsafe { core::slice::from_raw_parts(self.ptr.as_ptr(), self.len) }
+    }
+}
+
+impl Drop for Value {
+    fn drop(&mut self) {
+        // SAFETY: By the type invariant; nobody else frees it.
+        unsafe { bindings::kfree(self.ptr.as_ptr().cast()) };
+    }
+}
+
+/// Where keys are read and written: directly, or within a transaction.
+pub(crate) struct Store(u32);
+
+/// No transaction: every call stands for itself.
+pub(crate) const DIRECT: Store = Store(0);
+
+impl Store {
+    fn raw(&self) -> bindings::xenbus_transaction {
+        bindings::xenbus_transaction { id: self.0 }
+    }
+
+    /// Reads `dir/key`; `None` if there is no such key.
+    ///
+    /// # Errors
+    ///
+    /// Whatever xenstored answers other than "no such key".
+    pub(crate) fn read(&self, dir: &CStr, key: &CStr) -> Result<Option<Value>> {
+        let mut len: c_uint = 0;
+        let transaction = self.raw();
+        // SAFETY: Both strings are NUL-terminated; `len` is valid for a write.
+        let ptr = from_err_ptr(unsafe {
+            bindings::xenbus_read(transaction, dir.as_char_ptr(), key.as_char_ptr(), &mut len)
+        });
+        match ptr {
+            Ok(ptr) => {
+                let ptr = NonNull::new(ptr.cast::<u8>()).ok_or(EIO)?;
+                // INVARIANT: `xenbus_read` returned a kmalloc'ed copy of `len`
+                // bytes (and a terminator), which the caller has to free.
+                Ok(Some(Value {
+                    ptr,
+                    len: len as usize,
+                }))
+            }
+            Err(e) if e == ENOENT => Ok(None),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// Writes `dir/key`.
+    pub(crate) fn write(&self, dir: &CStr, key: &CStr, value: fmt::Arguments<'_>) -> Result {
+        let value = CString::try_from_fmt(value)?;
+        // SAFETY: All three strings are NUL-terminated.
+        to_result(unsafe {
+            bindings::xenbus_write(
+                self.raw(),
+                dir.as_char_ptr(),
+                key.as_char_ptr(),
+                value.as_char_ptr(),
+            )
+        })
+    }
+}
+
+/// Runs `body` in a transaction: others see all of its writes or none. Started
+/// over when somebody else wrote the same keys meanwhile.
+///
+/// # Errors
+///
+/// What `body` returns (then nothing is written), or what xenstored answers.
+pub(crate) fn transaction<T>(mut body: impl FnMut(&Store) -> Result<T>) -> Result<T> {
+    for _ in 0..TRIES {
+        let mut raw = DIRECT.raw();
+        // SAFETY: `raw` is valid for a write.
+        to_result(unsafe { bindings::xenbus_transaction_start(&mut raw) })?;
+        let outcome = body(&Store(raw.id));
+        // SAFETY: The transaction was started above and is ended exactly once.
+        let end = to_result(unsafe { bindings::xenbus_transaction_end(raw, outcome.is_err()) });
+        match (outcome, end) {
+            (Ok(_), Err(e)) if e == EAGAIN => continue,
+            (Ok(_), Err(e)) => return Err(e),
+            (outcome, _) => return outcome,
+        }
+    }
+    Err(EBUSY)
+}
