@@ -9,6 +9,8 @@
 //!
 //! Source of the keys: Xen's `xen/include/public/io/blkif.h`.
 
+#![forbid(unsafe_code)]
+
 use kernel::{
     fmt,
     prelude::*,

@@ -11,6 +11,8 @@
 //! | `physical-device` | block hotplug script | the device, `major:minor` in hex |
 //! | `online` | toolstack | 0: the disk is to go |
 
+#![forbid(unsafe_code)]
+
 use kernel::{
     prelude::*,
     sync::Arc, //

@@ -2,6 +2,8 @@
 
 //! The device behind a virtual disk.
 
+#![forbid(unsafe_code)]
+
 use kernel::prelude::*;
 
 use crate::logic::abi::SECTOR_SIZE;

@@ -2,6 +2,8 @@
 
 //! Lets `fmt!` print types of the pure room, which must not know the kernel crate.
 
+#![forbid(unsafe_code)]
+
 use kernel::fmt::{
     Display,
     Formatter,

@@ -6,6 +6,8 @@
 //! ([`Vbd`]): the xenwatch thread, which calls most of this, serves every Xen
 //! device of the host.
 
+#![forbid(unsafe_code)]
+
 use kernel::{
     device::Core,
     prelude::*,

@@ -7,6 +7,8 @@
 //! xen-blkback: xentop and libvirt open them by name. `qos/` is ours. Each file is
 //! described in `Documentation/ABI/`.
 
+#![forbid(unsafe_code)]
+
 use kernel::{
     fmt,
     prelude::*,

@@ -24,6 +24,8 @@
 //! The last reference may be dropped by a work item, hence the references to the
 //! module and the device.
 
+#![forbid(unsafe_code)]
+
 use kernel::{
     device::Core,
     fmt,

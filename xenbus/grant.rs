@@ -233,10 +233,7 @@ impl Mapping {
     }
 
     fn taken(&mut self) -> &mut [*mut bindings::page] {
-        match self.pages.get_mut(..self.count) {
-            Some(pages) => pages,
-            None => &mut [],
-        }
+        self.pages.get_mut(..self.count).unwrap_or_default()
     }
 
     fn fill(&self, ops: &mut [bindings::gnttab_unmap_grant_ref; PAGES_MAX]) {

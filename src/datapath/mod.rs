@@ -26,6 +26,13 @@
 //! and a pass only by the gate: nothing reaches the disk ungated.
 
 #![forbid(unsafe_code)]
+#![deny(
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic
+)]
 
 pub(crate) mod gate;
 pub(crate) mod job;

@@ -11,11 +11,12 @@
 //! | phase | frontend | and | step | next phase |
 //! |---|---|---|---|---|
 //! | Waiting, Closed | Initialised, Connected | disk is known | connect | Connected, or Failed |
-//! | Closed | Initialising | | announce InitWait | Waiting |
-//! | Failed | Initialising | disk is known | announce InitWait | Waiting |
+//! | Closed | Initialising | online | announce InitWait | Waiting |
+//! | Failed | Initialising | online, disk is known | announce InitWait | Waiting |
+//! | Waiting, Failed | Initialising | not online | announce Closed | Closed |
 //! | Waiting, Failed, Connected | Closing | | announce Closing | same |
 //! | Waiting, Failed | Closed | | announce Closed | Closed |
-//! | Closed | Closed | not online | unregister | - |
+//! | Closed | Closed, Initialising | not online | unregister | - |
 //! | Waiting, Failed, Closed | gone | | unregister | - |
 //! | Connected | Initialising, Closed, gone | | stop the rings | Draining |
 //! | Draining | any | last request done | unmap, announce Closed | Closed |
@@ -141,6 +142,7 @@ fn waiting(seen: &Seen) -> Step {
         Frontend::Closing => Step::AnnounceClosing,
         Frontend::Closed => Step::AnnounceClosed,
         Frontend::Gone => Step::Unregister,
+        Frontend::Initialising if !seen.online => Step::AnnounceClosed,
         Frontend::Initialising | Frontend::Other => Step::Rest,
     }
 }
@@ -149,7 +151,8 @@ fn closed(seen: &Seen) -> Step {
     match seen.frontend {
         Frontend::Initialised | Frontend::Connected if seen.disk => Step::Connect,
         Frontend::Initialised | Frontend::Connected => Step::Rest,
-        Frontend::Initialising => Step::Offer,
+        Frontend::Initialising if seen.online => Step::Offer,
+        Frontend::Initialising => Step::Unregister,
         Frontend::Closed if !seen.online => Step::Unregister,
         Frontend::Gone => Step::Unregister,
         Frontend::Closed | Frontend::Closing | Frontend::Other => Step::Rest,
@@ -158,6 +161,7 @@ fn closed(seen: &Seen) -> Step {
 
 fn failed(seen: &Seen) -> Step {
     match seen.frontend {
+        Frontend::Initialising if !seen.online => Step::AnnounceClosed,
         Frontend::Initialising if seen.disk => Step::Offer,
         Frontend::Closing => Step::AnnounceClosing,
         Frontend::Closed => Step::AnnounceClosed,
@@ -309,6 +313,19 @@ mod tests {
         assert_eq!(decide(Phase::Draining, &seen), Step::Release);
         assert_eq!(decide(Phase::Closed, &seen), Step::Offer);
         assert_eq!(decide(Phase::Failed, &seen), Step::Offer);
+    }
+
+    #[test]
+    fn a_disk_that_no_guest_ever_used_goes_when_the_toolstack_asks() {
+        let seen = Seen {
+            frontend: Frontend::Initialising,
+            disk: true,
+            online: false,
+            drained: true,
+            unbound: false,
+        };
+        assert_eq!(decide(Phase::Waiting, &seen), Step::AnnounceClosed);
+        assert_eq!(decide(Phase::Closed, &seen), Step::Unregister);
     }
 
     #[test]

@@ -38,7 +38,7 @@ pub(crate) trait Show: 'static {
 trait Attribute: Show {
     const ATTRIBUTE: &'static bindings::device_attribute = &{
         let mut attribute: bindings::device_attribute = pin_init::zeroed();
-        attribute.attr.name = Self::NAME.as_ptr().cast();
+        attribute.attr.name = Self::NAME.to_bytes_with_nul().as_ptr().cast();
         attribute.attr.mode = 0o444;
         attribute.__bindgen_anon_1.show = Some(show::<Self>);
         attribute
@@ -47,6 +47,12 @@ trait Attribute: Show {
 
 impl<S: Show + ?Sized> Attribute for S {}
 
+/// Shows `S` in `buf`.
+///
+/// # Safety
+///
+/// Called by sysfs for an attribute of [`Attribute::ATTRIBUTE`] in a group of a
+/// driver whose data is `S::Data`.
 unsafe extern "C" fn show<S: Show + ?Sized>(
     dev: *mut bindings::device,
     _attribute: *mut bindings::device_attribute,
@@ -100,7 +106,7 @@ impl<D: 'static> Group<D> {
         assert!(matches!(entries, [.., last] if last.0.is_null()));
         let mut group: bindings::attribute_group = pin_init::zeroed();
         if let Some(name) = name {
-            group.name = name.as_ptr().cast();
+            group.name = name.to_bytes_with_nul().as_ptr().cast();
         }
         // The C side never writes to attributes or their table.
         group.__bindgen_anon_2.attrs = entries.as_ptr().cast_mut().cast();
