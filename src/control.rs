@@ -10,6 +10,7 @@
 //! | `tokens-refill`, `tokens-max` | administrator | the limit, see `logic::limits` |
 //! | `physical-device` | block hotplug script | the device, `major:minor` in hex |
 //! | `online` | toolstack | 0: the disk is to go |
+//! | `tokens-level` | this driver | the bucket's level, from unbind to bind |
 
 #![forbid(unsafe_code)]
 
@@ -22,6 +23,7 @@ use crate::logic::admission::Change;
 use crate::logic::limits::setting;
 use crate::logic::limits::Key;
 use crate::logic::limits::VALUE_MAX;
+use crate::logic::number::decimal;
 use crate::logic::number::Foreign;
 use crate::vbd::Vbd;
 use crate::xenbus::store::transaction;
@@ -30,6 +32,8 @@ use crate::xenbus::watch::Handler;
 
 const REFILL: &CStr = c"tokens-refill";
 const MAX: &CStr = c"tokens-max";
+/// Tokens left when the driver let go of the disk.
+const LEVEL: &CStr = c"tokens-level";
 const KEYS: [&[u8]; 4] = [
     REFILL.to_bytes(),
     MAX.to_bytes(),
@@ -90,12 +94,39 @@ impl Vbd {
             self.gate().configure(setting)
         } else {
             *started = true;
-            self.gate().start(setting)
+            self.gate().start(setting, self.take_level())
         };
         match change {
             Change::Refused { first: true } => self.report_invalid(&texts, refill),
             Change::Refused { first: false } | Change::Same | Change::Applied => {}
         }
+    }
+
+    /// Leaves the bucket's level for the next driver of this disk: unbinding and
+    /// binding must not fill it up. Talks to xenstored.
+    pub(crate) fn keep_level(&self) {
+        let view = self.gate().view();
+        if view.limit.is_none() {
+            return;
+        }
+        let dir = self.dev.nodename();
+        // Within a directory that is there: it must not come back to life.
+        let _ = transaction(|store| match store.read(dir, c"frontend")? {
+            Some(_) => store.write(dir, LEVEL, fmt!("{}", view.tokens.max(0))),
+            None => Err(ENOENT),
+        });
+    }
+
+    fn take_level(&self) -> Option<u32> {
+        let dir = self.dev.nodename();
+        let text = transaction(|store| {
+            let text = store.read(dir, LEVEL)?;
+            if text.is_some() {
+                store.remove(dir, LEVEL)?;
+            }
+            Ok(text)
+        });
+        decimal(text.ok()??.bytes(), VALUE_MAX)
     }
 
     fn report_invalid(&self, texts: &Texts, refill: Key) {

@@ -194,6 +194,9 @@ impl Vbd {
         if wait && linked {
             self.released.wait_for_completion();
         }
+        if wait {
+            self.keep_level();
+        }
     }
 
     /// A frontend published impossible indices on ring `number`. It is left alone

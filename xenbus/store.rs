@@ -105,6 +105,12 @@ impl Store {
             )
         })
     }
+
+    /// Removes `dir/key`.
+    pub(crate) fn remove(&self, dir: &CStr, key: &CStr) -> Result {
+        // SAFETY: Both strings are NUL-terminated.
+        to_result(unsafe { bindings::xenbus_rm(self.raw(), dir.as_char_ptr(), key.as_char_ptr()) })
+    }
 }
 
 /// Runs `body` in a transaction: others see all of its writes or none. Started

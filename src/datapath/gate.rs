@@ -150,9 +150,10 @@ impl Gate {
         }
     }
 
-    /// Applies what the keys said when the disk appeared.
-    pub(crate) fn start(&self, setting: Setting) -> Change {
-        self.with(|admission, now| admission.start(setting, now))
+    /// Applies what the keys said when the disk appeared. `kept`: tokens that a
+    /// driver left when it let go of the disk.
+    pub(crate) fn start(&self, setting: Setting, kept: Option<u32>) -> Change {
+        self.with(|admission, now| admission.start(setting, kept, now))
     }
 
     /// Applies what the keys say now.

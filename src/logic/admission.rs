@@ -139,10 +139,16 @@ impl Admission {
     }
 
     /// What the keys said when the disk appeared: a limit starts with a full
-    /// bucket. Not counted as a change.
-    pub fn start(&mut self, setting: Setting, now: u64) -> Change {
+    /// bucket, or with `kept` tokens if a driver had the disk before and let go of
+    /// it. Not counted as a change.
+    pub fn start(&mut self, setting: Setting, kept: Option<u32>, now: u64) -> Change {
         match setting {
-            Setting::Limited(limit) => self.bucket = Some(Bucket::full(limit, now)),
+            Setting::Limited(limit) => {
+                self.bucket = Some(match kept {
+                    Some(tokens) => Bucket::kept(limit, tokens, now),
+                    None => Bucket::full(limit, now),
+                });
+            }
             Setting::Unlimited => {}
             Setting::Incomplete => self.incomplete = true,
             Setting::Invalid => return self.refuse(),
@@ -326,7 +332,7 @@ mod tests {
 
     fn started(setting: Setting) -> Admission {
         let mut a = Admission::unlimited();
-        a.start(setting, 0);
+        a.start(setting, None, 0);
         a
     }
 
@@ -411,6 +417,18 @@ mod tests {
     }
 
     #[test]
+    fn a_bucket_that_another_driver_kept_is_not_filled_up() {
+        let tokens = |kept| {
+            let mut a = Admission::unlimited();
+            a.start(limited(10, 100), Some(kept), 0);
+            a.view(0).tokens
+        };
+        assert_eq!(tokens(0), 0);
+        assert_eq!(tokens(7), 7);
+        assert_eq!(tokens(5000), 100);
+    }
+
+    #[test]
     fn switching_off_and_on_mints_no_burst() {
         let mut a = started(limited(1000, 1000));
         a.configure(Setting::Unlimited, 0);
@@ -441,7 +459,7 @@ mod tests {
     fn invalid_at_the_start_is_unlimited_and_says_so() {
         let mut a = Admission::unlimited();
         assert_eq!(
-            a.start(Setting::Invalid, 0),
+            a.start(Setting::Invalid, None, 0),
             Change::Refused { first: true }
         );
         assert_eq!(a.view(0).state, State::Invalid);

@@ -51,6 +51,15 @@ impl Bucket {
         }
     }
 
+    /// A bucket that already stood at `tokens` when somebody else kept it.
+    pub fn kept(limit: Limit, tokens: u32, now: u64) -> Self {
+        Self {
+            limit,
+            level: nano(tokens.min(limit.max())),
+            stamp: now,
+        }
+    }
+
     /// A bucket with a tenth of a second's refill at most: what a disk gets that
     /// was unlimited until now, so that switching the limit off and on mints no
     /// burst.
