@@ -310,8 +310,14 @@ impl Vbd {
 
     fn look(&self, state: &State) -> Seen {
         let unbound = self.unbound.load(Relaxed);
+        let text = store::DIRECT.read(&self.frontend, c"state");
+        let frontend = match &text {
+            Ok(text) => Frontend::parse(text.as_ref().map(Value::bytes)),
+            // Whatever keeps us from reading it says nothing about the frontend.
+            Err(_) => Frontend::Other,
+        };
         Seen {
-            frontend: Frontend::from_number(self.dev.read_state(&self.frontend)),
+            frontend,
             disk: state.disk.is_some(),
             online: unbound || self.dev.is_online(),
             drained: state.link.as_ref().is_none_or(Link::is_drained),
@@ -390,8 +396,17 @@ impl Vbd {
     }
 
     fn open(&self, number: DeviceNumber) -> Option<Arc<Disk>> {
-        let mode = store::DIRECT.read(self.nodename(), c"mode").ok().flatten();
-        let read_only = !mode.is_some_and(|mode| mode.bytes().contains(&b'w'));
+        let text = store::DIRECT.read(self.nodename(), c"mode").ok().flatten();
+        let text = text.as_ref().map(Value::bytes).unwrap_or_default();
+        let read_only = match text {
+            // "w!" is what xl writes for a disk that is shared on purpose.
+            b"w" | b"w!" => false,
+            b"r" => true,
+            _ => {
+                self.fail(EINVAL, fmt!("mode {} is neither r nor w", Foreign(text)));
+                return None;
+            }
+        };
         let disk = Disk::open(number, read_only)
             .and_then(|disk| Ok(Arc::new(disk, GFP_KERNEL)?))
             .inspect_err(|e| {

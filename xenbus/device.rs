@@ -86,13 +86,6 @@ impl<Ctx: kdevice::DeviceContext> Device<Ctx> {
         unsafe { bindings::xenbus_switch_state(self.as_raw(), state) };
     }
 
-    /// The state key of the directory `path`, as a number; 0 (Unknown) if there is
-    /// none. May sleep.
-    pub(crate) fn read_state(&self, path: &CStr) -> u32 {
-        // SAFETY: By the type invariant; `path` is NUL-terminated.
-        unsafe { bindings::xenbus_read_driver_state(self.as_raw(), path.as_char_ptr()) }
-    }
-
     /// Does the toolstack want this device to stay? May sleep.
     pub(crate) fn is_online(&self) -> bool {
         // SAFETY: By the type invariant.

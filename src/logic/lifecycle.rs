@@ -27,10 +27,12 @@
 //!
 //! Source: `xen/interface/io/xenbus.h` (`enum xenbus_state`).
 
+use super::number::decimal;
+
 /// What the frontend's `state` key says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Frontend {
-    /// Unreadable, nonsense, or its directory is gone.
+    /// There is no such key any more, or it says 0 (Unknown).
     Gone,
     /// 1: starting, has not told us anything yet.
     Initialising,
@@ -42,21 +44,24 @@ pub enum Frontend {
     Closing,
     /// 6: closed.
     Closed,
-    /// 2, 7, 8: legal, and nothing to a block backend.
+    /// 2, 7, 8, which mean nothing to a block backend, or nonsense.
     Other,
 }
 
 impl Frontend {
-    /// From the number in the key; 0 and numbers out of range are [`Self::Gone`].
-    pub const fn from_number(state: u32) -> Self {
-        match state {
-            1 => Self::Initialising,
-            3 => Self::Initialised,
-            4 => Self::Connected,
-            5 => Self::Closing,
-            6 => Self::Closed,
-            2 | 7 | 8 => Self::Other,
-            _ => Self::Gone,
+    /// From the key's text; `None` if there is no such key.
+    pub fn parse(text: Option<&[u8]>) -> Self {
+        let Some(text) = text else {
+            return Self::Gone;
+        };
+        match decimal(text, u32::MAX) {
+            Some(0) => Self::Gone,
+            Some(1) => Self::Initialising,
+            Some(3) => Self::Initialised,
+            Some(4) => Self::Connected,
+            Some(5) => Self::Closing,
+            Some(6) => Self::Closed,
+            Some(_) | None => Self::Other,
         }
     }
 }
@@ -330,22 +335,26 @@ mod tests {
 
     #[test]
     fn states_have_the_numbers_of_xenbus_h() {
-        let states: Vec<_> = (0..10).map(Frontend::from_number).collect();
-        assert_eq!(
-            states,
-            [
-                Frontend::Gone,
-                Frontend::Initialising,
-                Frontend::Other,
-                Frontend::Initialised,
-                Frontend::Connected,
-                Frontend::Closing,
-                Frontend::Closed,
-                Frontend::Other,
-                Frontend::Other,
-                Frontend::Gone,
-            ]
-        );
-        assert_eq!(Frontend::from_number(u32::MAX), Frontend::Gone);
+        let parse = |text: &str| Frontend::parse(Some(text.as_bytes()));
+        assert_eq!(parse("0"), Frontend::Gone);
+        assert_eq!(parse("1"), Frontend::Initialising);
+        assert_eq!(parse("3"), Frontend::Initialised);
+        assert_eq!(parse("4"), Frontend::Connected);
+        assert_eq!(parse("5"), Frontend::Closing);
+        assert_eq!(parse("6"), Frontend::Closed);
+        for nothing in [
+            "2",
+            "7",
+            "8",
+            "9",
+            "4294967295",
+            "4294967296",
+            "-1",
+            "",
+            "junk",
+        ] {
+            assert_eq!(parse(nothing), Frontend::Other, "{nothing}");
+        }
+        assert_eq!(Frontend::parse(None), Frontend::Gone);
     }
 }
