@@ -166,7 +166,7 @@ impl Admission {
             return Change::Same;
         }
         self.incomplete = setting == Setting::Incomplete;
-        let waiting = !self.queue.is_empty();
+        let waiting = self.queue.present() > 0;
         self.bucket = match (self.bucket, setting) {
             (Some(mut bucket), Setting::Limited(limit)) => {
                 bucket.set_limit(limit, now, waiting);
@@ -175,32 +175,52 @@ impl Admission {
             (None, Setting::Limited(limit)) => Some(Bucket::fresh(limit, now)),
             (_, Setting::Unlimited | Setting::Incomplete | Setting::Invalid) => None,
         };
+        if self.bucket.is_none() {
+            self.queue.forget_busy();
+        }
         self.meter.changes = self.meter.changes.wrapping_add(1);
         Change::Applied
     }
 
     /// `ring` sees `wanted` requests (at least one) and asks for tokens for them.
     pub fn take(&mut self, ring: RingId, wanted: u32, now: u64) -> Take {
-        let waiting = self.queue.len();
+        let present = self.queue.present();
         let Some(bucket) = &mut self.bucket else {
             self.leave(ring, now);
             return Take::Free;
         };
-        bucket.accrue(now, waiting > 0);
+        bucket.accrue(now, present > 0);
+        let whole = quantum(bucket.limit(), present);
+        let turn = match self.queue.turn(ring) {
+            0 => whole,
+            left => left.min(whole),
+        };
         let got = if self.queue.is_turn_of(ring) {
-            bucket.take(wanted.min(quantum(bucket.limit(), waiting)))
+            bucket.take(wanted.min(turn))
         } else {
             0
         };
-        let newly_held = self.queue.hold(ring, wanted, got);
-        self.meter.held = self.meter.held.wrapping_add(u64::from(newly_held));
         if got == 0 {
-            self.queue.join(ring, now);
+            let newly_held = self.queue.refuse(ring, wanted, now);
+            self.meter.held = self.meter.held.wrapping_add(u64::from(newly_held));
             self.meter.throttle(true, now);
             return Take::Wait;
         }
         self.meter.spend(got, now);
-        self.end_wait(ring, now);
+        let left = if got == wanted {
+            0
+        } else {
+            turn.saturating_sub(got)
+        };
+        if left > 0 && self.queue.len() > 1 {
+            // Its turn goes on, ahead of those who wait behind it.
+            if let Some(since) = self.queue.restart(ring, now) {
+                self.meter.waited(since, now);
+            }
+        } else {
+            self.end_wait(ring, now);
+        }
+        self.queue.serve(ring, got, left);
         Take::Tokens(got)
     }
 
@@ -216,7 +236,7 @@ impl Admission {
     /// being taken away and its last requests must not outlast the toolstack.
     pub fn charge(&mut self, tokens: u32, now: u64) {
         if let Some(bucket) = &mut self.bucket {
-            bucket.accrue(now, !self.queue.is_empty());
+            bucket.accrue(now, self.queue.present() > 0);
             bucket.charge(tokens);
             self.meter.spend(tokens, now);
         }
@@ -224,7 +244,7 @@ impl Admission {
 
     /// `ring` has nothing to ask for any more.
     pub fn leave(&mut self, ring: RingId, now: u64) {
-        self.queue.hold(ring, 0, 0);
+        self.queue.finish(ring);
         self.end_wait(ring, now);
     }
 
@@ -259,7 +279,7 @@ impl Admission {
 
     /// How it stands at `now`.
     pub fn view(&mut self, now: u64) -> View {
-        let waiting = !self.queue.is_empty();
+        let waiting = self.queue.present() > 0;
         if let Some(bucket) = &mut self.bucket {
             bucket.accrue(now, waiting);
         }

@@ -137,8 +137,14 @@ impl Bucket {
     /// old rate; a larger bucket gets no gift, a smaller one spills.
     pub fn set_limit(&mut self, limit: Limit, now: u64, waiting: bool) {
         self.accrue(now, waiting);
+        let shrinks = limit.max() < self.limit.max();
         self.limit = limit;
-        self.level = self.level.min(nano(limit.max()));
+        let most = if shrinks {
+            nano(limit.max())
+        } else {
+            self.cap(waiting)
+        };
+        self.level = self.level.min(most);
     }
 
     fn cap(&self, waiting: bool) -> i64 {

@@ -92,7 +92,7 @@ impl Meter {
 
     fn turn(&mut self, now: u64) {
         let second = now / SECOND;
-        if second == self.second {
+        if second <= self.second {
             return;
         }
         let follows = second == self.second.wrapping_add(1);

@@ -16,7 +16,9 @@ struct Place {
     /// 0: does not wait.
     ticket: u64,
     since: u64,
-    held: u32,
+    refused: u32,
+    turn: u32,
+    busy: bool,
 }
 
 /// The rings that wait.
@@ -25,6 +27,7 @@ pub struct Queue {
     places: [Place; RINGS_MAX],
     next_ticket: u64,
     waiting: u32,
+    busy: u32,
 }
 
 impl Queue {
@@ -34,10 +37,13 @@ impl Queue {
             places: [Place {
                 ticket: 0,
                 since: 0,
-                held: 0,
+                refused: 0,
+                turn: 0,
+                busy: false,
             }; RINGS_MAX],
             next_ticket: 1,
             waiting: 0,
+            busy: 0,
         }
     }
 
@@ -96,15 +102,76 @@ impl Queue {
         Some(place.since)
     }
 
-    /// Notes that of the `wanted` requests on `ring` `got` may go, and returns how
-    /// many of the others were not known to wait before.
-    pub fn hold(&mut self, ring: RingId, wanted: u32, got: u32) -> u32 {
+    /// `ring` was told to wait with `wanted` requests. Returns how many of them were
+    /// not known to wait before.
+    pub fn refuse(&mut self, ring: RingId, wanted: u32, now: u64) -> u32 {
+        self.join(ring, now);
+        self.set_busy(ring, false);
         let Some(place) = self.places.get_mut(usize::from(ring)) else {
             return 0;
         };
-        let known = place.held.saturating_sub(got);
-        place.held = wanted.saturating_sub(got);
-        place.held.saturating_sub(known)
+        let newly = wanted.saturating_sub(place.refused);
+        place.refused = wanted;
+        newly
+    }
+
+    /// `ring` works on `got` requests; `left` is what is left of its turn.
+    pub fn serve(&mut self, ring: RingId, got: u32, left: u32) {
+        self.set_busy(ring, true);
+        if let Some(place) = self.places.get_mut(usize::from(ring)) {
+            place.refused = place.refused.saturating_sub(got);
+            place.turn = left;
+        }
+    }
+
+    /// `ring` has nothing to ask for.
+    pub fn finish(&mut self, ring: RingId) {
+        self.set_busy(ring, false);
+        if let Some(place) = self.places.get_mut(usize::from(ring)) {
+            place.refused = 0;
+            place.turn = 0;
+        }
+    }
+
+    /// What is left of `ring`'s turn; 0: it has yet to begin one.
+    pub fn turn(&self, ring: RingId) -> u32 {
+        self.places
+            .get(usize::from(ring))
+            .map_or(0, |place| place.turn)
+    }
+
+    /// The wait of the ring whose turn goes on starts anew. Returns since when it
+    /// waited.
+    pub fn restart(&mut self, ring: RingId, now: u64) -> Option<u64> {
+        let place = self.places.get_mut(usize::from(ring))?;
+        (place.ticket != 0).then(|| core::mem::replace(&mut place.since, now))
+    }
+
+    /// Rings that wait, or work on what they got and may want more.
+    pub fn present(&self) -> u32 {
+        self.waiting.saturating_add(self.busy)
+    }
+
+    /// Nobody is busy any more as far as a limit is concerned.
+    pub fn forget_busy(&mut self) {
+        self.busy = 0;
+        for place in &mut self.places {
+            place.busy = false;
+        }
+    }
+
+    /// Only rings without a ticket are counted as busy.
+    fn set_busy(&mut self, ring: RingId, busy: bool) {
+        let Some(place) = self.places.get_mut(usize::from(ring)) else {
+            return;
+        };
+        let busy = busy && place.ticket == 0;
+        match (place.busy, busy) {
+            (false, true) => self.busy = self.busy.saturating_add(1),
+            (true, false) => self.busy = self.busy.saturating_sub(1),
+            _ => {}
+        }
+        place.busy = busy;
     }
 }
 
@@ -142,18 +209,5 @@ mod tests {
         q.join(64, 0);
         assert!(q.is_empty());
         assert_eq!(q.leave(255), None);
-        assert_eq!(q.hold(200, 5, 0), 0);
-    }
-
-    #[test]
-    fn each_held_request_is_counted_once() {
-        let mut q = Queue::new();
-        assert_eq!(q.hold(0, 32, 0), 32);
-        assert_eq!(q.hold(0, 32, 0), 0);
-        assert_eq!(q.hold(0, 32, 1), 0);
-        // 31 known ones wait; 2 more arrived, 1 of the known may go.
-        assert_eq!(q.hold(0, 33, 1), 2);
-        assert_eq!(q.hold(0, 32, 32), 0);
-        assert_eq!(q.hold(0, 4, 1), 3);
     }
 }
