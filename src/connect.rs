@@ -26,8 +26,7 @@ use crate::logic::number::Foreign;
 use crate::vbd::Vbd;
 use crate::xenbus::device::State;
 use crate::xenbus::shared_ring::SharedRing;
-use crate::xenbus::store::transaction;
-use crate::xenbus::store::Store;
+use crate::xenbus::store::within;
 use crate::xenbus::store::Value;
 use crate::xenbus::store::DIRECT;
 
@@ -71,9 +70,9 @@ impl Link {
             EINVAL
         })?;
         // The guest and this host are to see the same bytes.
-        disk.device()
-            .drop_page_cache()
-            .inspect_err(|e| vbd.fail(*e, fmt!("dropping the page cache of {}", disk.number())))?;
+        disk.device().drop_page_cache().inspect_err(|e| {
+            vbd.fail(*e, fmt!("writing back the page cache of {}", disk.number()))
+        })?;
         describe(vbd, disk, wish.cdrom)
             .inspect_err(|e| vbd.fail(*e, fmt!("writing the description of the disk")))?;
         let link = Self::start(vbd, disk, ring, entries, wish.port)?;
@@ -212,8 +211,7 @@ fn only_one(vbd: &Vbd, key: &CStr, value: u32) -> Result<Option<u32>> {
 
 /// Writes what a frontend has to know before it asks for anything.
 pub(crate) fn offer(vbd: &Vbd) -> Result {
-    let dir = vbd.nodename();
-    transaction(|store| {
+    within(vbd.nodename(), |store, dir| {
         // Zero and one rather than nothing: another backend may have offered more
         // before us.
         store.write(dir, c"max-ring-page-order", fmt!("0"))?;
@@ -225,8 +223,7 @@ pub(crate) fn offer(vbd: &Vbd) -> Result {
 /// Writes what a frontend has to know of the disk, all at once.
 fn describe(vbd: &Vbd, disk: &Disk, cdrom: bool) -> Result {
     let traits = disk.traits();
-    let dir = vbd.nodename();
-    transaction(|store: &Store| {
+    within(vbd.nodename(), |store, dir| {
         let flag = |key, set| store.write(dir, key, fmt!("{}", u8::from(set)));
         flag(c"feature-flush-cache", traits.write_cache)?;
         flag(c"feature-barrier", false)?;

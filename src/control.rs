@@ -22,11 +22,13 @@ use kernel::{
 use crate::logic::admission::Change;
 use crate::logic::limits::setting;
 use crate::logic::limits::Key;
+use crate::logic::limits::Setting;
 use crate::logic::limits::VALUE_MAX;
 use crate::logic::number::decimal;
 use crate::logic::number::Foreign;
 use crate::vbd::Vbd;
 use crate::xenbus::store::transaction;
+use crate::xenbus::store::within;
 use crate::xenbus::store::Value;
 use crate::xenbus::watch::Handler;
 
@@ -54,7 +56,7 @@ impl Handler for Keys {
 
     fn changed(&self) {
         self.0.load_limit();
-        self.0.kick();
+        self.0.device_named();
     }
 }
 
@@ -75,29 +77,49 @@ impl Texts {
     }
 }
 
+impl Texts {
+    fn refill_key(&self) -> Key {
+        Key::parse(bytes(&self.refill))
+    }
+
+    fn setting(&self) -> Setting {
+        setting(self.refill_key(), Key::parse(bytes(&self.max)))
+    }
+}
+
 fn bytes(value: &Option<Value>) -> Option<&[u8]> {
     value.as_ref().map(Value::bytes)
 }
 
 impl Vbd {
+    /// Reads the limit that the disk starts with. Talks to xenstored.
+    ///
+    /// # Errors
+    ///
+    /// What xenstored answers: a disk whose limit is not known must not be served.
+    pub(crate) fn start_limit(&self) -> Result {
+        let texts = Texts::read(self.dev.nodename())?;
+        let kept = self.take_level();
+        self.tell(self.gate().start(texts.setting(), kept), &texts);
+        Ok(())
+    }
+
     /// Reads the limit's keys and applies them. Talks to xenstored, does not wait
     /// for anything else. A limit that cannot be read stays as it is.
     pub(crate) fn load_limit(&self) {
-        let mut started = self.limit_loaded.lock();
-        let Ok(texts) = Texts::read(self.dev.nodename()) else {
-            return;
-        };
-        let refill = Key::parse(bytes(&texts.refill));
-        let max = Key::parse(bytes(&texts.max));
-        let setting = setting(refill, max);
-        let change = if *started {
-            self.gate().configure(setting)
-        } else {
-            *started = true;
-            self.gate().start(setting, self.take_level())
-        };
+        // Who reads later applies later.
+        let _order = self.limit_order.lock();
+        match Texts::read(self.dev.nodename()) {
+            Ok(texts) => self.tell(self.gate().configure(texts.setting()), &texts),
+            Err(e) => self
+                .dev
+                .report(e, fmt!("the limit cannot be read and stays as it was")),
+        }
+    }
+
+    fn tell(&self, change: Change, texts: &Texts) {
         match change {
-            Change::Refused { first: true } => self.report_invalid(&texts, refill),
+            Change::Refused { first: true } => self.report_invalid(texts),
             Change::Refused { first: false } | Change::Same | Change::Applied => {}
         }
     }
@@ -109,11 +131,9 @@ impl Vbd {
         if view.limit.is_none() {
             return;
         }
-        let dir = self.dev.nodename();
-        // Within a directory that is there: it must not come back to life.
-        let _ = transaction(|store| match store.read(dir, c"frontend")? {
-            Some(_) => store.write(dir, LEVEL, fmt!("{}", view.tokens.max(0))),
-            None => Err(ENOENT),
+        // Nobody to tell if it cannot be written: the next bucket starts full.
+        let _ = within(self.dev.nodename(), |store, dir| {
+            store.write(dir, LEVEL, fmt!("{}", view.tokens.max(0)))
         });
     }
 
@@ -129,11 +149,10 @@ impl Vbd {
         decimal(text.ok()??.bytes(), VALUE_MAX)
     }
 
-    fn report_invalid(&self, texts: &Texts, refill: Key) {
-        let (key, value) = if refill == Key::Invalid {
-            (REFILL, &texts.refill)
-        } else {
-            (MAX, &texts.max)
+    fn report_invalid(&self, texts: &Texts) {
+        let (key, value) = match texts.refill_key() {
+            Key::Invalid => (REFILL, &texts.refill),
+            Key::Absent | Key::Value(_) => (MAX, &texts.max),
         };
         self.dev.report(
             EINVAL,

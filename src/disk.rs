@@ -9,8 +9,6 @@ use kernel::prelude::*;
 use crate::logic::abi::SECTOR_SIZE;
 use crate::logic::number::DeviceNumber;
 use crate::logic::request;
-use crate::logic::request::Operation;
-use crate::logic::request::Request;
 use crate::sys::bdev::BlockDevice;
 use crate::sys::bdev::Traits;
 
@@ -25,8 +23,8 @@ mod info {
 pub(crate) struct Disk {
     device: BlockDevice,
     number: DeviceNumber,
+    /// The toolstack gave it to read only.
     read_only: bool,
-    write_cache: bool,
     /// Sectors of 512 bytes per logical block.
     block: u32,
 }
@@ -42,8 +40,7 @@ impl Disk {
         let traits = device.traits();
         Ok(Self {
             number,
-            read_only: read_only || traits.read_only,
-            write_cache: traits.write_cache,
+            read_only,
             block: traits.logical_block_size / SECTOR_SIZE,
             device,
         })
@@ -54,9 +51,10 @@ impl Disk {
         self.number
     }
 
-    /// May the guest only read?
+    /// May the guest only read? The device may become read-only while it is open.
+    /// Any context.
     pub(crate) fn is_read_only(&self) -> bool {
-        self.read_only
+        self.read_only || self.device.is_read_only()
     }
 
     /// The device, for bios.
@@ -75,22 +73,16 @@ impl Disk {
         let flag = |set, bit| if set { bit } else { 0 };
         flag(cdrom || traits.cdrom, info::CDROM)
             | flag(traits.removable, info::REMOVABLE)
-            | flag(self.read_only, info::READ_ONLY)
+            | flag(self.is_read_only(), info::READ_ONLY)
     }
 
-    /// What a request is checked against: the size is that of this moment. Any
+    /// What a request is checked against, as of this moment. Any
     /// context.
     pub(crate) fn view(&self) -> request::Disk {
         request::Disk {
             sectors: self.device.sectors(),
             block: self.block,
-            read_only: self.read_only,
+            read_only: self.is_read_only(),
         }
-    }
-
-    /// Is there nothing to send to the device: a flush of a device that holds
-    /// nothing back?
-    pub(crate) fn is_nothing_to_do(&self, request: &Request) -> bool {
-        request.operation() == Operation::Flush && request.sectors() == 0 && !self.write_cache
     }
 }

@@ -35,10 +35,9 @@ pub(crate) struct Backend;
 /// What the driver keeps of a device while it is bound to it.
 #[pin_data]
 pub(crate) struct Bound {
-    /// Our directory. Declared first: dropped first, so that no change arrives
-    /// while the rest goes.
+    /// Our directory.
     #[pin]
-    _keys: Watch<Keys>,
+    keys: Watch<Keys>,
     /// The disk, which may outlive the binding.
     pub(crate) vbd: Arc<Vbd>,
 }
@@ -54,12 +53,17 @@ impl Driver for Backend {
         let vbd = Vbd::new(dev);
         try_pin_init!(Bound {
             vbd: vbd?,
-            _keys <- Watch::new(CString::try_from(dev.nodename())?, Keys(vbd.clone())),
             _: {
-                // The watch is there: whatever changes from now on is seen.
-                vbd.load_limit();
+                vbd.start_limit()?;
                 connect::offer(vbd)?;
                 dev.announce(State::InitWait);
+            },
+            // After all that can fail, and after InitWait: from here on the disk
+            // may be kicked, and may connect.
+            keys <- Watch::new(CString::try_from(dev.nodename())?, Keys(vbd.clone())),
+            _: {
+                // What changed before the watch was there.
+                vbd.load_limit();
             },
         }? Error)
     }
@@ -69,6 +73,9 @@ impl Driver for Backend {
     }
 
     fn unbind(dev: &Device<Core<'_>>, data: Pin<&Bound>) {
+        // First: whoever waits for I/O below must not need the xenwatch thread, which
+        // may be waiting for this device.
+        data.keys.stop();
         data.vbd.unbind(!dev.is_vanished());
     }
 }

@@ -42,29 +42,24 @@ module! {
     alias: ["xen-backend:vbd"],
 }
 
-/// The loaded module. Dropped from top to bottom.
-#[pin_data(PinnedDrop)]
+/// The loaded module. Dropped from top to bottom: no device is ours any more then,
+/// or the module could not be unloaded, but the code that let the last one go may
+/// still run in the xenwatch thread or on our queues.
+#[pin_data]
 struct Rblkback {
     #[pin]
     registration: kernel::driver::Registration<xenbus::driver::Adapter<driver::Backend>>,
-    queue: sys::queue::ModuleQueue,
+    barrier: xenbus::watch::Barrier,
+    queues: sys::queue::ModuleQueues,
 }
 
 impl kernel::InPlaceModule for Rblkback {
     fn init(module: &'static ThisModule) -> impl PinInit<Self, Error> {
         try_pin_init!(Self {
-            // First: probing a device needs it.
-            queue: sys::queue::ModuleQueue::new()?,
+            // First: probing a device needs them.
+            queues: sys::queue::ModuleQueues::new()?,
+            barrier: xenbus::watch::Barrier::new()?,
             registration <- kernel::driver::Registration::new(driver::NAME, module),
         }? Error)
-    }
-}
-
-#[pinned_drop]
-impl PinnedDrop for Rblkback {
-    fn drop(self: Pin<&mut Self>) {
-        // No device is ours any more, or the module could not be unloaded; but the
-        // callback that let the last one go may not have returned yet.
-        xenbus::watch::synchronize();
     }
 }

@@ -11,7 +11,7 @@
 //!
 //! Lock order:
 //!
-//! 1. `limit_loaded` (mutex): the limit's keys are read and applied
+//! 1. `limit_order` (mutex): the limit's keys are read and applied
 //! 2. `state` (mutex): the work item's own; nobody else takes it
 //! 3. a worker's `engine` (mutex)
 //! 4. the gate's state (spinlock, interrupts off), a worker's inbox (likewise)
@@ -38,16 +38,20 @@ use kernel::{
     sync::{
         atomic::{
             ordering::{
-                Acquire,
                 Full,
                 Relaxed, //
             },
+            Atomic,
             AtomicFlag, //
         },
         Arc,
         Completion,
         Mutex,
         SpinLock, //
+    },
+    time::{
+        delay::fsleep,
+        Delta, //
     },
     workqueue::{
         Work,
@@ -70,12 +74,16 @@ use crate::logic::number::Foreign;
 use crate::logic::queue::RingId;
 use crate::sys::module_ref::ModuleRef;
 use crate::sys::queue;
+use crate::sys::timer;
 use crate::xenbus::device::Device;
 use crate::xenbus::device::DeviceRef;
 use crate::xenbus::device::State as Announce;
 use crate::xenbus::removal;
 use crate::xenbus::store;
 use crate::xenbus::store::Value;
+
+/// Time between a failed attempt to connect and the next one.
+const PAUSE_NS: u64 = 250_000_000;
 
 /// What the work item knows. Nobody else takes this lock.
 struct State {
@@ -107,9 +115,12 @@ pub(crate) struct Vbd {
     stats: Stats,
     #[pin]
     gate: Gate,
-    /// Was the limit read once?
     #[pin]
-    pub(crate) limit_loaded: Mutex<bool>,
+    pub(crate) limit_order: Mutex<()>,
+    /// When connecting failed or a ring broke last; 0: never.
+    failed_at: Atomic<u64>,
+    /// The hotplug script may have named the device.
+    named: AtomicFlag,
     #[pin]
     identity: SpinLock<Identity>,
     #[pin]
@@ -166,7 +177,9 @@ impl Vbd {
                 linked: AtomicFlag::new(false),
                 stats: Stats::new(),
                 gate <- Gate::new(),
-                limit_loaded <- new_mutex!(false, "rblkback::limit"),
+                limit_order <- new_mutex!((), "rblkback::limit"),
+                failed_at: Atomic::new(0),
+                named: AtomicFlag::new(true),
                 identity <- new_spinlock!(identity, "rblkback::identity"),
                 state <- new_mutex!(state, "rblkback::disk"),
                 released <- Completion::new(),
@@ -177,10 +190,16 @@ impl Vbd {
         )
     }
 
+    /// The hotplug script may have named the device. Any context.
+    pub(crate) fn device_named(self: &Arc<Self>) {
+        self.named.store(true, Relaxed);
+        self.kick();
+    }
+
     /// Something changed: have a look, soon. Any context.
     pub(crate) fn kick(self: &Arc<Self>) {
         // Queued already: then it has yet to look.
-        let _ = queue::get().enqueue(self.clone());
+        let _ = queue::disks().enqueue(self.clone());
     }
 
     /// The driver loses the device. With `wait`, returns when no ring is mapped any
@@ -189,7 +208,7 @@ impl Vbd {
     pub(crate) fn unbind(self: &Arc<Self>, wait: bool) {
         self.unbound.xchg(true, Full);
         // Pairs with `connect`: either that sees `unbound`, or we see `linked`.
-        let linked = self.linked.load(Acquire);
+        let linked = self.linked.load(Relaxed);
         self.kick();
         if wait && linked {
             self.released.wait_for_completion();
@@ -202,6 +221,7 @@ impl Vbd {
     /// A frontend published impossible indices on ring `number`. It is left alone
     /// from now on, until it reconnects.
     pub(crate) fn ring_broke(&self, number: RingId, overrun: Overrun) {
+        self.failed_at.store(timer::now(), Relaxed);
         self.dev.report(
             EINVAL,
             fmt!(
@@ -270,13 +290,17 @@ impl Vbd {
     /// Takes one step; `false` when there is nothing left to do.
     fn step(self: &Arc<Self>, state: &mut State) -> bool {
         let seen = self.look(state);
-        if !seen.online && !state.hurried {
+        let step = decide(state.phase, &seen);
+        // Only for a guest that is still there: what a dead one left on its ring may
+        // run elsewhere by now.
+        let going = !seen.online && state.phase == Phase::Connected && step != Step::Stop;
+        if going && !state.hurried {
             state.hurried = true;
             if let Some(link) = &state.link {
                 link.hurry();
             }
         }
-        match decide(state.phase, &seen) {
+        match step {
             Step::Rest => return false,
             Step::Offer => {
                 self.announce(Announce::InitWait);
@@ -299,10 +323,12 @@ impl Vbd {
                 state.phase = Phase::Closed;
             }
             Step::Unregister => {
-                // If it cannot be asked for, the toolstack will remove the
-                // directory, and the bus the device.
-                let _ = removal::request(self.device(), self.module.clone());
-                return false;
+                if removal::request(self.device(), self.module.clone()).is_err() {
+                    // The toolstack will remove the directory, and the bus the
+                    // device.
+                    return false;
+                }
+                state.phase = Phase::Leaving;
             }
         }
         true
@@ -329,9 +355,10 @@ impl Vbd {
         let Some(disk) = &state.disk else {
             return state.phase;
         };
-        self.linked.store(true, Relaxed);
+        self.pause_after_failure();
+        self.linked.xchg(true, Full);
         // Pairs with `unbind`: either we see `unbound`, or that sees `linked`.
-        if self.unbound.cmpxchg(true, true, Full).is_ok() {
+        if self.unbound.load(Relaxed) {
             self.linked.store(false, Relaxed);
             return state.phase;
         }
@@ -342,9 +369,20 @@ impl Vbd {
                 Phase::Connected
             }
             Err(_) => {
+                self.failed_at.store(timer::now(), Relaxed);
                 self.linked.store(false, Relaxed);
                 Phase::Failed
             }
+        }
+    }
+
+    /// Each failure is worth two lines in the log. A guest that fails on purpose gets
+    /// as many attempts as keep that below ten lines a second.
+    fn pause_after_failure(&self) {
+        let since = timer::now().saturating_sub(self.failed_at.load(Relaxed));
+        let left = PAUSE_NS.saturating_sub(since);
+        if self.failed_at.load(Relaxed) != 0 && left > 0 {
+            fsleep(Delta::from_nanos(i64::try_from(left).unwrap_or(0)));
         }
     }
 
@@ -359,7 +397,7 @@ impl Vbd {
 
     /// Opens the device that the hotplug script named, when it is new.
     fn open_disk(&self, state: &mut State) {
-        if self.unbound.load(Relaxed) {
+        if self.unbound.load(Relaxed) || !self.named.xchg(false, Full) {
             return;
         }
         let Ok(Some(text)) = store::DIRECT.read(self.nodename(), c"physical-device") else {

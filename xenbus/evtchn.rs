@@ -27,9 +27,13 @@ use super::device::DeviceRef;
 /// What to do when an event arrives.
 pub(crate) trait Handler: Send + Sync + 'static {
     /// Runs in hard interrupt context: must not sleep. No further event comes
-    /// until [`Channel::eoi`].
+    /// until the EOI of this one ([`Channel::eoi`]).
     fn event(&self);
 }
+
+/// An event arrived and is masked until this is given to [`Channel::eoi`].
+#[must_use]
+pub(crate) struct Eoi(());
 
 /// The backend's end of an event channel, from its creation to its drop.
 ///
@@ -42,8 +46,8 @@ pub(crate) trait Handler: Send + Sync + 'static {
 #[pin_data(PinnedDrop)]
 pub(crate) struct Channel<H: Handler> {
     irq: Atomic<u32>,
-    /// An event arrived and its EOI is owed.
-    owed: AtomicFlag,
+    /// An event arrived, and nobody has taken it.
+    arrived: AtomicFlag,
     handler: H,
     _dev: DeviceRef,
 }
@@ -58,7 +62,7 @@ impl<H: Handler> Channel<H> {
         let xdev = dev.as_raw();
         try_pin_init!(&this in Self {
             irq: Atomic::new(0),
-            owed: AtomicFlag::new(false),
+            arrived: AtomicFlag::new(false),
             handler,
             _dev: dev,
             _: {
@@ -90,18 +94,21 @@ impl<H: Handler> Channel<H> {
         unsafe { bindings::notify_remote_via_irq(self.irq.load(Relaxed) as c_int) };
     }
 
-    /// Sends the EOI that is owed, if any. `spurious`: the event was for nothing.
-    pub(crate) fn eoi(&self, spurious: bool) {
-        if !self.owed.xchg(false, Full) {
-            return;
-        }
+    /// Takes the event that arrived, if any. To be called before looking for work, so
+    /// that the EOI goes to whoever looked after the event.
+    pub(crate) fn take_event(&self) -> Option<Eoi> {
+        self.arrived.xchg(false, Full).then_some(Eoi(()))
+    }
+
+    /// Lets the next event through. `spurious`: this one was for nothing.
+    pub(crate) fn eoi(&self, _event: Eoi, spurious: bool) {
         let flags = if spurious {
             bindings::XEN_EOI_FLAG_SPURIOUS
         } else {
             0
         };
-        // SAFETY: By the type invariant, `irq` is ours; an event came since the
-        // last EOI.
+        // SAFETY: By the type invariant, `irq` is ours; an `Eoi` is made once per
+        // event.
         unsafe { bindings::xen_irq_lateeoi(self.irq.load(Relaxed), flags) };
     }
 
@@ -109,7 +116,7 @@ impl<H: Handler> Channel<H> {
         // SAFETY: The cookie is a live `Channel<H>`: `drop` unbinds, which waits for
         // running handlers, before the memory goes.
         let channel = unsafe { &*cookie.cast::<Self>() };
-        channel.owed.store(true, Relaxed);
+        channel.arrived.store(true, Relaxed);
         channel.handler.event();
         bindings::irqreturn::IRQ_HANDLED
     }

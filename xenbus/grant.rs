@@ -105,12 +105,13 @@ impl ForeignPage<'_> {
 ///
 /// # Invariants
 ///
-/// The first `count` of `pages` came from a [`PageCache`] and are mapped with the
-/// handles at the same places of `handles`.
+/// The first `count` of `pages` came from a [`PageCache`]; if `mapped`, they are
+/// mapped with the handles at the same places of `handles`.
 pub(crate) struct Mapping {
     pages: [*mut bindings::page; PAGES_MAX],
     handles: [u32; PAGES_MAX],
     count: usize,
+    mapped: bool,
 }
 
 // SAFETY: Pages and handles may be used from any thread.
@@ -123,6 +124,7 @@ impl Mapping {
             pages: [null_mut(); PAGES_MAX],
             handles: [0; PAGES_MAX],
             count: 0,
+            mapped: false,
         }
     }
 
@@ -202,13 +204,15 @@ impl Mapping {
             let into = if good { &mut mapped } else { &mut refused };
             into.push(*page, op.handle);
         }
+        // INVARIANT: These are those that Xen mapped.
+        mapped.mapped = true;
+        self.count = 0;
         if err == 0 && refused.count == 0 {
             return Ok(mapped);
         }
         cache.put(refused.taken());
         mapped.unmap_now();
         cache.put(mapped.taken());
-        self.count = 0;
         Err(EFAULT)
     }
 
@@ -247,13 +251,14 @@ impl Mapping {
     /// Unmaps pages that nobody has used yet.
     fn unmap_now(&mut self) {
         if self.count == 0 {
+            self.mapped = false;
             return;
         }
         let mut ops: [bindings::gnttab_unmap_grant_ref; PAGES_MAX] = pin_init::zeroed();
         self.fill(&mut ops);
         // SAFETY: Operations and pages belong together, all are mapped, and no one
         // refers to the pages.
-        unsafe {
+        let err = unsafe {
             bindings::gnttab_unmap_refs(
                 ops.as_mut_ptr(),
                 null_mut(),
@@ -261,6 +266,21 @@ impl Mapping {
                 self.count as c_uint,
             )
         };
+        self.unmapped(err);
+    }
+
+    /// Notes that Xen was asked to unmap the pages, and what it said. Pages that are
+    /// still mapped must never be used again: they are given up.
+    fn unmapped(&mut self, err: c_int) {
+        if err != 0 {
+            pr_err!(
+                "Xen did not unmap {} pages ({}); they are lost\n",
+                self.count,
+                err
+            );
+            self.count = 0;
+        }
+        self.mapped = false;
     }
 }
 
@@ -298,7 +318,7 @@ pub(crate) fn unmap<T: Unmapped>(this: KBox<T>) {
     let raw = KBox::into_raw(this);
     // SAFETY: Just made from a box; nobody else has it.
     let (mapping, room) = unsafe { (*raw).unmap_room() };
-    if mapping.count == 0 {
+    if !mapping.mapped || mapping.count == 0 {
         // SAFETY: As above; the borrows have ended.
         return T::unmapped(unsafe { KBox::from_raw(raw) });
     }
@@ -315,15 +335,19 @@ pub(crate) fn unmap<T: Unmapped>(this: KBox<T>) {
     unsafe { bindings::gnttab_unmap_refs_async(data) };
 }
 
-extern "C" fn unmap_done<T: Unmapped>(_result: c_int, data: *mut bindings::gntab_unmap_queue_data) {
+extern "C" fn unmap_done<T: Unmapped>(result: c_int, data: *mut bindings::gntab_unmap_queue_data) {
     // SAFETY: `data` is the one of `unmap`; its `data` is the box that was given up
     // there, and this is called exactly once.
-    T::unmapped(unsafe { KBox::from_raw((*data).data.cast::<T>()) });
+    let mut this = unsafe { KBox::from_raw((*data).data.cast::<T>()) };
+    this.unmap_room().0.unmapped(result);
+    T::unmapped(this);
 }
 
-/// Returns the frames of an unmapped object to `cache`.
+/// Returns the frames of an object to `cache`. Does nothing while they are mapped.
 pub(crate) fn recycle<T: Unmapped>(this: &mut T, cache: &PageCache) {
     let (mapping, _) = this.unmap_room();
-    cache.put(mapping.taken());
-    mapping.count = 0;
+    if !mapping.mapped {
+        cache.put(mapping.taken());
+        mapping.count = 0;
+    }
 }

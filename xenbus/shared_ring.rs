@@ -96,10 +96,10 @@ impl SharedRing {
         }
     }
 
-    /// Copies `into.len()` bytes from `at`, each read exactly once. Bytes outside
-    /// of the ring are left as they were.
+    /// Copies `into.len()` bytes from `at`, each read exactly once; both multiples
+    /// of 4. Bytes outside of the ring are left as they were.
     pub(crate) fn copy_out(&self, at: usize, into: &mut [u8]) {
-        let Some(ptr) = self.at(at, into.len()) else {
+        let Some(ptr) = self.at(at, into.len()).filter(|_| at % 4 == 0) else {
             return;
         };
         let mut words = into.chunks_exact_mut(4);

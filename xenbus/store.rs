@@ -113,6 +113,20 @@ impl Store {
     }
 }
 
+/// Runs `body` in a transaction if the backend directory `dir` still exists. A plain
+/// write would bring a directory back to life that the toolstack just deleted.
+///
+/// # Errors
+///
+/// `ENOENT` if the directory is gone; else as [`transaction`].
+pub(crate) fn within<T>(dir: &CStr, mut body: impl FnMut(&Store, &CStr) -> Result<T>) -> Result<T> {
+    // A toolstack writes this key first and deletes it with all others.
+    transaction(|store| match store.read(dir, c"frontend")? {
+        Some(_) => body(store, dir),
+        None => Err(ENOENT),
+    })
+}
+
 /// Runs `body` in a transaction: others see all of its writes or none. Started
 /// over when somebody else wrote the same keys meanwhile.
 ///

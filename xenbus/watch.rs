@@ -9,6 +9,10 @@ use kernel::{
     error::to_result,
     prelude::*,
     str::CString,
+    sync::atomic::{
+        ordering::Full,
+        AtomicFlag, //
+    },
     types::Opaque, //
 };
 
@@ -39,6 +43,7 @@ pub(crate) struct Watch<H: Handler> {
     watch: Opaque<bindings::xenbus_watch>,
     // Read by the C side as long as the watch is registered.
     _node: CString,
+    registered: AtomicFlag,
     handler: H,
 }
 
@@ -64,6 +69,7 @@ impl<H: Handler> Watch<H> {
                 }
             }),
             _node: node,
+            registered: AtomicFlag::new(true),
             handler,
             _: {
                 // SAFETY: All fields are initialised, so the callbacks may come at
@@ -73,6 +79,15 @@ impl<H: Handler> Watch<H> {
                 })?;
             },
         }? Error)
+    }
+
+    /// Ends the watch ahead of its drop. Sleeps; waits for a running
+    /// [`Handler::changed`] as drop does.
+    pub(crate) fn stop(&self) {
+        if self.registered.xchg(false, Full) {
+            // SAFETY: Registered since `new`, and the flag lets only one come here.
+            unsafe { bindings::unregister_xenbus_watch(self.watch.get()) };
+        }
     }
 
     /// # Safety
@@ -108,32 +123,42 @@ impl<H: Handler> Watch<H> {
 #[pinned_drop]
 impl<H: Handler> PinnedDrop for Watch<H> {
     fn drop(self: Pin<&mut Self>) {
-        // SAFETY: Registered since `new`, not unregistered before.
-        unsafe { bindings::unregister_xenbus_watch(self.watch.get()) };
+        self.stop();
     }
 }
 
-/// A handler that does nothing.
-struct Nothing;
+/// Keeps the code of a module until its watch callbacks have returned.
+///
+/// A callback may drop the last reference to its module and still have a few
+/// instructions to go. Unregistering any watch waits for the callback that runs
+/// now; this is one that never fires, to be dropped after the module's driver is
+/// unregistered.
+pub(crate) struct Barrier(Pin<KBox<Watch<Never>>>);
 
-impl Handler for Nothing {
+impl Barrier {
+    /// Sleeps.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`, or what xenstored answers.
+    pub(crate) fn new() -> Result<Self> {
+        let node = CString::try_from_fmt(fmt!("domid"))?;
+        Ok(Self(KBox::pin_init(Watch::new(node, Never), GFP_KERNEL)?))
+    }
+}
+
+impl Drop for Barrier {
+    fn drop(&mut self) {
+        self.0.stop();
+    }
+}
+
+struct Never;
+
+impl Handler for Never {
     fn matters(&self, _path: &[u8]) -> bool {
         false
     }
 
     fn changed(&self) {}
-}
-
-/// Waits until no watch callback that runs now is running any more. Sleeps; must
-/// not be called from the xenwatch thread.
-///
-/// A module calls this before its code goes away: a callback may have dropped the
-/// last reference to the module and still have a few instructions to go.
-pub(crate) fn synchronize() {
-    // Unregistering any watch waits for the callback that runs now. If there is no
-    // memory for one, no callback of ours can be running either: each of ours
-    // holds memory that would have to be freed first.
-    if let Ok(node) = CString::try_from_fmt(fmt!("domid")) {
-        drop(KBox::pin_init(Watch::new(node, Nothing), GFP_KERNEL));
-    }
 }

@@ -39,11 +39,22 @@ use crate::sys::timer::OneShot;
 #[must_use]
 pub(crate) struct Pass(());
 
+/// How passes were paid for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Payment {
+    /// There is no limit.
+    Free,
+    /// With tokens.
+    Tokens,
+    /// With tokens that may not be there yet.
+    Credit,
+}
+
 /// The rights of several requests.
 #[must_use]
 pub(crate) struct Passes {
     left: u32,
-    charged: bool,
+    payment: Payment,
 }
 
 impl Passes {
@@ -51,6 +62,14 @@ impl Passes {
     pub(crate) fn next(&mut self) -> Option<Pass> {
         self.left = self.left.checked_sub(1)?;
         Some(Pass(()))
+    }
+
+    /// How many are left that were given on credit.
+    pub(crate) fn on_credit(&self) -> u32 {
+        match self.payment {
+            Payment::Credit => self.left,
+            Payment::Free | Payment::Tokens => 0,
+        }
     }
 
     /// Is there one left?
@@ -107,17 +126,17 @@ impl Gate {
         if !self.core().gated.load(Relaxed) {
             return Some(Passes {
                 left: wanted,
-                charged: false,
+                payment: Payment::Free,
             });
         }
         match self.with(|admission, now| admission.take(ring, wanted, now)) {
             Take::Free => Some(Passes {
                 left: wanted,
-                charged: false,
+                payment: Payment::Free,
             }),
             Take::Tokens(left) => Some(Passes {
                 left,
-                charged: true,
+                payment: Payment::Tokens,
             }),
             Take::Wait => None,
         }
@@ -132,13 +151,13 @@ impl Gate {
         });
         Passes {
             left: requests,
-            charged: true,
+            payment: Payment::Credit,
         }
     }
 
     /// Returns what was not used.
     pub(crate) fn give_back(&self, passes: Passes) {
-        if passes.charged && passes.left > 0 {
+        if passes.payment != Payment::Free && passes.left > 0 {
             self.with(|admission, _| admission.give_back(passes.left));
         }
     }
@@ -168,7 +187,8 @@ impl Gate {
 
     /// The rings that ask from now on; ring `n` has number `n`.
     pub(crate) fn attach(&self, rings: KVec<Arc<Worker>>) {
-        self.core().state.lock().rings = rings;
+        let old = core::mem::replace(&mut self.core().state.lock().rings, rings);
+        drop(old);
     }
 
     /// No ring asks any more: everybody who waits leaves. Returns the rings, to be

@@ -4,9 +4,8 @@
 //!
 //! | stage | made by | owned by |
 //! |---|---|---|
-//! | [`Job`] with nothing mapped | [`Job::new`], from a [`Pass`] | the worker |
-//! | mapped | [`Job::start`] | the worker |
-//! | in flight | [`Job::start`] | the bio, until the disk has answered |
+//! | nothing mapped | [`Job::new`], from a [`Pass`] | the worker |
+//! | mapped, in flight | [`Job::start`] | the bio, until the disk has answered |
 //! | finished | end of I/O | the worker's inbox |
 //! | unmapped | [`grant::unmap`] | the worker's inbox |
 //! | answered | the worker | nobody: its [`Room`] is used again |
@@ -21,14 +20,15 @@ use super::pool::Room;
 use super::ring::Answer;
 use super::worker::Worker;
 use crate::disk::Disk;
-use crate::logic::abi::Slot;
 use crate::logic::abi::Status;
 use crate::logic::abi::SEGMENTS_MAX;
 use crate::logic::request::Operation;
 use crate::logic::request::Request;
-use crate::sys::bio::Bio;
+use crate::sys::bdev::BlockDevice;
+use crate::sys::bio;
 use crate::sys::bio::Direction;
-use crate::sys::bio::EndIo;
+use crate::sys::bio::Io;
+use crate::sys::bio::Piece;
 use crate::xenbus::grant;
 use crate::xenbus::grant::Mapping;
 use crate::xenbus::grant::PageCache;
@@ -40,6 +40,7 @@ const _: () = assert!(SEGMENTS_MAX <= grant::PAGES_MAX);
 /// One admitted request.
 pub(crate) struct Job {
     worker: Arc<Worker>,
+    disk: Arc<Disk>,
     answer: Answer,
     request: Request,
     mapping: Mapping,
@@ -48,24 +49,22 @@ pub(crate) struct Job {
 }
 
 impl Job {
-    /// Puts a checked request into `room`. `slot` is the copy it was checked from.
+    /// Puts a checked request into `room`. `answer` is what the guest is told if it
+    /// does not get to the disk.
     pub(crate) fn new(
         room: Room,
         pass: Pass,
         worker: Arc<Worker>,
-        id: u64,
-        slot: &Slot,
+        disk: Arc<Disk>,
+        answer: Answer,
         request: Request,
     ) -> KBox<Self> {
         KBox::write(
             room,
             Self {
                 worker,
-                answer: Answer {
-                    id,
-                    operation: slot.operation(),
-                    status: Status::Error,
-                },
+                disk,
+                answer,
                 request,
                 mapping: Mapping::empty(),
                 unmap_room: UnmapRoom::new(),
@@ -78,38 +77,19 @@ impl Job {
     ///
     /// # Errors
     ///
-    /// Gives the job back if it did not get there: its answer says so, and what was
-    /// mapped of it still is.
+    /// Gives the job back if it did not get there; what was mapped of it still is.
     pub(crate) fn start(
         mut self: KBox<Self>,
-        disk: &Disk,
         domain: u16,
         cache: &PageCache,
     ) -> Result<(), KBox<Self>> {
-        match self.prepare(disk, domain, cache) {
-            Ok(bio) => {
-                bio.submit(self);
-                Ok(())
-            }
-            Err(_) => Err(self),
+        let writable = self.request.operation() == Operation::Read;
+        let refs = self.request.extents().map(|extent| extent.gref);
+        match Mapping::map(cache, domain, refs, writable) {
+            Ok(mapping) => self.mapping = mapping,
+            Err(_) => return Err(self),
         }
-    }
-
-    fn prepare(&mut self, disk: &Disk, domain: u16, cache: &PageCache) -> Result<Bio> {
-        let request = &self.request;
-        let (direction, writable) = match request.operation() {
-            Operation::Read => (Direction::Read, true),
-            Operation::Write => (Direction::Write, false),
-            Operation::Flush => (Direction::FlushThenWrite, false),
-        };
-        let refs = request.extents().map(|extent| extent.gref);
-        self.mapping = Mapping::map(cache, domain, refs, writable)?;
-        let pages = u16::from(request.extent_count());
-        let mut bio = Bio::new(disk.device(), direction, request.sector(), pages)?;
-        for (page, extent) in self.mapping.pages().zip(request.extents()) {
-            bio.add(page, extent.offset, extent.len)?;
-        }
-        Ok(bio)
+        bio::submit(self)
     }
 
     /// What the guest is told.
@@ -125,7 +105,39 @@ impl Job {
     }
 }
 
-impl EndIo for Job {
+impl Io for Job {
+    fn device(&self) -> &BlockDevice {
+        self.disk.device()
+    }
+
+    fn direction(&self) -> Direction {
+        match self.request.operation() {
+            Operation::Read => Direction::Read,
+            Operation::Write => Direction::Write,
+            Operation::Flush => Direction::FlushThenWrite,
+        }
+    }
+
+    fn sector(&self) -> u64 {
+        self.request.sector()
+    }
+
+    fn piece_count(&self) -> u16 {
+        u16::from(self.request.extent_count())
+    }
+
+    fn pieces(&self) -> impl Iterator<Item = Piece<'_>> {
+        let extents = self.request.extents();
+        self.mapping
+            .pages()
+            .zip(extents)
+            .map(|(page, extent)| Piece {
+                page,
+                offset: extent.offset,
+                len: extent.len,
+            })
+    }
+
     fn end_io(mut this: KBox<Self>, outcome: Result) {
         this.answer.status = match outcome {
             Ok(()) => Status::Okay,

@@ -30,6 +30,7 @@ use kernel::{
             },
             AtomicFlag, //
         },
+        rcu::synchronize_rcu,
         Arc,
         Mutex,
         SpinLockIrq, //
@@ -41,6 +42,7 @@ use kernel::{
 };
 
 use super::gate::Pass;
+use super::gate::Passes;
 use super::job::Job;
 use super::pool::Pool;
 use super::pool::Room;
@@ -56,6 +58,7 @@ use crate::sys::queue;
 use crate::vbd::Vbd;
 use crate::xenbus::evtchn;
 use crate::xenbus::evtchn::Channel;
+use crate::xenbus::evtchn::Eoi;
 use crate::xenbus::grant;
 use crate::xenbus::grant::PageCache;
 
@@ -73,17 +76,22 @@ struct Inbox {
 
 /// What the worker works with while the ring is connected.
 struct Engine {
+    // First: dropped first, so that no event comes while the rest goes.
+    channel: Pin<KBox<Channel<Wake>>>,
     ring: Ring,
     entries: u32,
     disk: Arc<Disk>,
-    channel: Pin<KBox<Channel<Wake>>>,
     cache: Pin<KBox<PageCache>>,
     pool: Pool,
     /// Exchanged with the inbox, so that neither allocates.
     finished: KVec<KBox<Job>>,
     unmapped: KVec<KBox<Job>>,
+    /// The EOI that is owed for the last event.
+    owed: Option<Eoi>,
     /// Something was taken off the ring since the last EOI.
     worked: bool,
+    /// Requests on the ring that need no token: the toolstack wants the disk back.
+    credit: u32,
     /// The frontend published impossible indices.
     broken: bool,
 }
@@ -196,7 +204,9 @@ impl Worker {
             pool: Pool::new(entries as usize)?,
             finished: jobs(entries)?,
             unmapped: jobs(entries)?,
+            owed: None,
             worked: false,
+            credit: 0,
             broken: false,
             // Last: from here on there are events.
             channel: KBox::pin_init(
@@ -213,7 +223,7 @@ impl Worker {
     /// Queues the worker. Any context.
     pub(crate) fn wake(self: &Arc<Self>) {
         // Queued already: then it has yet to look.
-        let _ = queue::get().enqueue(self.clone());
+        let _ = queue::rings().enqueue(self.clone());
     }
 
     /// No request is taken off the ring from now on. Does not wait.
@@ -237,6 +247,9 @@ impl Worker {
     pub(crate) fn release(&self) {
         let engine = self.engine.lock().take();
         drop(engine);
+        // An end of I/O that handed in the last job may not have returned yet, in
+        // interrupt context, with a reference that must not be the last one.
+        synchronize_rcu();
     }
 
     /// The disk has answered. Any context.
@@ -266,9 +279,13 @@ fn jobs(entries: u32) -> Result<KVec<KBox<Job>>> {
 impl Engine {
     /// One run: collect answers, take requests, tell the frontend.
     fn run(&mut self, worker: &Arc<Worker>) {
+        if let Some(event) = self.channel.take_event() {
+            self.owed = Some(event);
+        }
         self.collect(worker);
+        // Before anything that may sleep for the device.
+        self.publish();
         if worker.stopping.load(Relaxed) || self.broken {
-            self.publish();
             worker.vbd.gate().leave(worker.number);
             self.report_drained(worker);
             return;
@@ -278,8 +295,10 @@ impl Engine {
         self.publish();
         match pause {
             Pause::Idle => {
-                self.channel.eoi(!self.worked);
-                self.worked = false;
+                if let Some(event) = self.owed.take() {
+                    self.channel.eoi(event, !self.worked);
+                    self.worked = false;
+                }
             }
             Pause::Budget => worker.wake(),
             // The EOI is withheld: the guest's events cost us nothing meanwhile.
@@ -328,19 +347,15 @@ impl Engine {
 
     /// Takes requests off the ring until something stops it.
     fn intake(&mut self, worker: &Arc<Worker>) -> Pause {
-        let gate = worker.vbd.gate();
         let mut budget = self.entries;
         pin_init::stack_pin_init!(let _plug = Plug::new());
         loop {
-            let unread = match self.ring.unread() {
-                Ok(0) => match self.ring.final_check() {
-                    Ok(0) => {
-                        gate.leave(worker.number);
-                        return Pause::Idle;
-                    }
-                    Ok(_) => continue,
-                    Err(overrun) => return Pause::Broken(overrun),
-                },
+            let unread = match self.look() {
+                Ok(0) => {
+                    self.credit = 0;
+                    worker.vbd.gate().leave(worker.number);
+                    return Pause::Idle;
+                }
                 Ok(unread) => unread,
                 Err(overrun) => return Pause::Broken(overrun),
             };
@@ -348,28 +363,45 @@ impl Engine {
             if wanted == 0 {
                 return Pause::Budget;
             }
-            let mut passes = if worker.hurried.xchg(false, Full) {
-                gate.admit_on_credit(worker.number, wanted)
-            } else {
-                match gate.admit(worker.number, wanted) {
-                    Some(passes) => passes,
-                    None => return Pause::Throttled,
-                }
+            if worker.hurried.xchg(false, Full) {
+                self.credit = unread;
+            }
+            let Some(mut passes) = self.ask(worker, wanted) else {
+                return Pause::Throttled;
             };
-            while let Some(room) = self.pool.take() {
-                let Some(pass) = passes.next() else {
-                    self.pool.put(room);
-                    break;
+            budget = budget.saturating_sub(wanted);
+            while passes.any_left() {
+                let Some(room) = self.pool.take() else {
+                    self.credit = self.credit.saturating_add(passes.on_credit());
+                    worker.vbd.gate().give_back(passes);
+                    worker.vbd.gate().leave(worker.number);
+                    worker.vbd.stats().out_of_room.add(1, Relaxed);
+                    return Pause::NoRoom;
                 };
-                self.dispatch(worker, room, pass);
-                budget = budget.saturating_sub(1);
+                if let Some(pass) = passes.next() {
+                    self.dispatch(worker, room, pass);
+                }
             }
-            if passes.any_left() {
-                gate.give_back(passes);
-                gate.leave(worker.number);
-                worker.vbd.stats().out_of_room.add(1, Relaxed);
-                return Pause::NoRoom;
-            }
+        }
+    }
+
+    /// Passes for some of `wanted` requests, or `None` to wait for them.
+    fn ask(&mut self, worker: &Worker, wanted: u32) -> Option<Passes> {
+        let gate = worker.vbd.gate();
+        let on_credit = wanted.min(self.credit);
+        if on_credit == 0 || worker.stopping.load(Relaxed) {
+            return gate.admit(worker.number, wanted);
+        }
+        self.credit = self.credit.saturating_sub(on_credit);
+        Some(gate.admit_on_credit(worker.number, on_credit))
+    }
+
+    /// How many requests are on the ring. If none, the guest sends an event for the
+    /// next one.
+    fn look(&self) -> Result<u32, Overrun> {
+        match self.ring.unread()? {
+            0 => self.ring.final_check(),
+            unread => Ok(unread),
         }
     }
 
@@ -377,31 +409,27 @@ impl Engine {
     fn dispatch(&mut self, worker: &Arc<Worker>, room: Room, pass: Pass) {
         let slot = self.ring.take();
         self.worked = true;
-        let id = slot.id(self.ring.abi());
-        let operation = slot.operation();
-        let checked = check(&slot, self.ring.abi(), &self.disk.view());
-        let refused = match checked {
-            Ok(request) if self.disk.is_nothing_to_do(&request) => Status::Okay,
+        let mut answer = Answer {
+            id: slot.id(self.ring.abi()),
+            operation: slot.operation(),
+            status: Status::Error,
+        };
+        match check(&slot, self.ring.abi(), &self.disk.view()) {
             Ok(request) => {
                 worker.vbd.stats().count(&request);
-                let job = Job::new(room, pass, worker.clone(), id, &slot, request);
-                return self.start(worker, job);
+                let disk = self.disk.clone();
+                let job = Job::new(room, pass, worker.clone(), disk, answer, request);
+                if let Err(job) = job.start(worker.domain, &self.cache) {
+                    // Goes the same way back as any other, so that whatever was
+                    // mapped is unmapped first.
+                    worker.finished(job);
+                }
             }
-            Err(refusal) => refusal.status(),
-        };
-        self.pool.put(room);
-        self.ring.answer(Answer {
-            id,
-            operation,
-            status: refused,
-        });
-    }
-
-    fn start(&mut self, worker: &Arc<Worker>, job: KBox<Job>) {
-        if let Err(job) = job.start(&self.disk, worker.domain, &self.cache) {
-            // Goes the same way back as any other, so that whatever was mapped is
-            // unmapped first.
-            worker.finished(job);
+            Err(refusal) => {
+                self.pool.put(room);
+                answer.status = refusal.status();
+                self.ring.answer(answer);
+            }
         }
     }
 }

@@ -26,7 +26,7 @@ const NANO: i64 = 1_000_000_000;
 /// Time's worth of tokens above `max` that a waiting request may gather.
 pub const LATENESS_NS: i64 = 10_000_000;
 /// Above 1000 tokens per second several tokens are gathered before anyone is
-/// woken, so that a bucket never asks for more than about 1000 wake-ups a second.
+/// woken, so that a bucket never asks for more than 1000 wake-ups a second.
 const WAKEUPS_PER_SECOND: u32 = 1000;
 /// No debt is larger: 100 full rings of 512 requests. Only a toolstack can cause
 /// any, by asking again and again for a detach.
@@ -121,10 +121,10 @@ impl Bucket {
     }
 
     /// When to wake whoever waits: the time at which there is a token, or at high
-    /// rates a millisecond's worth of them (as far as the bucket holds that).
+    /// rates a millisecond's worth of them.
     pub fn ready_at(&self) -> u64 {
-        let batch = self.limit.refill() / WAKEUPS_PER_SECOND;
-        let batch = batch.min(self.limit.max()).max(1);
+        // May be more than `max`: whoever waits may run over by more than that.
+        let batch = self.limit.refill().div_ceil(WAKEUPS_PER_SECOND);
         let missing = nano(batch).saturating_sub(self.level);
         // Never 0 by the invariant of `Limit`; said again so that no division by
         // zero can be compiled in.
@@ -228,10 +228,14 @@ mod tests {
         let mut b = bucket(100_000, 1000);
         b.take(1000);
         assert_eq!(b.ready_at(), 1_000_000);
-        // A bucket too small for a millisecond's worth is woken when it is full.
+        // Also with a bucket too small for a millisecond's worth, ...
         let mut b = bucket(100_000, 10);
         b.take(10);
-        assert_eq!(b.ready_at(), 100_000);
+        assert_eq!(b.ready_at(), 1_000_000);
+        // ... and not 1500 times.
+        let mut b = bucket(1500, 10);
+        b.take(10);
+        assert_eq!(b.ready_at(), 1_333_334);
         let mut b = bucket(1000, 100);
         b.take(100);
         assert_eq!(b.ready_at(), 1_000_000);

@@ -10,14 +10,14 @@
 //!
 //! | phase | frontend | and | step | next phase |
 //! |---|---|---|---|---|
-//! | Waiting, Closed | Initialised, Connected | disk is known | connect | Connected, or Failed |
+//! | Waiting, Closed | Initialised, Connected | online, disk is known | connect | Connected, or Failed |
 //! | Closed | Initialising | online | announce InitWait | Waiting |
 //! | Failed | Initialising | online, disk is known | announce InitWait | Waiting |
 //! | Waiting, Failed | Initialising | not online | announce Closed | Closed |
 //! | Waiting, Failed, Connected | Closing | | announce Closing | same |
 //! | Waiting, Failed | Closed | | announce Closed | Closed |
-//! | Closed | Closed, Initialising | not online | unregister | - |
-//! | Waiting, Failed, Closed | gone | | unregister | - |
+//! | Closed | Closed, Initialising | not online | unregister | Leaving |
+//! | Waiting, Failed, Closed | gone | | unregister | Leaving |
 //! | Connected | Initialising, Closed, gone | | stop the rings | Draining |
 //! | Draining | any | last request done | unmap, announce Closed | Closed |
 //! | Connected | any | driver is unbound | stop the rings | Draining |
@@ -79,6 +79,8 @@ pub enum Phase {
     Closed,
     /// Connecting failed; the `error` key says why.
     Failed,
+    /// The device's removal was asked for; nothing can happen any more.
+    Leaving,
 }
 
 /// How things stand outside.
@@ -114,7 +116,7 @@ pub enum Step {
     AnnounceClosing,
     /// Announce Closed; the phase becomes Closed.
     AnnounceClosed,
-    /// Remove the device.
+    /// Ask for the device's removal; the phase becomes Leaving.
     Unregister,
 }
 
@@ -129,6 +131,7 @@ pub fn decide(phase: Phase, seen: &Seen) -> Step {
         Phase::Waiting => waiting(seen),
         Phase::Closed => closed(seen),
         Phase::Failed => failed(seen),
+        Phase::Leaving => Step::Rest,
     }
 }
 
@@ -142,7 +145,7 @@ fn connected(seen: &Seen) -> Step {
 
 fn waiting(seen: &Seen) -> Step {
     match seen.frontend {
-        Frontend::Initialised | Frontend::Connected if seen.disk => Step::Connect,
+        Frontend::Initialised | Frontend::Connected if seen.disk && seen.online => Step::Connect,
         Frontend::Initialised | Frontend::Connected => Step::Rest,
         Frontend::Closing => Step::AnnounceClosing,
         Frontend::Closed => Step::AnnounceClosed,
@@ -154,7 +157,7 @@ fn waiting(seen: &Seen) -> Step {
 
 fn closed(seen: &Seen) -> Step {
     match seen.frontend {
-        Frontend::Initialised | Frontend::Connected if seen.disk => Step::Connect,
+        Frontend::Initialised | Frontend::Connected if seen.disk && seen.online => Step::Connect,
         Frontend::Initialised | Frontend::Connected => Step::Rest,
         Frontend::Initialising if seen.online => Step::Offer,
         Frontend::Initialising => Step::Unregister,
@@ -190,12 +193,13 @@ mod tests {
         Frontend::Closed,
         Frontend::Other,
     ];
-    const PHASES: [Phase; 5] = [
+    const PHASES: [Phase; 6] = [
         Phase::Waiting,
         Phase::Connected,
         Phase::Draining,
         Phase::Closed,
         Phase::Failed,
+        Phase::Leaving,
     ];
 
     fn all() -> impl Iterator<Item = (Phase, Seen)> {
@@ -218,7 +222,8 @@ mod tests {
     /// The phase after a step that succeeds.
     fn after(phase: Phase, step: Step) -> Phase {
         match step {
-            Step::Rest | Step::AnnounceClosing | Step::Unregister => phase,
+            Step::Rest | Step::AnnounceClosing => phase,
+            Step::Unregister => Phase::Leaving,
             Step::Offer => Phase::Waiting,
             Step::Connect => Phase::Connected,
             Step::Stop => Phase::Draining,
@@ -245,7 +250,7 @@ mod tests {
         for (phase, seen) in all() {
             if decide(phase, &seen) == Step::Connect {
                 assert!(matches!(phase, Phase::Waiting | Phase::Closed));
-                assert!(seen.disk && !seen.unbound);
+                assert!(seen.disk && seen.online && !seen.unbound);
             }
         }
     }
@@ -271,7 +276,7 @@ mod tests {
                 let step = decide(phase, &seen);
                 // Announcing the same state again writes nothing: the loop of the
                 // caller ends there.
-                if matches!(step, Step::Rest | Step::AnnounceClosing | Step::Unregister) {
+                if matches!(step, Step::Rest | Step::AnnounceClosing) {
                     break;
                 }
                 phase = after(phase, step);

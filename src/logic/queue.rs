@@ -157,6 +157,8 @@ impl Queue {
         self.busy = 0;
         for place in &mut self.places {
             place.busy = false;
+            place.turn = 0;
+            place.refused = 0;
         }
     }
 

@@ -89,7 +89,7 @@ impl Refusal {
 /// # Invariants
 ///
 /// Every extent lies within one frame and is a whole number of sectors; sector
-/// and length are aligned to the disk's logical blocks; the range lies on the
+/// and the length of each extent are aligned to the disk's logical blocks; the range lies on the
 /// disk as it was when checked; a read or write has at least one extent.
 #[derive(Clone, Copy, Debug)]
 pub struct Request {
@@ -146,7 +146,7 @@ pub fn check(slot: &Slot, abi: Abi, disk: &Disk) -> Result<Request, Refusal> {
     if operation != Operation::Read && disk.read_only {
         return Err(Refusal::ReadOnly);
     }
-    let (extents, sectors) = extents(slot, abi, usize::from(count))?;
+    let (extents, sectors) = extents(slot, abi, usize::from(count), disk.block)?;
     // A flush without data names no place.
     let sector = if count == 0 { 0 } else { slot.sector(abi) };
     within(disk, sector, sectors)?;
@@ -159,7 +159,12 @@ pub fn check(slot: &Slot, abi: Abi, disk: &Disk) -> Result<Request, Refusal> {
     })
 }
 
-fn extents(slot: &Slot, abi: Abi, count: usize) -> Result<([Extent; SEGMENTS_MAX], u32), Refusal> {
+fn extents(
+    slot: &Slot,
+    abi: Abi,
+    count: usize,
+    block: u32,
+) -> Result<([Extent; SEGMENTS_MAX], u32), Refusal> {
     let mut extents = [Extent::default(); SEGMENTS_MAX];
     let mut sectors: u32 = 0;
     for (extent, index) in extents.iter_mut().zip(0..count) {
@@ -168,6 +173,9 @@ fn extents(slot: &Slot, abi: Abi, count: usize) -> Result<([Extent; SEGMENTS_MAX
             return Err(Refusal::Segment);
         }
         let length = u32::from(segment.last.saturating_sub(segment.first)).saturating_add(1);
+        if length & block.saturating_sub(1) != 0 {
+            return Err(Refusal::Alignment);
+        }
         sectors = sectors.saturating_add(length);
         *extent = Extent {
             gref: segment.gref,
@@ -288,7 +296,11 @@ mod tests {
     fn requests_are_aligned_to_logical_blocks() {
         let disk = Disk { block: 8, ..DISK };
         assert_eq!(refusal(&slot(0, 8, &[(0, 7)]), &disk), None);
-        assert_eq!(refusal(&slot(0, 8, &[(0, 3), (4, 7)]), &disk), None);
+        assert_eq!(
+            refusal(&slot(0, 8, &[(0, 3), (4, 7)]), &disk),
+            Some(Refusal::Alignment),
+            "half a block each"
+        );
         assert_eq!(
             refusal(&slot(0, 4, &[(0, 7)]), &disk),
             Some(Refusal::Alignment)

@@ -41,8 +41,6 @@ pub(crate) struct Traits {
     pub(crate) logical_block_size: u32,
     /// Bytes.
     pub(crate) physical_block_size: u32,
-    /// The device itself refuses writes.
-    pub(crate) read_only: bool,
     /// It has a volatile write cache, so flushes matter.
     pub(crate) write_cache: bool,
     /// It is a CD-ROM drive.
@@ -80,6 +78,12 @@ impl BlockDevice {
         unsafe { helpers::xbk_disk_sectors(self.as_ptr()) }
     }
 
+    /// Does the device itself refuse writes now? Any context.
+    pub(crate) fn is_read_only(&self) -> bool {
+        // SAFETY: By the type invariant.
+        unsafe { helpers::xbk_disk_is_read_only(self.as_ptr()) }
+    }
+
     /// What it is and can do, now.
     pub(crate) fn traits(&self) -> Traits {
         let mut disk: helpers::xbk_disk = pin_init::zeroed();
@@ -89,16 +93,15 @@ impl BlockDevice {
             sectors: disk.sectors,
             logical_block_size: disk.logical_block_size,
             physical_block_size: disk.physical_block_size,
-            read_only: disk.read_only,
             write_cache: disk.write_cache,
             cdrom: disk.cdrom,
             removable: disk.removable,
         }
     }
 
-    /// Writes back what the page cache holds of the device, and drops it, so that
-    /// a guest and this domain see the same bytes. Sleeps for as long as the device
-    /// takes.
+    /// Writes back what the page cache holds of the device, and drops what it can of
+    /// it, so that a guest and this domain see the same bytes. What this domain uses
+    /// at the same time stays cached. Sleeps for as long as the device takes.
     pub(crate) fn drop_page_cache(&self) -> Result {
         // SAFETY: By the type invariant.
         to_result(unsafe { helpers::xbk_disk_uncache(self.as_ptr()) })

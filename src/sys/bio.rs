@@ -2,8 +2,8 @@
 
 //! Sending one request to a block device.
 //!
-//! A [`Bio`] is filled and submitted by value; what it is for travels with it and
-//! comes back, by value too, when the device has answered.
+//! What a bio works on travels with it by value and comes back by value when the
+//! device has answered.
 //!
 //! C header: [`include/linux/bio.h`](srctree/include/linux/bio.h)
 
@@ -31,84 +31,81 @@ pub(crate) enum Direction {
     FlushThenWrite,
 }
 
-/// Owns what a bio works on until the device has answered.
-pub(crate) trait EndIo: Sized + Send + 'static {
+/// Where a bio's bytes lie: `len` bytes at `offset` of a page.
+pub(crate) struct Piece<'a> {
+    /// The page, mapped.
+    pub(crate) page: ForeignPage<'a>,
+    /// First byte within the page.
+    pub(crate) offset: u32,
+    /// Bytes.
+    pub(crate) len: u32,
+}
+
+/// Owns everything that a bio works on, from [`submit`] to [`Io::end_io`]. Being
+/// boxed and given away, it cannot change or lose any of it meanwhile.
+pub(crate) trait Io: Sized + Send + 'static {
+    /// The device it goes to.
+    fn device(&self) -> &BlockDevice;
+
+    /// What it does.
+    fn direction(&self) -> Direction;
+
+    /// The first sector, of 512 bytes.
+    fn sector(&self) -> u64;
+
+    /// How many pieces there are at most.
+    fn piece_count(&self) -> u16;
+
+    /// The pieces, in order.
+    fn pieces(&self) -> impl Iterator<Item = Piece<'_>>;
+
     /// The device has answered. May run in hard interrupt context: must not sleep.
     fn end_io(this: KBox<Self>, outcome: Result);
 }
 
-/// A bio that was not submitted yet.
+/// Sends `owner`'s bio to the device. Waits for memory and for room in the device's
+/// queue: sleeps.
 ///
-/// # Invariants
+/// # Errors
 ///
-/// `bio` is ours and complete but for its end.
-pub(crate) struct Bio {
-    bio: NonNull<bindings::bio>,
+/// Gives `owner` back if its pieces do not fit into one bio.
+pub(crate) fn submit<T: Io>(owner: KBox<T>) -> Result<(), KBox<T>> {
+    let Ok(bio) = build(&*owner) else {
+        return Err(owner);
+    };
+    // SAFETY: `bio` was made for `owner`, which lives until `end_io` takes it back:
+    // device and pages stay. Submitted exactly once.
+    unsafe {
+        (*bio.as_ptr()).bi_private = KBox::into_raw(owner).cast();
+        (*bio.as_ptr()).bi_end_io = Some(end_io::<T>);
+        bindings::submit_bio(bio.as_ptr());
+    }
+    Ok(())
 }
 
-impl Bio {
-    /// An empty bio with room for `pages` pieces, for `sector` (of 512 bytes) of
-    /// `device`. Never fails: it waits for the pool. Sleeps.
-    pub(crate) fn new(
-        device: &BlockDevice,
-        direction: Direction,
-        sector: u64,
-        pages: u16,
-    ) -> Result<Self> {
-        let op = match direction {
-            Direction::Read => bindings::req_op_REQ_OP_READ,
-            Direction::Write | Direction::FlushThenWrite => bindings::req_op_REQ_OP_WRITE,
+fn build<T: Io>(owner: &T) -> Result<NonNull<bindings::bio>> {
+    let opf = match owner.direction() {
+        Direction::Read => bindings::req_op_REQ_OP_READ,
+        Direction::Write => bindings::req_op_REQ_OP_WRITE | DIRECT_WRITE,
+        Direction::FlushThenWrite => bindings::req_op_REQ_OP_WRITE | DIRECT_WRITE | PREFLUSH,
+    };
+    // SAFETY: The device is open.
+    let bio = unsafe { helpers::xbk_bio_alloc(owner.device().as_ptr(), owner.piece_count(), opf) };
+    let bio = NonNull::new(bio).ok_or(ENOMEM)?;
+    // SAFETY: Allocated just now.
+    unsafe { (*bio.as_ptr()).bi_iter.bi_sector = owner.sector() };
+    for piece in owner.pieces() {
+        // SAFETY: The bio is ours; the page is mapped and stays so, see `submit`.
+        let added = unsafe {
+            bindings::bio_add_page(bio.as_ptr(), piece.page.as_ptr(), piece.len, piece.offset)
         };
-        let flags = match direction {
-            Direction::Read => 0,
-            Direction::Write => DIRECT_WRITE,
-            Direction::FlushThenWrite => DIRECT_WRITE | PREFLUSH,
-        };
-        // SAFETY: The device is open.
-        let bio = unsafe { helpers::xbk_bio_alloc(device.as_ptr(), pages, op | flags) };
-        let bio = NonNull::new(bio).ok_or(ENOMEM)?;
-        // SAFETY: Allocated just now.
-        unsafe { (*bio.as_ptr()).bi_iter.bi_sector = sector };
-        // INVARIANT: Allocated just now.
-        Ok(Self { bio })
-    }
-
-    /// Adds `len` bytes at `offset` of `page`.
-    ///
-    /// # Errors
-    ///
-    /// `EIO` if there is no room.
-    pub(crate) fn add(&mut self, page: ForeignPage<'_>, offset: u32, len: u32) -> Result {
-        // SAFETY: By the type invariant; the page is mapped, and the object that is
-        // submitted with the bio keeps it so (contract of `submit`).
-        let added =
-            unsafe { bindings::bio_add_page(self.bio.as_ptr(), page.as_ptr(), len, offset) };
-        if added == len as c_int {
-            Ok(())
-        } else {
-            Err(EIO)
+        if added != piece.len as c_int {
+            // SAFETY: The bio is ours and was not submitted.
+            unsafe { bindings::bio_put(bio.as_ptr()) };
+            return Err(EIO);
         }
     }
-
-    /// Sends it. `owner` owns every page that was added, and the device; it comes
-    /// back through [`EndIo::end_io`]. Sleeps.
-    pub(crate) fn submit<T: EndIo>(self, owner: KBox<T>) {
-        let bio = self.bio.as_ptr();
-        core::mem::forget(self);
-        // SAFETY: By the type invariant; submitted exactly once.
-        unsafe {
-            (*bio).bi_private = KBox::into_raw(owner).cast();
-            (*bio).bi_end_io = Some(end_io::<T>);
-            bindings::submit_bio(bio);
-        }
-    }
-}
-
-impl Drop for Bio {
-    fn drop(&mut self) {
-        // SAFETY: By the type invariant; it was not submitted.
-        unsafe { bindings::bio_put(self.bio.as_ptr()) };
-    }
+    Ok(bio)
 }
 
 /// Somebody waits for the answer, and there is nothing to merge with later.
@@ -116,7 +113,7 @@ const DIRECT_WRITE: u32 =
     (1 << bindings::req_flag_bits___REQ_SYNC) | (1 << bindings::req_flag_bits___REQ_IDLE);
 const PREFLUSH: u32 = 1 << bindings::req_flag_bits___REQ_PREFLUSH;
 
-extern "C" fn end_io<T: EndIo>(bio: *mut bindings::bio) {
+extern "C" fn end_io<T: Io>(bio: *mut bindings::bio) {
     // SAFETY: The block layer calls this once for the bio of `submit`, with the box
     // that was put into it there.
     let (owner, status) = unsafe {

@@ -17,7 +17,6 @@ void xbk_disk_read(struct block_device *bdev, struct xbk_disk *disk)
 		.sectors = bdev_nr_sectors(bdev),
 		.logical_block_size = bdev_logical_block_size(bdev),
 		.physical_block_size = bdev_physical_block_size(bdev),
-		.read_only = bdev_read_only(bdev),
 		.write_cache = bdev_write_cache(bdev),
 		.cdrom = disk_to_cdi(bdev->bd_disk) != NULL,
 		.removable = bdev->bd_disk->flags & GENHD_FL_REMOVABLE,
@@ -27,6 +26,11 @@ void xbk_disk_read(struct block_device *bdev, struct xbk_disk *disk)
 u64 xbk_disk_sectors(struct block_device *bdev)
 {
 	return bdev_nr_sectors(bdev);
+}
+
+bool xbk_disk_is_read_only(struct block_device *bdev)
+{
+	return bdev_read_only(bdev);
 }
 
 struct file *xbk_disk_open(u32 major, u32 minor, bool write)
@@ -45,7 +49,9 @@ int xbk_disk_uncache(struct block_device *bdev)
 {
 	int err = sync_blockdev(bdev);
 
-	return err ?: invalidate_inode_pages2(bdev->bd_mapping);
+	/* Pages that somebody in this domain uses stay; that is theirs to know. */
+	invalidate_inode_pages2(bdev->bd_mapping);
+	return err;
 }
 
 struct bio *xbk_bio_alloc(struct block_device *bdev, u16 vecs, u32 opf)

@@ -11,6 +11,7 @@ pub(super) use kernel::bindings::{
 pub(super) use crate::xenbus::bindings::{
     xbk_bio_alloc,
     xbk_disk,
+    xbk_disk_is_read_only,
     xbk_disk_of,
     xbk_disk_open,
     xbk_disk_read,

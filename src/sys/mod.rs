@@ -7,9 +7,9 @@
 //! | file | wraps |
 //! |---|---|
 //! | [`bdev`] | opening a block device by number, what it can do |
-//! | [`bio`] | sending one request to it |
+//! | [`bio`] | sending one request to it, plugging |
 //! | [`timer`] | a one-shot hrtimer that is re-armed in place |
-//! | [`queue`] | the module's own workqueue |
+//! | [`queue`] | the module's own workqueues |
 //! | [`sysfs`] | attribute groups of a device |
 //! | [`module_ref`] | a reference to this module |
 

@@ -15,7 +15,7 @@ use super::helpers;
 ///
 /// The last one may be dropped by code of the module itself: whoever unloads the
 /// module waits for its work items ([`super::queue`]) and its watch callbacks
-/// (`xenbus::watch::synchronize`) to end.
+/// (`xenbus::watch::Barrier`) to end.
 pub(crate) struct ModuleRef(());
 
 impl ModuleRef {

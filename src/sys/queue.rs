@@ -1,80 +1,90 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The module's own workqueue.
+//! The module's own workqueues.
 //!
 //! The system's queues outlive a module's code; one's own can be waited for when
-//! the module goes away. It may be used while memory is short: requests of a guest
-//! must get through then, too.
+//! the module goes away. There are two: what a disk does may take as long as its
+//! device, and what a ring does must get on meanwhile, also when memory is short.
 //!
 //! C header: [`include/linux/workqueue.h`](srctree/include/linux/workqueue.h)
 
-use core::ptr::{
-    null_mut,
-    NonNull, //
-};
+use core::ptr::null_mut;
 
 use kernel::{
     bindings,
     prelude::*,
     sync::atomic::{
-        ordering::Relaxed,
+        ordering::{
+            Acquire,
+            Release, //
+        },
         Atomic, //
     },
     workqueue::Queue, //
 };
 
-/// Address of the queue; 0 before it was made.
-static QUEUE: Atomic<usize> = Atomic::new(0);
+static RINGS: Atomic<*mut bindings::workqueue_struct> = Atomic::new(null_mut());
+static DISKS: Atomic<*mut bindings::workqueue_struct> = Atomic::new(null_mut());
 
-/// The module's queue, from its creation to the end of the module.
+/// The module's queues, from their creation to the end of the module.
 ///
-/// Drop waits until every work item on it has run; it sleeps. It must be the last
-/// thing the module drops.
-pub(crate) struct ModuleQueue(NonNull<bindings::workqueue_struct>);
+/// Drop waits until every work item on them has run; it sleeps. It must be the
+/// last thing the module drops.
+pub(crate) struct ModuleQueues(());
 
-// SAFETY: The pointer is only used to destroy the queue, which any thread may do.
-unsafe impl Send for ModuleQueue {}
-// SAFETY: A shared `ModuleQueue` offers nothing.
-unsafe impl Sync for ModuleQueue {}
-
-impl ModuleQueue {
-    /// Makes the queue. Called once, before anything can use it.
+impl ModuleQueues {
+    /// Makes the queues. Called once, before anything can use them.
     ///
     /// # Errors
     ///
     /// `ENOMEM`.
     pub(crate) fn new() -> Result<Self> {
-        let flags = bindings::wq_flags_WQ_UNBOUND
-            | bindings::wq_flags_WQ_MEM_RECLAIM
-            | bindings::wq_flags_WQ_SYSFS;
-        // SAFETY: The format takes exactly one string.
-        let queue = unsafe {
-            bindings::alloc_workqueue_noprof(
-                c"%s".as_char_ptr(),
-                flags,
-                0,
-                c"rblkback".as_char_ptr(),
-            )
-        };
-        let queue = NonNull::new(queue).ok_or(ENOMEM)?;
-        QUEUE.store(queue.as_ptr().addr(), Relaxed);
-        Ok(Self(queue))
+        // From here on drop destroys what was made.
+        let queues = Self(());
+        RINGS.store(
+            make(c"rblkback", bindings::wq_flags_WQ_MEM_RECLAIM)?,
+            Release,
+        );
+        DISKS.store(make(c"rblkback-disk", 0)?, Release);
+        Ok(queues)
     }
 }
 
-impl Drop for ModuleQueue {
+fn make(name: &'static CStr, flags: u32) -> Result<*mut bindings::workqueue_struct> {
+    let flags = flags | bindings::wq_flags_WQ_UNBOUND | bindings::wq_flags_WQ_SYSFS;
+    // SAFETY: The format takes exactly one string.
+    let queue = unsafe {
+        bindings::alloc_workqueue_noprof(c"%s".as_char_ptr(), flags, 0, name.as_char_ptr())
+    };
+    if queue.is_null() {
+        return Err(ENOMEM);
+    }
+    Ok(queue)
+}
+
+impl Drop for ModuleQueues {
     fn drop(&mut self) {
-        // SAFETY: Made in `new`. No work can be queued any more: every device that
-        // could holds a reference to the module.
-        unsafe { bindings::destroy_workqueue(self.0.as_ptr()) };
+        // A disk's last work may still queue a ring's, not the other way round.
+        for queue in [&DISKS, &RINGS] {
+            let queue = queue.load(Acquire);
+            if !queue.is_null() {
+                // SAFETY: Made in `make`. No work can be queued any more: every
+                // device that could holds a reference to the module.
+                unsafe { bindings::destroy_workqueue(queue) };
+            }
+        }
     }
 }
 
-/// The module's queue.
-pub(crate) fn get() -> &'static Queue {
-    let queue: *mut bindings::workqueue_struct =
-        null_mut::<bindings::workqueue_struct>().with_addr(QUEUE.load(Relaxed));
-    // SAFETY: The module makes the queue before it registers the driver and destroys
-    // it as the last thing, and all callers are called by that driver.
-    unsafe { Queue::from_raw(queue) }
+/// For what rings do.
+pub(crate) fn rings() -> &'static Queue {
+    // SAFETY: The module makes the queues before it registers the driver and
+    // destroys them as the last thing, and all callers are called by that driver.
+    unsafe { Queue::from_raw(RINGS.load(Acquire)) }
+}
+
+/// For what disks do.
+pub(crate) fn disks() -> &'static Queue {
+    // SAFETY: As in `rings`.
+    unsafe { Queue::from_raw(DISKS.load(Acquire)) }
 }
