@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: GPL-2.0
+#
+# Without KDIR everything runs in the lab's build root ("make lab"); with it, as
+# on a real dom0 or inside that root, the module is built directly against it.
+
+ENTER := tests/setup/enter
+CARGO_LAB := cargo run --locked --quiet --release --manifest-path tests/Cargo.toml -p lab --
+
+modules:
+
+help:
+	@echo 'make              build/module/rblkback.ko, in the lab or against KDIR='
+	@echo 'make test         everything, set-up included; T=name runs one scenario'
+	@echo 'make demo         a guest under a changing limit; writes build/demo.png'
+	@echo 'make shell        a shell in the dom0 of a freshly booted host'
+	@echo 'make lab          only the set-up; REFRESH=1 looks for newer packages'
+	@echo 'make clippy rustfmt rustfmtcheck   the module'"'"'s lints and style'
+	@echo 'make clean        removes build/; the lab stays'
+	@echo
+	@echo 'KDIR=DIR    kernel tree that scripts/prepare-kdir made'
+	@echo 'MIRROR=URL  Debian mirror for the lab'
+	@echo 'V=1         show commands'
+
+lab:
+	@MIRROR='$(MIRROR)' REFRESH='$(REFRESH)' tests/setup/lab
+
+test demo shell: lab
+	@$(ENTER) make -s modules V='$(V)'
+	@$(ENTER) $(CARGO_LAB) $@ $(if $(T),--only '$(T)')
+
+clean:
+	rm -rf build
+
+ifdef KDIR
+
+$(if $(wildcard $(KDIR)/include/config/kernel.release),,$(error KDIR=$(KDIR) is no \
+	prepared kernel tree: scripts/prepare-kdir makes one))
+
+# The tree's own compilers: kernel and module have to agree in both.
+CC := $(shell sed -n 's/^CONFIG_CC_VERSION_TEXT="\([^ ]*\).*/\1/p' $(KDIR)/.config)
+RUSTC := $(or $(wildcard /usr/bin/rustc),rustc)
+RUST_FILES = $(shell find src xenbus -name '*.rs' ! -name '*_generated.rs')
+
+# Objects go below build/, the sources stay clean.
+kbuild = +$(MAKE) -C $(KDIR) --no-print-directory M=$(CURDIR) MO=$(CURDIR)/build/$(1) \
+	KERNELRELEASE=$(shell cat $(KDIR)/include/config/kernel.release) \
+	CC=$(CC) RUSTC=$(RUSTC) $(2) modules
+
+modules:
+	@mkdir -p build
+	$(call kbuild,module)
+
+# W=e: a warning is an error, of the C compiler as well.
+clippy:
+	@mkdir -p build
+	$(call kbuild,clippy,CLIPPY=1 W=e)
+
+rustfmt:
+	rustfmt --edition 2021 $(RUST_FILES)
+
+rustfmtcheck:
+	rustfmt --edition 2021 --check $(RUST_FILES)
+
+else
+
+modules clippy rustfmt rustfmtcheck:
+	@tests/setup/lab --print >/dev/null || { echo 'There is no kernel tree: "make lab" makes' \
+		'one for the lab; on a real dom0 give KDIR=, see README.md' >&2; exit 1; }
+	@$(ENTER) make -s $@ V='$(V)'
+
+endif
+
+.PHONY: modules help lab test demo shell clean clippy rustfmt rustfmtcheck

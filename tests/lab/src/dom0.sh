@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: GPL-2.0
+# shellcheck shell=bash
+#
+# Functions that every dom0 shell of the lab gets. To wait, they block in one
+# process until the kernel or xenstored has something to tell.
+
+# lab_wait NODE REGEX SECONDS: until the node's value matches; "absent" is the
+# value of a node that does not exist. Prints the value; fails at the limit.
+lab_wait() {
+	local node=$1 pattern=$2 limit=$3 value found=1
+	value=$(xenstore-read "$node" 2>/dev/null) || value=absent
+	[[ $value =~ $pattern ]] && echo "$value" && return
+	coproc WATCH { exec timeout "$limit" xenstore-watch "$node"; }
+	# A watch fires once when it is set, so nothing is missed.
+	while read -r _ <&"${WATCH[0]}"; do
+		value=$(xenstore-read "$node" 2>/dev/null) || value=absent
+		[[ $value =~ $pattern ]] && found=0 && break
+	done
+	# shellcheck disable=SC2153 # coproc sets it
+	[ -z "${WATCH_PID:-}" ] || { kill "$WATCH_PID" && wait "$WATCH_PID"; } 2>/dev/null
+	echo "$value"
+	return "$found"
+}
+
+# lab_file FILE REGEX SECONDS: until the file's first line matches. sysfs files
+# of a driver announce nothing, so this one reads again and again: it is for
+# changes that take milliseconds.
+lab_file() {
+	local value end
+	lab_now
+	end=$((NOW + $3 * 100))
+	until read -r value <"$1" && [[ $value =~ $2 ]]; do
+		lab_now
+		((NOW < end)) || { echo "$value"; return 1; }
+	done
+}
+
+# lab_gone PATH SECONDS: until the path does not exist; for a device that the
+# kernel is just taking away.
+lab_gone() {
+	local end
+	lab_now
+	end=$((NOW + $2 * 100))
+	while [ -e "$1" ]; do
+		lab_now
+		((NOW < end)) || { echo "$1 is still there"; return 1; }
+	done
+}
+
+# lab_gate DEV_T: from now on lab_first_io returns at the first bio for the
+# block device of that number.
+lab_gate() {
+	local gate=/sys/kernel/tracing/instances/gate
+	[ -d $gate ] || mkdir $gate
+	echo 0 >$gate/events/block/block_bio_queue/enable
+	: >$gate/trace
+	echo "dev == $1" >$gate/events/block/block_bio_queue/filter
+	echo 1 >$gate/events/block/block_bio_queue/enable
+}
+
+lab_first_io() {
+	local gate=/sys/kernel/tracing/instances/gate
+	head -c 1 $gate/trace_pipe >/dev/null
+	echo 0 >$gate/events/block/block_bio_queue/enable
+}
+
+# lab_now: NOW becomes this host's uptime in hundredths of a second. No process
+# is started for that.
+lab_now() {
+	read -r NOW _ </proc/uptime
+	NOW=$((10#${NOW/./}))
+}
+
+# lab_timed CMD...: runs it and prints "<milliseconds of this host's clock> <status>" last.
+lab_timed() {
+	local begin status
+	lab_now
+	begin=$NOW
+	"$@"
+	status=$?
+	lab_now
+	echo "$(((NOW - begin) * 10)) $status"
+}
+
+# lab_counts: what a leak in the backend would make grow, one "name count" a line.
+lab_counts() {
+	echo "threads $(ps -eLo comm= | grep -c -v '^kworker/')"
+	echo "irqs $(grep -c xen- /proc/interrupts)"
+	echo "vmallocs $(wc -l </proc/vmallocinfo)"
+	echo "xenstore $(xenstore-ls / | wc -l)"
+	echo "vbds $(find /sys/bus/xen-backend/devices/ -name 'vbd-*' | wc -l)"
+	echo "loops $(losetup -nl | wc -l)"
+	echo "zombies $(xl list | grep -c '(null)')"
+}
+
+# lab_slabs: active objects of each general-purpose slab cache, per-CPU slabs returned first.
+lab_slabs() {
+	local cache
+	sync
+	echo 3 >/proc/sys/vm/drop_caches
+	for cache in /sys/kernel/slab/kmalloc-*; do echo 1 >"$cache/shrink"; done
+	awk '$1 ~ /^kmalloc/ { print $1, $2 }' /proc/slabinfo
+}

@@ -1,0 +1,133 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! fio jobs, run in a guest, and what they report.
+
+use anyhow::Context;
+use anyhow::Result;
+use anyhow::bail;
+use serde::Deserialize;
+
+use crate::guest::Guest;
+use crate::shell::Running;
+
+/// Seconds of host time after which a fio is taken for hung.
+const DEADLINE: u64 = 420;
+
+/// One fio job on one block device, asynchronous and past the page cache.
+#[derive(Clone)]
+pub struct Job {
+    device: String,
+    options: Vec<String>,
+}
+
+impl Job {
+    fn new(device: &str, rw: &str) -> Job {
+        Job { device: format!("/dev/{device}"), options: vec![format!("--rw={rw}")] }
+    }
+
+    /// Random reads of 4 KiB, for `seconds` of the guest's clock: each is one request on the ring.
+    pub fn random_reads(device: &str, seconds: u32) -> Job {
+        Job::new(device, "randread").with("--bs=4k --norandommap").with("--time_based").with(&format!("--runtime={seconds}"))
+    }
+
+    /// Random writes of `block_sizes` (such as `4k-44k`) over the first `megabytes`, with checksums.
+    pub fn verified_writes(device: &str, block_sizes: &str, megabytes: u32) -> Job {
+        Job::new(device, "randwrite")
+            .with(&format!("--bsrange={block_sizes} --bs_unaligned=0 --blockalign=4k --size={megabytes}M"))
+            .with("--verify=crc32c --verify_fatal=1 --do_verify=1 --randrepeat=0")
+    }
+
+    /// Requests in flight.
+    pub fn depth(self, depth: u32) -> Job {
+        self.with(&format!("--iodepth={depth}"))
+    }
+
+    /// Adds options by their own names.
+    pub fn with(mut self, options: &str) -> Job {
+        self.options.extend(options.split(' ').map(String::from));
+        self
+    }
+
+    /// The command line.
+    pub fn command(&self) -> String {
+        let options = self.options.join(" ");
+        format!("fio --output-format=json --name=job --filename={} --ioengine=libaio --direct=1 --thread {options}", self.device)
+    }
+
+    /// Runs it to its end in a guest.
+    pub fn run(&self, guest: &Guest<'_, '_>) -> Result<Report> {
+        self.start(guest)?.finish()
+    }
+
+    /// Starts it in a guest.
+    pub fn start<'g>(&self, guest: &'g Guest<'_, '_>) -> Result<RunningJob<'g>> {
+        Ok(RunningJob { running: guest.start(&self.command())? })
+    }
+}
+
+/// A fio under way.
+pub struct RunningJob<'g> {
+    running: Running<'g>,
+}
+
+impl RunningJob<'_> {
+    /// Waits for its end, which must be without any error.
+    pub fn finish(self) -> Result<Report> {
+        let output = self.running.finish_within(std::time::Duration::from_secs(DEADLINE))?;
+        if output.status != 0 {
+            bail!("fio ended with status {}:\n{}", output.status, crate::logs::last_lines(&output.text, 30));
+        }
+        parse(&output.text)
+    }
+}
+
+/// The part of fio's JSON that the scenarios judge.
+#[derive(Debug, Deserialize)]
+pub struct Report {
+    pub read: Direction,
+    pub write: Direction,
+    pub sync: Syncs,
+    pub error: i64,
+}
+
+/// One direction of a job.
+#[derive(Debug, Deserialize)]
+pub struct Direction {
+    pub io_bytes: u64,
+    pub total_ios: u64,
+}
+
+/// The fsyncs of a job.
+#[derive(Debug, Deserialize)]
+pub struct Syncs {
+    pub total_ios: u64,
+}
+
+fn parse(text: &str) -> Result<Report> {
+    #[derive(Deserialize)]
+    struct Whole {
+        jobs: Vec<Report>,
+    }
+    // fio may say something before the JSON.
+    let json = text.find('{').map_or(text, |at| &text[at..]);
+    let whole: Whole = serde_json::from_str(json).with_context(|| format!("fio's report:\n{text}"))?;
+    let report = whole.jobs.into_iter().next().context("fio reported no job")?;
+    if report.error != 0 {
+        bail!("fio reported error {}", report.error);
+    }
+    Ok(report)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reports() {
+        let side = r#"{"io_bytes": 4096, "total_ios": 1, "more": {}}"#;
+        let text = format!("note: x\n{{\"jobs\": [{{\"error\": 0, \"read\": {side}, \"write\": {side}, \"sync\": {side}}}]}}\n");
+        assert_eq!(parse(&text).unwrap().read.total_ios, 1);
+        assert!(parse(&text.replace("\"error\": 0", "\"error\": 5")).is_err());
+        assert!(parse("fio: bad option").is_err());
+    }
+}

@@ -1,0 +1,207 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! A booted Xen host as its administrator sees it: shells in dom0, a loaded backend, xenstore.
+
+use std::cell::Cell;
+use std::cell::RefCell;
+use std::fs;
+use std::fs::File;
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::Context;
+use anyhow::Result;
+use anyhow::bail;
+
+use crate::guest::GuestSpec;
+use crate::lab::Backend;
+use crate::lab::Lab;
+use crate::qemu::Clock;
+use crate::qemu::Qemu;
+use crate::shell::Diary;
+use crate::shell::Running;
+use crate::shell::Shell;
+
+const BOOT_DEADLINE: Duration = Duration::from_secs(300);
+const FUNCTIONS: &str = include_str!("dom0.sh");
+
+/// A host with the backend loaded. Used from the thread that booted it, killed when dropped.
+pub struct Host<'l> {
+    pub lab: &'l Lab,
+    pub dir: PathBuf,
+    pub qemu: Qemu,
+    diary: Diary,
+    dom0: Shell,
+    /// Only for collecting logs: usable when the other one hangs.
+    pub post_mortem: Shell,
+    /// Console ports that no guest uses.
+    ports: RefCell<Vec<(usize, UnixStream)>>,
+    names: Cell<u32>,
+}
+
+impl<'l> Host<'l> {
+    /// Boots a host and loads the backend under test.
+    pub fn boot(lab: &'l Lab, clock: Clock, kind: &str) -> Result<Self> {
+        let dir = lab.host_dir(kind)?;
+        let mut qemu = Qemu::start(lab, clock, &dir)?;
+        let diary = Diary { file: File::create(dir.join("commands.log"))?, emulator: qemu.pid() };
+        let mut streams = qemu.shells.drain(..);
+        let mut shell = |name| {
+            let stream = streams.next().context("too few shells")?;
+            anyhow::Ok(Shell::new(name, stream).with_diary(copy(&diary)?))
+        };
+        let (dom0, post_mortem) = (shell("dom0")?, shell("dom0 (logs)")?);
+        drop(streams);
+        let ports = RefCell::new(qemu.guests.drain(..).enumerate().rev().collect());
+        let host = Host { lab, dir, qemu, diary, dom0, post_mortem, ports, names: Cell::new(0) };
+        host.start().map_err(|e| e.context(host.boot_failure()))?;
+        Ok(host)
+    }
+
+    fn start(&self) -> Result<()> {
+        for shell in [&self.dom0, &self.post_mortem] {
+            shell.wait_ready(BOOT_DEADLINE)?;
+            shell.ok(FUNCTIONS)?;
+        }
+        self.ok(self.lab.backend.load_command()).map(drop)
+    }
+
+    fn boot_failure(&self) -> String {
+        let serial = self.qemu.serial();
+        let tail = crate::logs::last_lines(&serial, 40);
+        format!("the Xen host did not start (logs in {})\n{}{tail}", self.dir.display(), self.qemu.complaint())
+    }
+
+    /// Runs a command in dom0 that must succeed.
+    pub fn ok(&self, command: &str) -> Result<String> {
+        self.dom0.ok(command)
+    }
+
+    /// As [`Host::ok`], with a deadline that fits a longer command.
+    pub fn ok_within(&self, command: &str, seconds: u64) -> Result<String> {
+        self.dom0.ok_within(command, Duration::from_secs(seconds))
+    }
+
+    /// Runs a command in dom0; gives its status and output.
+    pub fn run(&self, command: &str) -> Result<crate::shell::Output> {
+        self.dom0.run(command)
+    }
+
+    /// Starts a command in dom0.
+    pub fn start_command(&self, command: &str) -> Result<Running<'_>> {
+        self.dom0.start(command)
+    }
+
+    /// Runs a command in dom0 that must fail; gives what it printed.
+    pub fn refused(&self, command: &str) -> Result<String> {
+        let output = self.run(command)?;
+        if output.status == 0 {
+            bail!("expected `{command}` to be refused, it succeeded:\n{}", output.text);
+        }
+        Ok(output.text)
+    }
+
+    /// Runs a command in dom0 and gives the milliseconds it took on dom0's clock. It must succeed.
+    pub fn timed(&self, command: &str) -> Result<u64> {
+        let text = self.ok_within(&format!("lab_timed {command}"), 300)?;
+        let (printed, last) = text.rsplit_once('\n').unwrap_or(("", &text));
+        match last.split_once(' ') {
+            Some((ms, "0")) => Ok(ms.parse()?),
+            _ => bail!("`{command}` failed (milliseconds, status: {last}):\n{printed}"),
+        }
+    }
+
+    /// The value of a xenstore node, if there is one.
+    pub fn store_read(&self, node: &str) -> Result<Option<String>> {
+        let output = self.run(&format!("xenstore-read {node}"))?;
+        let value = output.text.trim_end_matches('\n').to_string();
+        Ok((output.status == 0).then_some(value))
+    }
+
+    /// Writes nodes in one transaction.
+    pub fn store_write(&self, nodes: &[(String, &str)]) -> Result<()> {
+        let pairs: Vec<String> = nodes.iter().map(|(node, value)| format!("{node} {}", quote(value))).collect();
+        self.ok(&format!("xenstore-write -- {}", pairs.join(" "))).map(drop)
+    }
+
+    /// Blocks until a node matches (an absent node reads `absent`); gives its value.
+    pub fn store_wait(&self, node: &str, pattern: &str) -> Result<String> {
+        let output = self.run(&format!("lab_wait {node} {} 60", quote(pattern)))?;
+        let value = output.text.trim_end_matches('\n').to_string();
+        if output.status != 0 {
+            bail!("{node}: expected {pattern:?} within 60 s of the host's clock, saw {value:?}");
+        }
+        Ok(value)
+    }
+
+    /// Describes a guest to be started.
+    pub fn guest(&self, name: &str) -> GuestSpec<'_, 'l> {
+        self.names.set(self.names.get() + 1);
+        GuestSpec::new(self, format!("{name}{}", self.names.get()))
+    }
+
+    /// Where shells of this host keep their diary.
+    pub(crate) fn diary(&self) -> Result<Diary> {
+        copy(&self.diary)
+    }
+
+    pub(crate) fn take_port(&self) -> Result<(usize, UnixStream)> {
+        self.ports.borrow_mut().pop().context("no console port is free: too many guests at once")
+    }
+
+    pub(crate) fn return_port(&self, number: usize, stream: UnixStream) {
+        self.ports.borrow_mut().push((number, stream));
+    }
+
+    /// Whether the module of `backend` is in the kernel.
+    pub fn loaded(&self, backend: Backend) -> Result<bool> {
+        Ok(self.run(&format!("grep -q '^{} ' /proc/modules", backend.module()))?.status == 0)
+    }
+
+    /// The module's reference count.
+    pub fn references(&self) -> Result<u64> {
+        Ok(self.ok(&format!("cat /sys/module/{}/refcnt", self.lab.backend.module()))?.parse()?)
+    }
+
+    /// After a scenario: no guest, no disk, no trace instance may be left behind.
+    pub fn check_clean(&self) -> Result<()> {
+        let left = self.ok(
+            "xl list | tail -n +3; ls /sys/bus/xen-backend/devices; ls /sys/kernel/config/nullb | grep -v features; \
+             losetup -nl; ls /sys/kernel/tracing/instances | grep -v gate; true",
+        )?;
+        if !left.is_empty() {
+            bail!("left behind in dom0:\n{left}");
+        }
+        Ok(())
+    }
+
+    /// An interactive shell in dom0 on this terminal.
+    pub fn interact(&self) -> Result<()> {
+        crate::terminal::interact(self.dom0.stream())
+    }
+
+    /// Saves the host's logs, as far as it still answers, into `dir`.
+    pub fn save_logs(&self, dir: &std::path::Path) -> Result<()> {
+        fs::create_dir_all(dir)?;
+        fs::write(dir.join("serial.log"), self.qemu.serial())?;
+        fs::copy(self.dir.join("commands.log"), dir.join("commands.log"))?;
+        let ask = |command: &str| self.post_mortem.ok_within(command, Duration::from_secs(60)).unwrap_or_else(|e| format!("{e:#}"));
+        fs::write(dir.join("dmesg.log"), ask("dmesg"))?;
+        fs::write(dir.join("xenstore.log"), ask("xenstore-ls -f"))?;
+        fs::write(dir.join("tasks.log"), ask("ps -eLo pid,stat,wchan:32,comm; xl list; tail -n 50 /var/log/xen/*.log"))?;
+        for name in ask("ls /var/log/xen/console").lines() {
+            fs::write(dir.join(name), ask(&format!("cat /var/log/xen/console/{name}")))?;
+        }
+        Ok(())
+    }
+}
+
+fn copy(diary: &Diary) -> Result<Diary> {
+    Ok(Diary { file: diary.file.try_clone()?, emulator: diary.emulator })
+}
+
+/// Makes one word of a text for bash.
+pub fn quote(text: &str) -> String {
+    format!("'{}'", text.replace('\'', r"'\''"))
+}

@@ -1,0 +1,120 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Boots Xen hosts in QEMU and shows what rblkback does in them: tests, a demonstration, a shell.
+
+#![forbid(unsafe_code)]
+
+mod admission;
+mod check;
+mod checks;
+mod demo;
+mod disk;
+mod fio;
+mod guest;
+mod host;
+mod lab;
+mod logs;
+mod picture;
+mod qemu;
+mod results;
+mod run;
+mod sample;
+mod scenario;
+mod scenarios;
+mod shell;
+mod terminal;
+mod trace;
+mod vbd;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Context;
+use anyhow::Result;
+use clap::Parser;
+use clap::Subcommand;
+
+use crate::host::Host;
+use crate::lab::Backend;
+use crate::lab::Lab;
+use crate::scenario::Kind;
+
+#[derive(Parser)]
+#[command(about, version)]
+struct Arguments {
+    /// What `make lab` made.
+    #[arg(long, env = "LAB_DIR", global = true)]
+    lab: Option<PathBuf>,
+    /// The module under test.
+    #[arg(long, global = true, default_value = "build/module/rblkback.ko")]
+    module: PathBuf,
+    /// Which driver serves the disks.
+    #[arg(long, global = true, value_enum, default_value = "rblkback")]
+    backend: Backend,
+    #[command(subcommand)]
+    command: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Run checks and scenarios.
+    Test {
+        /// Only this one (may be repeated).
+        #[arg(long)]
+        only: Vec<String>,
+    },
+    /// A guest's I/O under a limit that changes live; makes a table and a picture.
+    Demo,
+    /// A shell in dom0 of a freshly booted host.
+    Shell {
+        /// Count instructions instead of time.
+        #[arg(long)]
+        counted: bool,
+    },
+    /// List checks and scenarios.
+    List,
+    /// Print a disk's counters at a steady pace (runs in dom0).
+    #[command(hide = true)]
+    Sample { sysfs: PathBuf, period_ms: u64, count: u32 },
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    match act(&arguments) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("lab: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn act(arguments: &Arguments) -> Result<bool> {
+    let lab = || {
+        let dir = arguments.lab.as_deref().context("no lab: give --lab or run this with `make`")?;
+        Lab::new(dir, &arguments.module, arguments.backend)
+    };
+    match &arguments.command {
+        Task::Test { only } => run::test(&lab()?, only),
+        Task::Shell { counted } => {
+            let lab = lab()?;
+            let kind = if *counted { Kind::Timed } else { Kind::Parallel };
+            Host::boot(&lab, kind.clock(), "shell")?.interact().map(|()| true)
+        }
+        Task::Demo => demo::run(&lab()?),
+        Task::Sample { sysfs, period_ms, count } => {
+            sample::run(sysfs, Duration::from_millis(*period_ms), *count).map(|()| true)
+        }
+        Task::List => {
+            for check in checks::ALL {
+                println!("{:<24} (no host) {}", check.name, check.rows.join(" "));
+            }
+            for s in scenarios::ALL {
+                println!("{:<24} {}: {} {}", s.name, s.kind.name(), s.about, s.rows.join(" "));
+            }
+            Ok(true)
+        }
+    }
+}

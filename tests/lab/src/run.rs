@@ -1,0 +1,148 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Runs checks and scenarios, at most two hosts at a time, and judges each.
+
+use std::collections::VecDeque;
+use std::sync::Mutex;
+use std::thread;
+use std::time::Duration;
+use std::time::Instant;
+
+use anyhow::Result;
+use anyhow::bail;
+
+use crate::checks;
+use crate::checks::Check;
+use crate::host::Host;
+use crate::lab::Lab;
+use crate::logs;
+use crate::logs::Mark;
+use crate::results::Entry;
+use crate::results::Figures;
+use crate::results::Results;
+use crate::results::round;
+use crate::scenario::Kind;
+use crate::scenario::Scenario;
+use crate::scenarios;
+
+/// An emulated host that counts instructions keeps one processor busy.
+const LANES: usize = 2;
+const LOG_LINES: usize = 40;
+
+/// What one lane does before it looks for more.
+enum Job {
+    Checks(Vec<&'static Check>),
+    Scenarios(Kind, Vec<&'static Scenario>),
+}
+
+/// Runs what is named, or everything. True if all passed.
+pub fn test(lab: &Lab, only: &[String]) -> Result<bool> {
+    let begin = Instant::now();
+    let known = |name: &String| checks::ALL.iter().any(|c| c.name == name) || scenarios::ALL.iter().any(|s| s.name == name);
+    if let Some(name) = only.iter().find(|name| !known(name)) {
+        bail!("there is no scenario {name:?}; `lab list` shows all");
+    }
+    let results = Results::default();
+    let jobs = Mutex::new(plan(lab, only));
+    thread::scope(|scope| {
+        for _ in 0..LANES {
+            scope.spawn(|| {
+                while let Some(job) = next(&jobs) {
+                    match job {
+                        Job::Checks(list) => list.into_iter().for_each(|check| run_check(lab, check, &results)),
+                        Job::Scenarios(kind, list) => run_scenarios(lab, kind, list, &results),
+                    }
+                }
+            });
+        }
+    });
+    // With both processors to itself.
+    run_scenarios(lab, Kind::Parallel, wanted(lab, only, Kind::Parallel), &results);
+    results.write(&lab.build("results/test.json"), &lab.versions, begin.elapsed())?;
+    let (passed, failed) = results.counts();
+    println!("{} s in all", begin.elapsed().as_secs());
+    println!("{passed} passed, {failed} failed");
+    Ok(failed == 0)
+}
+
+fn next(jobs: &Mutex<VecDeque<Job>>) -> Option<Job> {
+    jobs.lock().unwrap_or_else(std::sync::PoisonError::into_inner).pop_front()
+}
+
+fn plan(lab: &Lab, only: &[String]) -> VecDeque<Job> {
+    let mut jobs = VecDeque::new();
+    for kind in Kind::COUNTED {
+        jobs.push_back(Job::Scenarios(kind, wanted(lab, only, kind)));
+    }
+    let checks = checks::ALL.iter().filter(|c| is_wanted(only, c.name)).collect();
+    jobs.insert(1, Job::Checks(checks));
+    jobs
+}
+
+fn is_wanted(only: &[String], name: &str) -> bool {
+    only.is_empty() || only.iter().any(|o| o == name)
+}
+
+fn wanted(lab: &Lab, only: &[String], kind: Kind) -> Vec<&'static Scenario> {
+    let fits = |s: &&Scenario| s.kind == kind && is_wanted(only, s.name) && s.fits(lab.backend);
+    scenarios::ALL.iter().filter(fits).collect()
+}
+
+fn run_check(lab: &Lab, check: &Check, results: &Results) {
+    let begin = Instant::now();
+    let mut figures = Figures::new();
+    let verdict = check.run(lab, &mut figures);
+    results.add(entry(check.name, check.rows, begin.elapsed(), figures, verdict));
+}
+
+fn run_scenarios(lab: &Lab, kind: Kind, list: Vec<&Scenario>, results: &Results) {
+    let mut host: Option<Host<'_>> = None;
+    for scenario in list {
+        let mut figures = Figures::new();
+        let begin = Instant::now();
+        let verdict = match host.take().map_or_else(|| boot(lab, kind), Ok) {
+            Ok(booted) => {
+                let begin = Instant::now();
+                let verdict = run_scenario(&booted, scenario, &mut figures);
+                // A host on which something failed is not to be trusted any more.
+                host = verdict.is_ok().then_some(booted);
+                results.add(entry(scenario.name, scenario.rows, begin.elapsed(), figures, verdict));
+                continue;
+            }
+            Err(error) => Err(error),
+        };
+        results.add(entry(scenario.name, scenario.rows, begin.elapsed(), figures, verdict));
+    }
+}
+
+fn boot(lab: &Lab, kind: Kind) -> Result<Host<'_>> {
+    let begin = Instant::now();
+    let host = Host::boot(lab, kind.clock(), kind.name())?;
+    println!("       {} host up in {} s", kind.name(), round(begin.elapsed()));
+    Ok(host)
+}
+
+fn run_scenario(host: &Host<'_>, scenario: &Scenario, figures: &mut Figures) -> Result<()> {
+    let mark = Mark::new(host, scenario.name)?;
+    let mut verdict = (scenario.script)(host, figures);
+    // Complaints explain a failure better than what the script saw.
+    if let Err(complaint) = mark.search(host) {
+        verdict = match verdict {
+            Ok(()) => Err(complaint),
+            Err(seen) => Err(seen.context(complaint)),
+        };
+    }
+    let verdict = verdict.and_then(|()| host.check_clean());
+    if verdict.is_err() {
+        let dir = host.lab.build("logs").join(scenario.name);
+        host.save_logs(&dir)?;
+        println!("{}", logs::ends(&dir, LOG_LINES)?);
+    }
+    verdict
+}
+
+fn entry(name: &str, rows: &[&str], took: Duration, figures: Figures, verdict: Result<()>) -> Entry {
+    let error = verdict.as_ref().err().map(|e| format!("{e:#}"));
+    let rows = rows.iter().map(ToString::to_string).collect();
+    Entry { name: name.into(), rows, ok: verdict.is_ok(), seconds: round(took), figures, error }
+}

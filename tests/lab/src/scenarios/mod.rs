@@ -1,0 +1,142 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The registry. Scenarios of one kind run in this order on one host.
+
+mod attach;
+mod bad_keys;
+mod cycles;
+mod integrity;
+mod live_change;
+mod module;
+mod neighbour;
+mod no_timer;
+mod rate;
+mod states;
+mod throttled_end;
+
+use crate::scenario::Kind;
+use crate::scenario::Scenario;
+
+pub const ALL: &[Scenario] = &[
+    Scenario {
+        name: "attach",
+        rows: &["P1", "P3", "P4", "P5", "P17", "P20"],
+        about: "a disk is attached: handshake, keys, sysfs, statistics",
+        kind: Kind::Plain,
+        any_backend: false,
+        script: attach::attach,
+    },
+    Scenario {
+        name: "integrity",
+        rows: &["P7", "P9"],
+        about: "what a guest writes is what it and dom0 read back, on a block device and on a file",
+        kind: Kind::Plain,
+        any_backend: true,
+        script: integrity::integrity,
+    },
+    Scenario {
+        name: "bad-keys",
+        rows: &["P22", "D09", "H33", "H34", "H48"],
+        about: "junk in every key that is read is refused by name and hurts nothing else",
+        kind: Kind::Plain,
+        any_backend: false,
+        script: bad_keys::bad_keys,
+    },
+    Scenario {
+        name: "limit-values",
+        rows: &["D21"],
+        about: "every value a limit can have, and the state each shows",
+        kind: Kind::Timed,
+        any_backend: false,
+        script: states::limit_values,
+    },
+    Scenario {
+        name: "neighbour",
+        rows: &["H56"],
+        about: "a guest's disk is unharmed while its neighbour is throttled and killed",
+        kind: Kind::Plain,
+        any_backend: false,
+        script: neighbour::neighbour,
+    },
+    Scenario {
+        name: "no-timer",
+        rows: &[],
+        about: "a disk without a limit arms no timer",
+        kind: Kind::Timed,
+        any_backend: false,
+        script: no_timer::no_timer,
+    },
+    Scenario {
+        name: "rebind",
+        rows: &["P6", "D13"],
+        about: "the backend is unbound and bound under a guest that verifies its writes",
+        kind: Kind::Plain,
+        any_backend: true,
+        script: module::rebind,
+    },
+    // Last of its kind: it unloads the module.
+    Scenario {
+        name: "unload",
+        rows: &["P15", "D13"],
+        about: "the module is refused unloading while in use, and comes and goes otherwise",
+        kind: Kind::Plain,
+        any_backend: true,
+        script: module::unload,
+    },
+    Scenario {
+        name: "rate",
+        rows: &["H54"],
+        about: "a backlogged guest gets its rate, no less and in no window more",
+        kind: Kind::Rates,
+        any_backend: false,
+        script: rate::rate,
+    },
+    Scenario {
+        name: "live-change",
+        rows: &["D21"],
+        about: "limits change under load within 10 ms and without a gift",
+        kind: Kind::Timed,
+        any_backend: false,
+        script: live_change::live_change,
+    },
+    Scenario {
+        name: "throttled-end",
+        rows: &["P15", "H55"],
+        about: "detaching and destroying at 1 token/s with a full ring takes the usual time",
+        kind: Kind::Timed,
+        any_backend: false,
+        script: throttled_end::throttled_end,
+    },
+    Scenario {
+        name: "cycles",
+        rows: &["P15"],
+        about: "100 times attach and detach leave nothing behind",
+        kind: Kind::Cycles,
+        any_backend: true,
+        script: cycles::attach_detach,
+    },
+    Scenario {
+        name: "kills",
+        rows: &["P15", "H56"],
+        about: "20 guests killed in mid-I/O leave nothing behind",
+        kind: Kind::Cycles,
+        any_backend: true,
+        script: cycles::kills,
+    },
+    Scenario {
+        name: "parallel-integrity",
+        rows: &["P7", "P9"],
+        about: "as integrity, on two processors",
+        kind: Kind::Parallel,
+        any_backend: true,
+        script: integrity::integrity,
+    },
+    Scenario {
+        name: "parallel-rebind",
+        rows: &["P6", "D13"],
+        about: "as rebind, on two processors",
+        kind: Kind::Parallel,
+        any_backend: true,
+        script: module::rebind,
+    },
+];

@@ -1,0 +1,219 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Every schedule of five steps of two rings, for every small limit.
+//!
+//! Twelve limits (refill 1 to 4 per second, bucket 1 to 3), two beginnings (a full
+//! bucket; an empty one with both rings waiting), ten steps: 2.4 million schedules.
+//! After each step: the bound of the ledger; nobody was passed; nobody was refused
+//! a token that was there. After the last: whoever waits is served as soon as the
+//! refill allows.
+
+mod host;
+
+use host::ledger::Ledger;
+use host::limit;
+use host::started;
+use host::NANO;
+use host::SECOND;
+use rblkback_logic::admission::Admission;
+use rblkback_logic::admission::Next;
+use rblkback_logic::admission::Take;
+use rblkback_logic::limits::Limit;
+use rblkback_logic::limits::Setting;
+
+const DEPTH: u32 = 5;
+
+#[derive(Clone, Copy, Debug)]
+enum Step {
+    Ask(u8, u32),
+    Leave(u8),
+    Pass(u64),
+    /// To the time that the timer is set to, and wake whom it says.
+    Timer,
+    /// To the other limit, or back.
+    Switch,
+    Off,
+}
+
+const STEPS: [Step; 10] = [
+    Step::Ask(0, 1),
+    Step::Ask(0, 2),
+    Step::Ask(1, 1),
+    Step::Ask(1, 2),
+    Step::Leave(0),
+    Step::Pass(SECOND / 4),
+    Step::Pass(SECOND / 3 + 1),
+    Step::Timer,
+    Step::Switch,
+    Step::Off,
+];
+
+#[derive(Clone)]
+struct World {
+    admission: Admission,
+    ledger: Ledger,
+    now: u64,
+    limit: Option<Limit>,
+    other: Limit,
+    /// Who waits, in the order in which they came.
+    line: Vec<u8>,
+    /// Nano-tokens brought since somebody was last served, or the limit began.
+    brought: i128,
+}
+
+impl World {
+    fn new(limit: Limit, other: Limit) -> Self {
+        let admission = started(Setting::Limited(limit));
+        let mut ledger = Ledger::new(Some(limit));
+        ledger.keep_entries = false;
+        Self {
+            admission,
+            ledger,
+            now: 0,
+            limit: Some(limit),
+            other,
+            line: Vec::new(),
+            brought: 0,
+        }
+    }
+
+    fn step(&mut self, step: Step) {
+        match step {
+            Step::Ask(ring, count) => self.ask(ring, count),
+            Step::Leave(ring) => {
+                self.admission.leave(ring, self.now);
+                self.line.retain(|other| *other != ring);
+            }
+            Step::Pass(time) => self.pass(time),
+            Step::Timer => self.timer(),
+            Step::Switch => self.switch(),
+            Step::Off => self.set(None),
+        }
+    }
+
+    fn pass(&mut self, time: u64) {
+        self.now += time;
+        if let Some(limit) = self.limit {
+            self.brought += i128::from(time) * i128::from(limit.refill());
+        }
+    }
+
+    /// A worker with `left` requests asks until it has to wait or none is left.
+    fn ask(&mut self, ring: u8, mut left: u32) {
+        while left > 0 {
+            left -= match self.admission.take(ring, left, self.now) {
+                Take::Free => {
+                    assert!(self.limit.is_none(), "free under a limit");
+                    left
+                }
+                Take::Tokens(got) => {
+                    assert!(self.is_turn_of(ring), "{ring} passed {:?}", self.line);
+                    assert!((1..=left).contains(&got));
+                    self.ledger.admit(ring, got, self.now);
+                    self.brought = 0;
+                    got
+                }
+                Take::Wait => return self.wait(ring),
+            };
+            self.line.retain(|other| *other != ring);
+        }
+        self.admission.leave(ring, self.now);
+    }
+
+    fn wait(&mut self, ring: u8) {
+        assert!(self.limit.is_some(), "made to wait for nothing");
+        let refused = self.is_turn_of(ring) && self.brought >= NANO;
+        assert!(!refused, "refused a token that was there");
+        if !self.line.contains(&ring) {
+            self.line.push(ring);
+        }
+    }
+
+    fn is_turn_of(&self, ring: u8) -> bool {
+        self.line.first().is_none_or(|first| *first == ring)
+    }
+
+    fn timer(&mut self) {
+        match self.admission.next(self.now) {
+            Next::Nothing => assert!(self.line.is_empty(), "forgotten: {:?}", self.line),
+            Next::At(at) => {
+                assert!(at > self.now && !self.line.is_empty() && self.limit.is_some());
+                self.pass(at - self.now);
+            }
+            Next::Wake(ring) => {
+                assert_eq!(self.line.first(), Some(&ring));
+                self.ask(ring, 1);
+                assert!(!self.line.contains(&ring), "woken for nothing");
+            }
+        }
+    }
+
+    fn switch(&mut self) {
+        let next = match self.limit {
+            Some(limit) if limit == self.other => limit_before(self.other),
+            _ => self.other,
+        };
+        self.set(Some(next));
+    }
+
+    fn set(&mut self, limit: Option<Limit>) {
+        if self.limit.is_none() {
+            self.brought = 0;
+        }
+        let setting = limit.map_or(Setting::Unlimited, Setting::Limited);
+        self.admission.configure(setting, self.now);
+        self.ledger.set(limit, self.now);
+        self.limit = limit;
+    }
+
+    /// Only the timer goes on.
+    fn drain(mut self) {
+        let refill = self.limit.map_or(1, |limit| limit.refill());
+        let each = SECOND.div_ceil(u64::from(refill)) + 1;
+        let deadline = self.now + self.line.len() as u64 * each;
+        while !self.line.is_empty() {
+            self.timer();
+            assert!(
+                self.now <= deadline,
+                "{:?} still wait at {}",
+                self.line,
+                self.now
+            );
+        }
+        assert_eq!(self.admission.next(self.now), Next::Nothing);
+    }
+
+    fn explore(self, depth: u32) -> u64 {
+        if depth == 0 {
+            self.drain();
+            return 1;
+        }
+        let after = |step| {
+            let mut world = self.clone();
+            world.step(step);
+            world.explore(depth - 1)
+        };
+        STEPS.into_iter().map(after).sum()
+    }
+}
+
+/// A faster limit with a larger bucket if the other is small, else a smaller one.
+fn limit_before(other: Limit) -> Limit {
+    limit(5 - other.refill(), 4 - other.max())
+}
+
+#[test]
+fn every_short_schedule_keeps_every_rule() {
+    let mut schedules = 0;
+    for refill in 1..=4 {
+        for max in 1..=3 {
+            let first = limit(refill, max);
+            let full = World::new(first, limit_before(first));
+            let mut empty = full.clone();
+            empty.step(Step::Ask(0, 5));
+            empty.step(Step::Ask(1, 2));
+            schedules += full.explore(DEPTH) + empty.explore(DEPTH);
+        }
+    }
+    assert_eq!(schedules, 2 * 12 * 10u64.pow(DEPTH));
+}

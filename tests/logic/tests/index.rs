@@ -1,0 +1,192 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Ring indices against a ring that counts in 64 bits and never wraps: whatever
+//! producer index a frontend publishes, wherever its indices stand.
+
+mod host;
+
+use host::cases;
+use proptest::collection::vec;
+use proptest::prelude::*;
+use rblkback_logic::index::must_notify;
+use rblkback_logic::index::Indices;
+use std::collections::VecDeque;
+
+/// What truly happened on a ring since its first request.
+struct Model {
+    entries: u64,
+    produced: u64,
+    consumed: u64,
+    answered: u64,
+}
+
+impl Model {
+    fn new(entries: u64, start: u64) -> Self {
+        Self {
+            entries,
+            produced: start,
+            consumed: start,
+            answered: start,
+        }
+    }
+
+    /// Is `claim` a producer index that an honest frontend could publish?
+    fn believes(&self, claim: u32) -> Option<u32> {
+        (self.consumed..=self.answered + self.entries)
+            .find(|index| *index as u32 == claim)
+            .map(|index| (index - self.consumed) as u32)
+    }
+
+    fn slot(&self, index: u64) -> u32 {
+        (index % self.entries) as u32
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Step {
+    /// The frontend puts as many requests on the ring as fit, up to this.
+    Produce(u64),
+    /// The frontend publishes something.
+    Claim(u32),
+    /// The backend takes up to so many.
+    Consume(u64),
+    /// The backend answers up to so many.
+    Answer(u64),
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let step = prop_oneof![
+        3 => (0..600u64).prop_map(Step::Produce),
+        3 => (0..600u64).prop_map(Step::Consume),
+        3 => (0..600u64).prop_map(Step::Answer),
+        2 => any::<u32>().prop_map(Step::Claim),
+    ];
+    vec(step, 1..80)
+}
+
+/// Claims near the truth are the interesting ones.
+fn near(model: &Model, claim: u32) -> u32 {
+    match claim % 4 {
+        0 => claim,
+        1 => (model.answered + model.entries) as u32 ^ (claim >> 30),
+        2 => (model.consumed as u32).wrapping_sub(claim >> 29),
+        _ => (model.produced as u32).wrapping_add(claim >> 29),
+    }
+}
+
+fn apply(ring: &mut Indices, model: &mut Model, step: Step) {
+    match step {
+        Step::Produce(count) => {
+            model.produced = (model.produced + count).min(model.answered + model.entries);
+        }
+        Step::Claim(claim) => {
+            let claim = near(model, claim);
+            match ring.unread(claim) {
+                Ok(unread) => assert_eq!(Some(unread), model.believes(claim)),
+                Err(overrun) => {
+                    assert_eq!(model.believes(claim), None, "{claim} is possible");
+                    assert_eq!(
+                        (overrun.req_prod, overrun.req_cons),
+                        (claim, model.consumed as u32)
+                    );
+                }
+            }
+        }
+        Step::Consume(most) => {
+            for _ in 0..most.min(model.produced - model.consumed) {
+                assert_eq!(ring.consume(), model.slot(model.consumed));
+                model.consumed += 1;
+            }
+        }
+        Step::Answer(most) => {
+            for _ in 0..most.min(model.consumed - model.answered) {
+                assert_eq!(ring.respond(), Some(model.slot(model.answered)));
+                model.answered += 1;
+            }
+            if model.answered == model.consumed {
+                assert_eq!(ring.respond(), None);
+            }
+        }
+    }
+}
+
+fn check(ring: &Indices, model: &Model) {
+    assert_eq!(u64::from(ring.in_flight()), model.consumed - model.answered);
+    assert_eq!(ring.rsp_prod(), model.answered as u32);
+    assert_eq!(ring.next_event(), (model.consumed + 1) as u32);
+    let unread = (model.produced - model.consumed) as u32;
+    assert_eq!(ring.unread(model.produced as u32), Ok(unread));
+}
+
+/// Ring sizes of one to sixteen pages, and where their indices stand.
+fn places() -> impl Strategy<Value = (u32, u64)> {
+    let start = prop_oneof![
+        Just(0u64),
+        (0..1200u64).prop_map(|back| (1 << 32) - back),
+        0..1u64 << 32,
+    ];
+    ((0..=9u32).prop_map(|order| 1 << order), start)
+}
+
+proptest! {
+    #![proptest_config(cases(4000))]
+
+    #[test]
+    fn indices_do_what_endless_counters_would((entries, start) in places(), steps in steps()) {
+        let at = start as u32;
+        let mut ring = Indices::attach(entries, at, at).expect("an empty ring");
+        let mut model = Model::new(u64::from(entries), start);
+        for step in steps {
+            apply(&mut ring, &mut model, step);
+            check(&ring, &model);
+        }
+    }
+
+    #[test]
+    fn a_ring_is_taken_over_with_what_is_unread_and_never_with_more_than_fits(
+        (entries, start) in places(),
+        unread in prop_oneof![0..=600u32, any::<u32>()],
+    ) {
+        let (rsp_prod, req_prod) = (start as u32, (start as u32).wrapping_add(unread));
+        match Indices::attach(entries, req_prod, rsp_prod) {
+            Ok(ring) => {
+                prop_assert!(unread <= entries);
+                prop_assert_eq!(ring.unread(req_prod), Ok(unread));
+                prop_assert_eq!((ring.in_flight(), ring.rsp_prod()), (0, rsp_prod));
+            }
+            Err(_) => prop_assert!(unread > entries),
+        }
+    }
+
+    #[test]
+    fn the_frontend_is_told_if_it_asked_for_one_of_the_new_answers(
+        start in places().prop_map(|(_, start)| start),
+        new in 0..=512u64,
+        event: u32,
+    ) {
+        let (old, new) = (start as u32, (start + new) as u32);
+        // Beside the old index, beside the new one, or anywhere.
+        let event = match event % 3 {
+            0 => old.wrapping_add(event >> 29).wrapping_sub(4),
+            1 => new.wrapping_add(event >> 29).wrapping_sub(4),
+            _ => event,
+        };
+        let mut answers = (1..=new.wrapping_sub(old)).map(|count| old.wrapping_add(count));
+        prop_assert_eq!(must_notify(old, new, event), answers.any(|answer| answer == event));
+    }
+
+    #[test]
+    fn requests_leave_in_the_order_in_which_they_came(
+        (entries, start) in places(),
+        count in 0..=512u32,
+    ) {
+        let at = start as u32;
+        let count = count.min(entries);
+        let mut ring = Indices::attach(entries, at.wrapping_add(count), at).expect("a ring");
+        let mut taken: VecDeque<u32> = (0..count).map(|_| ring.consume()).collect();
+        while let Some(slot) = ring.respond() {
+            prop_assert_eq!(Some(slot), taken.pop_front());
+        }
+        prop_assert!(taken.is_empty());
+    }
+}
