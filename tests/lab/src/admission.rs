@@ -65,7 +65,11 @@ pub fn count_between(times: &[u64], from: u64, to: u64) -> u64 {
 }
 
 fn to_worst(worst: Option<(i128, u64, u64)>) -> Worst {
-    worst.map_or_else(Worst::default, |(tokens, from, to)| Worst { tokens: tokens as f64 / TOKEN as f64, from, to })
+    worst.map_or_else(Worst::default, |(tokens, from, to)| Worst {
+        tokens: tokens as f64 / TOKEN as f64,
+        from,
+        to,
+    })
 }
 
 #[cfg(test)]
@@ -86,7 +90,10 @@ mod tests {
         let mut times: Vec<u64> = (0..100).map(|i| i * MS).collect();
         times.extend([200 * MS; 50]);
         let worst = worst_excess(&times, 1000);
-        assert_eq!((worst.tokens, worst.from, worst.to), (50.0, 200 * MS, 200 * MS));
+        assert_eq!(
+            (worst.tokens, worst.from, worst.to),
+            (50.0, 200 * MS, 200 * MS)
+        );
         assert_eq!(worst_shortfall(&times, 1000).tokens, 100.0);
     }
 

@@ -19,7 +19,11 @@ pub fn equal<A: Debug + PartialEq<B>, B: Debug>(what: &str, seen: A, expected: B
 /// `seen` must lie in `range`.
 pub fn within<T: Debug + PartialOrd>(what: &str, seen: T, range: RangeInclusive<T>) -> Result<()> {
     if !range.contains(&seen) {
-        bail!("{what}: expected {:?} to {:?}, saw {seen:?}", range.start(), range.end());
+        bail!(
+            "{what}: expected {:?} to {:?}, saw {seen:?}",
+            range.start(),
+            range.end()
+        );
     }
     Ok(())
 }

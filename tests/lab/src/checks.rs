@@ -34,24 +34,60 @@ pub const ALL: &[Check] = &[
     Check {
         name: "host-tests",
         rows: &["H01", "H21", "H22", "H23", "H24", "H26", "H54"],
-        action: Action::Command(&["cargo", "test", "--locked", "--quiet", "--manifest-path", "tests/Cargo.toml", "--workspace"]),
+        action: Action::Command(&[
+            "cargo",
+            "test",
+            "--locked",
+            "--quiet",
+            "--manifest-path",
+            "tests/Cargo.toml",
+            "--workspace",
+        ]),
     },
     Check {
         name: "host-rustfmt",
         rows: &[],
-        action: Action::Command(&["cargo", "fmt", "--manifest-path", "tests/Cargo.toml", "--all", "--check"]),
+        action: Action::Command(&[
+            "cargo",
+            "fmt",
+            "--manifest-path",
+            "tests/Cargo.toml",
+            "--all",
+            "--check",
+        ]),
     },
     Check {
         name: "host-clippy",
         rows: &[],
         action: Action::Command(&[
-            "cargo", "clippy", "--locked", "--quiet", "--manifest-path", "tests/Cargo.toml", "--workspace", "--all-targets", "--",
-            "-D", "warnings",
+            "cargo",
+            "clippy",
+            "--locked",
+            "--quiet",
+            "--manifest-path",
+            "tests/Cargo.toml",
+            "--workspace",
+            "--all-targets",
+            "--",
+            "-D",
+            "warnings",
         ]),
     },
-    Check { name: "module-rustfmt", rows: &[], action: Action::Command(&["make", "-s", "rustfmtcheck"]) },
-    Check { name: "module-clippy", rows: &[], action: Action::Command(&["make", "-s", "clippy"]) },
-    Check { name: "no-panic", rows: &[], action: Action::Function(no_panic) },
+    Check {
+        name: "module-rustfmt",
+        rows: &[],
+        action: Action::Command(&["make", "-s", "rustfmtcheck"]),
+    },
+    Check {
+        name: "module-clippy",
+        rows: &[],
+        action: Action::Command(&["make", "-s", "clippy"]),
+    },
+    Check {
+        name: "no-panic",
+        rows: &[],
+        action: Action::Function(no_panic),
+    },
 ];
 
 impl Check {
@@ -73,10 +109,24 @@ fn run_command(lab: &Lab, words: &[&str], figures: &mut Figures) -> Result<()> {
         .with_context(|| format!("cannot run {program}"))?;
     let text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
     if !output.status.success() {
-        bail!("`{}` failed: {}\n{}", words.join(" "), output.status, crate::logs::last_lines(&text, 60));
+        bail!(
+            "`{}` failed: {}\n{}",
+            words.join(" "),
+            output.status,
+            crate::logs::last_lines(&text, 60)
+        );
     }
     // `cargo test` says how many it ran.
-    let passed: u64 = text.lines().filter_map(|line| line.strip_prefix("test result: ok. ")?.split(' ').next()?.parse::<u64>().ok()).sum();
+    let passed: u64 = text
+        .lines()
+        .filter_map(|line| {
+            line.strip_prefix("test result: ok. ")?
+                .split(' ')
+                .next()?
+                .parse::<u64>()
+                .ok()
+        })
+        .sum();
     if passed > 0 {
         figures.insert("tests".into(), passed.into());
     }
@@ -89,13 +139,24 @@ fn no_panic(lab: &Lab) -> Result<()> {
         return Ok(());
     }
     let bytes = fs::read(&lab.module)?;
-    let object = object::File::parse(&*bytes).with_context(|| format!("{}", lab.module.display()))?;
-    let imports: Vec<&str> = object.symbols().filter(|s| s.is_undefined()).filter_map(|s| s.name().ok()).collect();
+    let object =
+        object::File::parse(&*bytes).with_context(|| format!("{}", lab.module.display()))?;
+    let imports: Vec<&str> = object
+        .symbols()
+        .filter(|s| s.is_undefined())
+        .filter_map(|s| s.name().ok())
+        .collect();
     if !imports.iter().any(|name| name.contains("xenbus")) {
-        bail!("{} imports nothing of xenbus: is it the module?", lab.module.display());
+        bail!(
+            "{} imports nothing of xenbus: is it the module?",
+            lab.module.display()
+        );
     }
     // Mangled (v0) paths keep the words: `..4core9panicking5panic`.
-    match imports.iter().find(|name| name.contains("9panicking") || name.contains("rust_begin_unwind")) {
+    match imports
+        .iter()
+        .find(|name| name.contains("9panicking") || name.contains("rust_begin_unwind"))
+    {
         Some(name) => bail!("{} imports {name}", lab.module.display()),
         None => Ok(()),
     }

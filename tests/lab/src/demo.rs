@@ -35,10 +35,26 @@ struct Phase {
 
 /// No limit, a low one, a higher one, none again.
 const PHASES: [Phase; 4] = [
-    Phase { refill: 0, max: 0, seconds: 3 },
-    Phase { refill: 200, max: 20, seconds: 7 },
-    Phase { refill: 1000, max: 100, seconds: 7 },
-    Phase { refill: 0, max: 0, seconds: 3 },
+    Phase {
+        refill: 0,
+        max: 0,
+        seconds: 3,
+    },
+    Phase {
+        refill: 200,
+        max: 20,
+        seconds: 7,
+    },
+    Phase {
+        refill: 1000,
+        max: 100,
+        seconds: 7,
+    },
+    Phase {
+        refill: 0,
+        max: 0,
+        seconds: 3,
+    },
 ];
 
 /// What one phase came to.
@@ -67,16 +83,37 @@ struct Record<'a> {
 pub fn run(lab: &Lab) -> Result<bool> {
     let begin = Instant::now();
     let version = |key: &str| lab.versions.get(key).map_or("?", String::as_str);
-    println!("booting a Xen {} host with Debian's kernel {} in QEMU ...", version("XEN_VERSION"), version("KERNEL_RELEASE"));
+    println!(
+        "booting a Xen {} host with Debian's kernel {} in QEMU ...",
+        version("XEN_VERSION"),
+        version("KERNEL_RELEASE")
+    );
     // Counted instructions: what is shown does not depend on how busy this machine is.
     let host = Host::boot(lab, Clock::Instructions { shift: 1 }, "demo")?;
-    println!("dom0 is up, {} is loaded ({:.0} s)", lab.module.file_name().unwrap_or_default().to_string_lossy(), begin.elapsed().as_secs_f64());
+    println!(
+        "dom0 is up, {} is loaded ({:.0} s)",
+        lab.module.file_name().unwrap_or_default().to_string_lossy(),
+        begin.elapsed().as_secs_f64()
+    );
     let disk = Disk::memory(&host, "nb0", 256)?;
     let guest = host.guest("demo").disk(&disk, "xvda").start()?;
     guest.wait_disk("xvda")?;
-    println!("xl create: guest {} is up, its xvda is {} in dom0 ({:.0} s)", guest.name, disk.path, begin.elapsed().as_secs_f64());
-    let bytes_verified = Job::verified_writes("xvda", "4k-44k", VERIFY_MB).depth(16).run(&guest)?.read.io_bytes;
-    println!("fio: {} MiB of random 4k..44k writes read back with good checksums ({:.0} s)\n", bytes_verified >> 20, begin.elapsed().as_secs_f64());
+    println!(
+        "xl create: guest {} is up, its xvda is {} in dom0 ({:.0} s)",
+        guest.name,
+        disk.path,
+        begin.elapsed().as_secs_f64()
+    );
+    let bytes_verified = Job::verified_writes("xvda", "4k-44k", VERIFY_MB)
+        .depth(16)
+        .run(&guest)?
+        .read
+        .io_bytes;
+    println!(
+        "fio: {} MiB of random 4k..44k writes read back with good checksums ({:.0} s)\n",
+        bytes_verified >> 20,
+        begin.elapsed().as_secs_f64()
+    );
 
     let samples = limited_io(&host, &guest, &disk)?;
     let complaints = crate::logs::Mark::everything().search(&host);
@@ -89,9 +126,20 @@ pub fn run(lab: &Lab) -> Result<bool> {
     let png = lab.build("demo.png");
     picture::draw(&png, &points(&samples), &steps())?;
     let seconds = begin.elapsed().as_secs_f64();
-    let record = Record { ok, seconds, lab: &lab.versions, bytes_verified, phases, samples };
+    let record = Record {
+        ok,
+        seconds,
+        lab: &lab.versions,
+        bytes_verified,
+        phases,
+        samples,
+    };
     write_json(&lab.build("results/demo.json"), &record)?;
-    println!("picture: {}   figures: {}   {seconds:.0} s", png.display(), lab.build("results/demo.json").display());
+    println!(
+        "picture: {}   figures: {}   {seconds:.0} s",
+        png.display(),
+        lab.build("results/demo.json").display()
+    );
     println!("{}", if ok { "demo: PASSED" } else { "demo: FAILED" });
     Ok(ok)
 }
@@ -101,7 +149,11 @@ fn limited_io(host: &Host<'_>, guest: &Guest<'_, '_>, disk: &Disk) -> Result<Vec
     let vbd = guest.vbd("xvda");
     let seconds: u32 = PHASES.iter().map(|p| p.seconds).sum();
     let samples = seconds * 1000 / PERIOD.as_millis() as u32;
-    let changes: Vec<String> = PHASES.iter().enumerate().map(|(i, phase)| change(&vbd, i, phase)).collect();
+    let changes: Vec<String> = PHASES
+        .iter()
+        .enumerate()
+        .map(|(i, phase)| change(&vbd, i, phase))
+        .collect();
     host.ok(&format!("lab_gate {}", disk.dev_t(host)?))?;
     let mut script = host.start_command(&format!(
         "lab_first_io; /lab/lab sample {} {} {samples} & SAMPLER=$!; {}; wait $SAMPLER",
@@ -109,13 +161,17 @@ fn limited_io(host: &Host<'_>, guest: &Guest<'_, '_>, disk: &Disk) -> Result<Vec
         PERIOD.as_millis(),
         changes.join("; ")
     ))?;
-    let job = Job::random_reads("xvda", seconds + 2).with("--rw=randrw").depth(32).start(guest)?;
+    let job = Job::random_reads("xvda", seconds + 2)
+        .with("--rw=randrw")
+        .depth(32)
+        .start(guest)?;
     println!("    time   tokens-refill  tokens-max      IOPS   tokens  throttled  state");
     let mut seen: Vec<Sample> = Vec::new();
     loop {
         match script.next_line(Duration::from_secs(300))? {
             Line::Text(text) => {
-                let sample: Sample = serde_json::from_str(&text).with_context(|| format!("no sample: {text:?}"))?;
+                let sample: Sample =
+                    serde_json::from_str(&text).with_context(|| format!("no sample: {text:?}"))?;
                 if let Some(last) = seen.last() {
                     print_row(last, &sample);
                 }
@@ -149,14 +205,24 @@ fn throttled_percent(last: &Sample, now: &Sample) -> f64 {
 }
 
 fn print_row(last: &Sample, now: &Sample) {
-    let limited = |n: u64| if now.refill == 0 { "none".to_string() } else { n.to_string() };
+    let limited = |n: u64| {
+        if now.refill == 0 {
+            "none".to_string()
+        } else {
+            n.to_string()
+        }
+    };
     println!(
         "{:>6.1} s  {:>14} {:>11} {:>9.0} {:>8} {:>8.2} s  {}",
         now.seconds,
         limited(now.refill),
         limited(now.max),
         rate(last, now),
-        if now.refill == 0 { "-".to_string() } else { now.tokens.to_string() },
+        if now.refill == 0 {
+            "-".to_string()
+        } else {
+            now.tokens.to_string()
+        },
         now.throttled_usec as f64 / 1e6,
         now.state
     );
@@ -169,8 +235,14 @@ fn judge(samples: &[Sample]) -> Result<Vec<Outcome>> {
     let mut outcomes = Vec::new();
     for phase in &PHASES {
         let end = start + f64::from(phase.seconds);
-        let inside: Vec<&Sample> = samples.iter().filter(|s| s.seconds > start + 0.9 && s.seconds < end - 0.1).collect();
-        let (first, last) = inside.first().zip(inside.last()).context("a phase without samples")?;
+        let inside: Vec<&Sample> = samples
+            .iter()
+            .filter(|s| s.seconds > start + 0.9 && s.seconds < end - 0.1)
+            .collect();
+        let (first, last) = inside
+            .first()
+            .zip(inside.last())
+            .context("a phase without samples")?;
         let iops = rate(first, last);
         let throttled_percent = throttled_percent(first, last);
         let error_percent = (phase.refill > 0).then(|| (iops / phase.refill as f64 - 1.0) * 100.0);
@@ -178,8 +250,18 @@ fn judge(samples: &[Sample]) -> Result<Vec<Outcome>> {
             Some(error) => error.abs() <= 1.0 && throttled_percent > 50.0,
             None => iops > 1500.0 && throttled_percent == 0.0,
         };
-        unlimited = if phase.refill == 0 { unlimited.min(iops) } else { unlimited };
-        outcomes.push(Outcome { limit: phase.refill, iops, error_percent, throttled_percent, ok });
+        unlimited = if phase.refill == 0 {
+            unlimited.min(iops)
+        } else {
+            unlimited
+        };
+        outcomes.push(Outcome {
+            limit: phase.refill,
+            iops,
+            error_percent,
+            throttled_percent,
+            ok,
+        });
         start = end;
     }
     Ok(outcomes)
@@ -189,7 +271,10 @@ fn verdict(phases: &[Outcome]) -> String {
     let line = |p: &Outcome| {
         let word = if p.ok { "ok    " } else { "FAILED" };
         match p.error_percent {
-            Some(error) => format!("{word} limit {:>5}/s: {:>7.1} IOPS, {error:+.2} %, throttled {:.0} % of the time", p.limit, p.iops, p.throttled_percent),
+            Some(error) => format!(
+                "{word} limit {:>5}/s: {:>7.1} IOPS, {error:+.2} %, throttled {:.0} % of the time",
+                p.limit, p.iops, p.throttled_percent
+            ),
             None => format!("{word} no limit:     {:>7.1} IOPS, never throttled", p.iops),
         }
     };
@@ -198,7 +283,16 @@ fn verdict(phases: &[Outcome]) -> String {
 
 fn points(samples: &[Sample]) -> Vec<picture::Point> {
     let middle = |a: &Sample, b: &Sample| (a.seconds + b.seconds) / 2.0;
-    samples.windows(2).map(|w| (middle(&w[0], &w[1]), rate(&w[0], &w[1]), throttled_percent(&w[0], &w[1]))).collect()
+    samples
+        .windows(2)
+        .map(|w| {
+            (
+                middle(&w[0], &w[1]),
+                rate(&w[0], &w[1]),
+                throttled_percent(&w[0], &w[1]),
+            )
+        })
+        .collect()
 }
 
 fn steps() -> Vec<picture::Step> {

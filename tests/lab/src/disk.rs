@@ -33,7 +33,10 @@ impl Disk {
     pub fn file(host: &Host<'_>, name: &str, megabytes: u32) -> Result<Disk> {
         let path = format!("/run/{name}.img");
         host.ok(&format!("truncate -s {megabytes}M {path}"))?;
-        Ok(Disk { path, kind: Kind::File })
+        Ok(Disk {
+            path,
+            kind: Kind::File,
+        })
     }
 
     /// Its `xl` disk specification.
@@ -43,7 +46,10 @@ impl Disk {
 
     /// The kernel's number of the device, as tracepoints print it. Only for block devices.
     pub fn dev_t(&self, host: &Host<'_>) -> Result<u32> {
-        let numbers = host.ok(&format!("echo $((16#$(stat -c %t {0}) << 20 | 16#$(stat -c %T {0})))", self.path))?;
+        let numbers = host.ok(&format!(
+            "echo $((16#$(stat -c %t {0}) << 20 | 16#$(stat -c %T {0})))",
+            self.path
+        ))?;
         Ok(numbers.parse()?)
     }
 
@@ -55,7 +61,9 @@ impl Disk {
     /// Takes it away; it must not be in use.
     pub fn remove(self, host: &Host<'_>) -> Result<()> {
         let script = match &self.kind {
-            Kind::NullBlk(name) => format!("echo 0 >/sys/kernel/config/nullb/{name}/power && rmdir /sys/kernel/config/nullb/{name}"),
+            Kind::NullBlk(name) => format!(
+                "echo 0 >/sys/kernel/config/nullb/{name}/power && rmdir /sys/kernel/config/nullb/{name}"
+            ),
             Kind::File => format!("rm {0} && [ -z \"$(losetup -nl -j {0})\" ]", self.path),
         };
         host.ok(&script).map(drop)
@@ -67,5 +75,8 @@ fn null_blk(host: &Host<'_>, name: &str, megabytes: u32, setting: &str) -> Resul
         "mkdir /sys/kernel/config/nullb/{name} && ( cd /sys/kernel/config/nullb/{name} && echo {megabytes} >size && \
          echo 2 >queue_mode && {setting} && echo 1 >power ) && [ -b /dev/{name} ]"
     ))?;
-    Ok(Disk { path: format!("/dev/{name}"), kind: Kind::NullBlk(name.into()) })
+    Ok(Disk {
+        path: format!("/dev/{name}"),
+        kind: Kind::NullBlk(name.into()),
+    })
 }

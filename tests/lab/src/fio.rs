@@ -22,18 +22,26 @@ pub struct Job {
 
 impl Job {
     fn new(device: &str, rw: &str) -> Job {
-        Job { device: format!("/dev/{device}"), options: vec![format!("--rw={rw}")] }
+        Job {
+            device: format!("/dev/{device}"),
+            options: vec![format!("--rw={rw}")],
+        }
     }
 
     /// Random reads of 4 KiB, for `seconds` of the guest's clock: each is one request on the ring.
     pub fn random_reads(device: &str, seconds: u32) -> Job {
-        Job::new(device, "randread").with("--bs=4k --norandommap").with("--time_based").with(&format!("--runtime={seconds}"))
+        Job::new(device, "randread")
+            .with("--bs=4k --norandommap")
+            .with("--time_based")
+            .with(&format!("--runtime={seconds}"))
     }
 
     /// Random writes of `block_sizes` (such as `4k-44k`) over the first `megabytes`, with checksums.
     pub fn verified_writes(device: &str, block_sizes: &str, megabytes: u32) -> Job {
         Job::new(device, "randwrite")
-            .with(&format!("--bsrange={block_sizes} --bs_unaligned=0 --blockalign=4k --size={megabytes}M"))
+            .with(&format!(
+                "--bsrange={block_sizes} --bs_unaligned=0 --blockalign=4k --size={megabytes}M"
+            ))
             .with("--verify=crc32c --verify_fatal=1 --do_verify=1 --randrepeat=0")
     }
 
@@ -51,7 +59,10 @@ impl Job {
     /// The command line.
     pub fn command(&self) -> String {
         let options = self.options.join(" ");
-        format!("fio --output-format=json --name=job --filename={} --ioengine=libaio --direct=1 --thread {options}", self.device)
+        format!(
+            "fio --output-format=json --name=job --filename={} --ioengine=libaio --direct=1 --thread {options}",
+            self.device
+        )
     }
 
     /// Runs it to its end in a guest.
@@ -61,7 +72,9 @@ impl Job {
 
     /// Starts it in a guest.
     pub fn start<'g>(&self, guest: &'g Guest<'_, '_>) -> Result<RunningJob<'g>> {
-        Ok(RunningJob { running: guest.start(&self.command())? })
+        Ok(RunningJob {
+            running: guest.start(&self.command())?,
+        })
     }
 }
 
@@ -73,9 +86,15 @@ pub struct RunningJob<'g> {
 impl RunningJob<'_> {
     /// Waits for its end, which must be without any error.
     pub fn finish(self) -> Result<Report> {
-        let output = self.running.finish_within(std::time::Duration::from_secs(DEADLINE))?;
+        let output = self
+            .running
+            .finish_within(std::time::Duration::from_secs(DEADLINE))?;
         if output.status != 0 {
-            bail!("fio ended with status {}:\n{}", output.status, crate::logs::last_lines(&output.text, 30));
+            bail!(
+                "fio ended with status {}:\n{}",
+                output.status,
+                crate::logs::last_lines(&output.text, 30)
+            );
         }
         parse(&output.text)
     }
@@ -110,8 +129,13 @@ fn parse(text: &str) -> Result<Report> {
     }
     // fio may say something before the JSON.
     let json = text.find('{').map_or(text, |at| &text[at..]);
-    let whole: Whole = serde_json::from_str(json).with_context(|| format!("fio's report:\n{text}"))?;
-    let report = whole.jobs.into_iter().next().context("fio reported no job")?;
+    let whole: Whole =
+        serde_json::from_str(json).with_context(|| format!("fio's report:\n{text}"))?;
+    let report = whole
+        .jobs
+        .into_iter()
+        .next()
+        .context("fio reported no job")?;
     if report.error != 0 {
         bail!("fio reported error {}", report.error);
     }
@@ -125,7 +149,9 @@ mod tests {
     #[test]
     fn reports() {
         let side = r#"{"io_bytes": 4096, "total_ios": 1, "more": {}}"#;
-        let text = format!("note: x\n{{\"jobs\": [{{\"error\": 0, \"read\": {side}, \"write\": {side}, \"sync\": {side}}}]}}\n");
+        let text = format!(
+            "note: x\n{{\"jobs\": [{{\"error\": 0, \"read\": {side}, \"write\": {side}, \"sync\": {side}}}]}}\n"
+        );
         assert_eq!(parse(&text).unwrap().read.total_ios, 1);
         assert!(parse(&text.replace("\"error\": 0", "\"error\": 5")).is_err());
         assert!(parse("fio: bad option").is_err());

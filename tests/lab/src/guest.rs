@@ -25,7 +25,11 @@ pub struct GuestSpec<'h, 'l> {
 
 impl<'h, 'l> GuestSpec<'h, 'l> {
     pub(crate) fn new(host: &'h Host<'l>, name: String) -> Self {
-        GuestSpec { host, name, disks: Vec::new() }
+        GuestSpec {
+            host,
+            name,
+            disks: Vec::new(),
+        }
     }
 
     /// Gives it a disk, such as `xvda`.
@@ -42,11 +46,23 @@ impl<'h, 'l> GuestSpec<'h, 'l> {
             .ok_within(&self.script(port), 300)
             .with_context(|| format!("xl create {}", self.name))?;
         let mut last = text.lines().rev();
-        let domid = last.next().and_then(|l| l.parse().ok()).with_context(|| format!("no domid in:\n{text}"))?;
+        let domid = last
+            .next()
+            .and_then(|l| l.parse().ok())
+            .with_context(|| format!("no domid in:\n{text}"))?;
         let bridge = last.next().unwrap_or_default().to_string();
-        let shell = Shell::new(&format!("guest {}", self.name), stream.try_clone()?).with_diary(self.host.diary()?);
+        let shell = Shell::new(&format!("guest {}", self.name), stream.try_clone()?)
+            .with_diary(self.host.diary()?);
         shell.wait_ready(BOOT_DEADLINE)?;
-        Ok(Guest { host: self.host, name: self.name, domid, shell, port, stream, bridge })
+        Ok(Guest {
+            host: self.host,
+            name: self.name,
+            domid,
+            shell,
+            port,
+            stream,
+            bridge,
+        })
     }
 
     fn script(&self, port: usize) -> String {
@@ -101,7 +117,11 @@ impl<'h, 'l> Guest<'h, 'l> {
 
     /// `xl block-attach`, then waits until the guest sees the disk.
     pub fn attach(&self, disk: &Disk, vdev: &str) -> Result<Vbd<'h, 'l>> {
-        self.host.ok(&format!("xl block-attach {} '{}'", self.name, disk.xl(vdev)))?;
+        self.host.ok(&format!(
+            "xl block-attach {} '{}'",
+            self.name,
+            disk.xl(vdev)
+        ))?;
         self.wait_disk(vdev)?;
         Ok(self.vbd(vdev))
     }
@@ -110,12 +130,15 @@ impl<'h, 'l> Guest<'h, 'l> {
     pub fn wait_disk(&self, vdev: &str) -> Result<()> {
         self.vbd(vdev).wait_state("4")?;
         // The node follows the frontend's state by a moment, with no event a shell could wait for.
-        self.ok(&format!("until [ -b /dev/{vdev} ]; do sleep 0.02; done")).map(drop)
+        self.ok(&format!("until [ -b /dev/{vdev} ]; do sleep 0.02; done"))
+            .map(drop)
     }
 
     /// `xl block-detach`, which must succeed.
     pub fn detach(&self, vdev: &str) -> Result<()> {
-        self.host.ok(&format!("xl block-detach {} {vdev}", self.name)).map(drop)
+        self.host
+            .ok(&format!("xl block-detach {} {vdev}", self.name))
+            .map(drop)
     }
 
     /// `xl destroy`, which must succeed.

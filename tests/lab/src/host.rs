@@ -45,7 +45,10 @@ impl<'l> Host<'l> {
     pub fn boot(lab: &'l Lab, clock: Clock, kind: &str) -> Result<Self> {
         let dir = lab.host_dir(kind)?;
         let mut qemu = Qemu::start(lab, clock, &dir)?;
-        let diary = Diary { file: File::create(dir.join("commands.log"))?, emulator: qemu.pid() };
+        let diary = Diary {
+            file: File::create(dir.join("commands.log"))?,
+            emulator: qemu.pid(),
+        };
         let mut streams = qemu.shells.drain(..);
         let mut shell = |name| {
             let stream = streams.next().context("too few shells")?;
@@ -54,7 +57,16 @@ impl<'l> Host<'l> {
         let (dom0, post_mortem) = (shell("dom0")?, shell("dom0 (logs)")?);
         drop(streams);
         let ports = RefCell::new(qemu.guests.drain(..).enumerate().rev().collect());
-        let host = Host { lab, dir, qemu, diary, dom0, post_mortem, ports, names: Cell::new(0) };
+        let host = Host {
+            lab,
+            dir,
+            qemu,
+            diary,
+            dom0,
+            post_mortem,
+            ports,
+            names: Cell::new(0),
+        };
         host.start().map_err(|e| e.context(host.boot_failure()))?;
         Ok(host)
     }
@@ -70,7 +82,11 @@ impl<'l> Host<'l> {
     fn boot_failure(&self) -> String {
         let serial = self.qemu.serial();
         let tail = crate::logs::last_lines(&serial, 40);
-        format!("the Xen host did not start (logs in {})\n{}{tail}", self.dir.display(), self.qemu.complaint())
+        format!(
+            "the Xen host did not start (logs in {})\n{}{tail}",
+            self.dir.display(),
+            self.qemu.complaint()
+        )
     }
 
     /// Runs a command in dom0 that must succeed.
@@ -97,7 +113,10 @@ impl<'l> Host<'l> {
     pub fn refused(&self, command: &str) -> Result<String> {
         let output = self.run(command)?;
         if output.status == 0 {
-            bail!("expected `{command}` to be refused, it succeeded:\n{}", output.text);
+            bail!(
+                "expected `{command}` to be refused, it succeeded:\n{}",
+                output.text
+            );
         }
         Ok(output.text)
     }
@@ -121,8 +140,12 @@ impl<'l> Host<'l> {
 
     /// Writes nodes in one transaction.
     pub fn store_write(&self, nodes: &[(String, &str)]) -> Result<()> {
-        let pairs: Vec<String> = nodes.iter().map(|(node, value)| format!("{node} {}", quote(value))).collect();
-        self.ok(&format!("xenstore-write -- {}", pairs.join(" "))).map(drop)
+        let pairs: Vec<String> = nodes
+            .iter()
+            .map(|(node, value)| format!("{node} {}", quote(value)))
+            .collect();
+        self.ok(&format!("xenstore-write -- {}", pairs.join(" ")))
+            .map(drop)
     }
 
     /// Blocks until a node matches (an absent node reads `absent`); gives its value.
@@ -147,7 +170,10 @@ impl<'l> Host<'l> {
     }
 
     pub(crate) fn take_port(&self) -> Result<(usize, UnixStream)> {
-        self.ports.borrow_mut().pop().context("no console port is free: too many guests at once")
+        self.ports
+            .borrow_mut()
+            .pop()
+            .context("no console port is free: too many guests at once")
     }
 
     pub(crate) fn return_port(&self, number: usize, stream: UnixStream) {
@@ -156,12 +182,20 @@ impl<'l> Host<'l> {
 
     /// Whether the module of `backend` is in the kernel.
     pub fn loaded(&self, backend: Backend) -> Result<bool> {
-        Ok(self.run(&format!("grep -q '^{} ' /proc/modules", backend.module()))?.status == 0)
+        Ok(self
+            .run(&format!("grep -q '^{} ' /proc/modules", backend.module()))?
+            .status
+            == 0)
     }
 
     /// The module's reference count.
     pub fn references(&self) -> Result<u64> {
-        Ok(self.ok(&format!("cat /sys/module/{}/refcnt", self.lab.backend.module()))?.parse()?)
+        Ok(self
+            .ok(&format!(
+                "cat /sys/module/{}/refcnt",
+                self.lab.backend.module()
+            ))?
+            .parse()?)
     }
 
     /// After a scenario: no guest, no disk, no trace instance may be left behind.
@@ -186,19 +220,32 @@ impl<'l> Host<'l> {
         fs::create_dir_all(dir)?;
         fs::write(dir.join("serial.log"), self.qemu.serial())?;
         fs::copy(self.dir.join("commands.log"), dir.join("commands.log"))?;
-        let ask = |command: &str| self.post_mortem.ok_within(command, Duration::from_secs(60)).unwrap_or_else(|e| format!("{e:#}"));
+        let ask = |command: &str| {
+            self.post_mortem
+                .ok_within(command, Duration::from_secs(60))
+                .unwrap_or_else(|e| format!("{e:#}"))
+        };
         fs::write(dir.join("dmesg.log"), ask("dmesg"))?;
         fs::write(dir.join("xenstore.log"), ask("xenstore-ls -f"))?;
-        fs::write(dir.join("tasks.log"), ask("ps -eLo pid,stat,wchan:32,comm; xl list; tail -n 50 /var/log/xen/*.log"))?;
+        fs::write(
+            dir.join("tasks.log"),
+            ask("ps -eLo pid,stat,wchan:32,comm; xl list; tail -n 50 /var/log/xen/*.log"),
+        )?;
         for name in ask("ls /var/log/xen/console").lines() {
-            fs::write(dir.join(name), ask(&format!("cat /var/log/xen/console/{name}")))?;
+            fs::write(
+                dir.join(name),
+                ask(&format!("cat /var/log/xen/console/{name}")),
+            )?;
         }
         Ok(())
     }
 }
 
 fn copy(diary: &Diary) -> Result<Diary> {
-    Ok(Diary { file: diary.file.try_clone()?, emulator: diary.emulator })
+    Ok(Diary {
+        file: diary.file.try_clone()?,
+        emulator: diary.emulator,
+    })
 }
 
 /// Makes one word of a text for bash.

@@ -65,14 +65,22 @@ impl Lab {
     pub fn new(dir: &Path, module: &Path, backend: Backend) -> Result<Self> {
         let checkout = std::env::current_dir()?;
         let env = dir.join("lab.env");
-        let text = fs::read_to_string(&env).with_context(|| format!("no lab at {}: run `make lab`", dir.display()))?;
+        let text = fs::read_to_string(&env)
+            .with_context(|| format!("no lab at {}: run `make lab`", dir.display()))?;
         let module = checkout.join(module);
         if backend == Backend::Rblkback && !module.exists() {
             bail!("{} does not exist: run `make`", module.display());
         }
         let versions = text.lines().filter_map(parse_assignment).collect();
         let images = dir.join("images");
-        Ok(Lab { checkout, images, backend, module, versions, hosts: AtomicUsize::new(0) })
+        Ok(Lab {
+            checkout,
+            images,
+            backend,
+            module,
+            versions,
+            hosts: AtomicUsize::new(0),
+        })
     }
 
     /// A file or directory below `build/`.
@@ -83,7 +91,9 @@ impl Lab {
     /// A fresh directory for one host's logs and payload.
     pub fn host_dir(&self, kind: &str) -> Result<PathBuf> {
         let number = self.hosts.fetch_add(1, Ordering::Relaxed);
-        let dir = self.build("logs").join(format!("host-{}-{number}-{kind}", std::process::id()));
+        let dir = self
+            .build("logs")
+            .join(format!("host-{}-{number}-{kind}", std::process::id()));
         fs::create_dir_all(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
         Ok(dir)
     }
@@ -94,7 +104,10 @@ impl Lab {
         let mut command = Command::new("tar");
         command.arg("-cf").arg(tar);
         for file in [&own, &self.module].into_iter().filter(|f| f.exists()) {
-            command.arg("-C").arg(file.parent().unwrap_or(Path::new("/"))).arg(file.file_name().unwrap_or_default());
+            command
+                .arg("-C")
+                .arg(file.parent().unwrap_or(Path::new("/")))
+                .arg(file.file_name().unwrap_or_default());
         }
         let status = command.status().context("tar")?;
         if !status.success() {
@@ -117,7 +130,10 @@ mod tests {
     #[test]
     fn assignments() {
         let pair = |k: &str, v: &str| Some((k.to_string(), v.to_string()));
-        assert_eq!(parse_assignment("KERNEL_RELEASE='7.3.4'"), pair("KERNEL_RELEASE", "7.3.4"));
+        assert_eq!(
+            parse_assignment("KERNEL_RELEASE='7.3.4'"),
+            pair("KERNEL_RELEASE", "7.3.4")
+        );
         assert_eq!(parse_assignment("# A=b"), None);
         assert_eq!(parse_assignment(""), None);
     }

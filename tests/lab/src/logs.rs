@@ -60,16 +60,24 @@ impl Mark {
 
     /// Where a host's logs begin.
     pub fn everything() -> Mark {
-        Mark { serial: 0, text: "Linux version".into() }
+        Mark {
+            serial: 0,
+            text: "Linux version".into(),
+        }
     }
 
     /// Fails when dom0 or Xen has complained since.
     pub fn search(&self, host: &Host<'_>) -> Result<()> {
         let serial = host.qemu.serial();
         let dmesg = host.post_mortem.ok("dmesg")?;
-        let fresh = dmesg.split_once(&self.text).map_or(dmesg.as_str(), |(_, after)| after);
+        let fresh = dmesg
+            .split_once(&self.text)
+            .map_or(dmesg.as_str(), |(_, after)| after);
         let consoles = serial.get(self.serial..).unwrap_or(&serial);
-        for (log, text) in [("dom0's kernel log", fresh), ("the Xen and dom0 console", consoles)] {
+        for (log, text) in [
+            ("dom0's kernel log", fresh),
+            ("the Xen and dom0 console", consoles),
+        ] {
             if let Some(line) = complaint(text) {
                 bail!("{log} has: {line}");
             }
@@ -79,7 +87,8 @@ impl Mark {
 }
 
 fn complaint(text: &str) -> Option<&str> {
-    text.lines().find(|line| COMPLAINTS.iter().any(|words| line.contains(words)))
+    text.lines()
+        .find(|line| COMPLAINTS.iter().any(|words| line.contains(words)))
 }
 
 /// The last lines of a log.
@@ -90,12 +99,21 @@ pub fn last_lines(text: &str, count: usize) -> String {
 
 /// The end of each log in a directory, for a failed scenario's report.
 pub fn ends(dir: &Path, count: usize) -> Result<String> {
-    let mut files: Vec<_> = fs::read_dir(dir)?.filter_map(|entry| Some(entry.ok()?.path())).collect();
+    let mut files: Vec<_> = fs::read_dir(dir)?
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .collect();
     files.sort();
     let mut text = String::new();
-    for file in files.iter().filter(|f| f.extension().is_some_and(|e| e == "log")) {
+    for file in files
+        .iter()
+        .filter(|f| f.extension().is_some_and(|e| e == "log"))
+    {
         let log = String::from_utf8_lossy(&fs::read(file)?).into_owned();
-        text += &format!("--- end of {}\n{}\n", file.display(), last_lines(&log, count));
+        text += &format!(
+            "--- end of {}\n{}\n",
+            file.display(),
+            last_lines(&log, count)
+        );
     }
     Ok(text)
 }
@@ -106,9 +124,15 @@ mod tests {
 
     #[test]
     fn complaints_are_found() {
-        assert_eq!(complaint("a\n[    1.0] ------------[ cut here ]------------\n"), Some("[    1.0] ------------[ cut here ]------------"));
+        assert_eq!(
+            complaint("a\n[    1.0] ------------[ cut here ]------------\n"),
+            Some("[    1.0] ------------[ cut here ]------------")
+        );
         assert!(complaint("xen:grant_table: g.e. 0x8 still in use!").is_some());
-        assert_eq!(complaint("[    0.1] Kernel command line: BUGS\nspec-ctrl"), None);
+        assert_eq!(
+            complaint("[    0.1] Kernel command line: BUGS\nspec-ctrl"),
+            None
+        );
     }
 
     #[test]

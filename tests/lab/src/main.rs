@@ -76,7 +76,11 @@ enum Task {
     List,
     /// Print a disk's counters at a steady pace (runs in dom0).
     #[command(hide = true)]
-    Sample { sysfs: PathBuf, period_ms: u64, count: u32 },
+    Sample {
+        sysfs: PathBuf,
+        period_ms: u64,
+        count: u32,
+    },
 }
 
 fn main() -> ExitCode {
@@ -93,26 +97,43 @@ fn main() -> ExitCode {
 
 fn act(arguments: &Arguments) -> Result<bool> {
     let lab = || {
-        let dir = arguments.lab.as_deref().context("no lab: give --lab or run this with `make`")?;
+        let dir = arguments
+            .lab
+            .as_deref()
+            .context("no lab: give --lab or run this with `make`")?;
         Lab::new(dir, &arguments.module, arguments.backend)
     };
     match &arguments.command {
         Task::Test { only } => run::test(&lab()?, only),
         Task::Shell { counted } => {
             let lab = lab()?;
-            let kind = if *counted { Kind::Timed } else { Kind::Parallel };
-            Host::boot(&lab, kind.clock(), "shell")?.interact().map(|()| true)
+            let kind = if *counted {
+                Kind::Timed
+            } else {
+                Kind::Parallel
+            };
+            Host::boot(&lab, kind.clock(), "shell")?
+                .interact()
+                .map(|()| true)
         }
         Task::Demo => demo::run(&lab()?),
-        Task::Sample { sysfs, period_ms, count } => {
-            sample::run(sysfs, Duration::from_millis(*period_ms), *count).map(|()| true)
-        }
+        Task::Sample {
+            sysfs,
+            period_ms,
+            count,
+        } => sample::run(sysfs, Duration::from_millis(*period_ms), *count).map(|()| true),
         Task::List => {
             for check in checks::ALL {
                 println!("{:<24} (no host) {}", check.name, check.rows.join(" "));
             }
             for s in scenarios::ALL {
-                println!("{:<24} {}: {} {}", s.name, s.kind.name(), s.about, s.rows.join(" "));
+                println!(
+                    "{:<24} {}: {} {}",
+                    s.name,
+                    s.kind.name(),
+                    s.about,
+                    s.rows.join(" ")
+                );
             }
             Ok(true)
         }

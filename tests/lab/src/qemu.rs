@@ -48,28 +48,53 @@ impl Qemu {
         // QEMU dies with the thread that started it, however that ends.
         let mut command = Command::new("setpriv");
         command.args(["--pdeathsig", "KILL", "--", "qemu-system-x86_64"]);
-        command.args(["-display", "none", "-no-reboot", "-nodefaults", "-m", "3072"]);
+        command.args([
+            "-display",
+            "none",
+            "-no-reboot",
+            "-nodefaults",
+            "-m",
+            "3072",
+        ]);
         command.args(clock_arguments(clock));
         add_images(&mut command, lab, &payload);
-        command.arg("-serial").arg(format!("file:{}", dir.join("serial.log").display()));
+        command
+            .arg("-serial")
+            .arg(format!("file:{}", dir.join("serial.log").display()));
         let mut near = Vec::new();
         let mut mappings = Vec::new();
         command.args(["-device", "virtio-serial-pci,max_ports=16"]);
-        let names = (0..SHELLS).map(|i| format!("shell.{i}")).chain((0..GUESTS).map(|i| format!("guest.{i}")));
+        let names = (0..SHELLS)
+            .map(|i| format!("shell.{i}"))
+            .chain((0..GUESTS).map(|i| format!("guest.{i}")));
         for (i, name) in names.enumerate() {
             let (ours, theirs) = UnixStream::pair()?;
             let child_fd = 10 + i as i32;
             command.args(["-chardev", &format!("socket,id=c{i},fd={child_fd}")]);
-            command.args(["-device", &format!("virtserialport,chardev=c{i},name={name}")]);
-            mappings.push(FdMapping { parent_fd: OwnedFd::from(theirs), child_fd });
+            command.args([
+                "-device",
+                &format!("virtserialport,chardev=c{i},name={name}"),
+            ]);
+            mappings.push(FdMapping {
+                parent_fd: OwnedFd::from(theirs),
+                child_fd,
+            });
             near.push(ours);
         }
         command.fd_mappings(mappings)?;
         let log = File::create(dir.join("qemu.log"))?;
-        command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        command
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log);
         let child = command.spawn().context("cannot start qemu-system-x86_64")?;
         let guests = near.split_off(SHELLS);
-        Ok(Qemu { child, shells: near, guests, dir: dir.into() })
+        Ok(Qemu {
+            child,
+            shells: near,
+            guests,
+            dir: dir.into(),
+        })
     }
 
     pub fn pid(&self) -> u32 {
@@ -101,7 +126,9 @@ fn clock_arguments(clock: Clock) -> Vec<String> {
     let text = match clock {
         Clock::Wall => "-accel tcg,thread=multi -cpu max -smp 2".to_string(),
         Clock::Instructions { shift } => {
-            format!("-accel tcg,thread=single -icount shift={shift},sleep=off,align=off -cpu Nehalem -smp 1")
+            format!(
+                "-accel tcg,thread=single -icount shift={shift},sleep=off,align=off -cpu Nehalem -smp 1"
+            )
         }
     };
     text.split(' ').map(String::from).collect()
@@ -115,8 +142,14 @@ fn add_images(command: &mut Command, lab: &Lab, payload: &Path) {
                loglvl=all guest_loglvl=all";
     let linux = "console=hvc0 root=/dev/vda rw mitigations=off";
     command.args(["-kernel", &image("xen"), "-append", xen]);
-    command.args(["-initrd", &format!("{} {linux},{}", image("vmlinux"), image("dom0-initrd"))]);
+    command.args([
+        "-initrd",
+        &format!("{} {linux},{}", image("vmlinux"), image("dom0-initrd")),
+    ]);
     let disk = |file: &str, options: &str| format!("file={file},format=raw,if=virtio,{options}");
     command.args(["-drive", &disk(&image("dom0.img"), "snapshot=on")]);
-    command.args(["-drive", &disk(&payload.display().to_string(), "readonly=on")]);
+    command.args([
+        "-drive",
+        &disk(&payload.display().to_string(), "readonly=on"),
+    ]);
 }

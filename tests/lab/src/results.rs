@@ -46,7 +46,12 @@ impl Results {
     /// Adds a verdict and prints its line.
     pub fn add(&self, entry: Entry) {
         let word = if entry.ok { "ok    " } else { "FAILED" };
-        println!("{word} {:<24} {:>6.1} s  {}", entry.name, entry.seconds, entry.rows.join(" "));
+        println!(
+            "{word} {:<24} {:>6.1} s  {}",
+            entry.name,
+            entry.seconds,
+            entry.rows.join(" ")
+        );
         if let Some(error) = &entry.error {
             println!("       {}", error.replace('\n', "\n       "));
         }
@@ -64,7 +69,13 @@ impl Results {
     pub fn write(&self, file: &Path, lab: &BTreeMap<String, String>, took: Duration) -> Result<()> {
         let (passed, failed) = self.counts();
         let entries = lock(&self.entries);
-        let report = Report { passed, failed, seconds: round(took), lab, scenarios: &entries };
+        let report = Report {
+            passed,
+            failed,
+            seconds: round(took),
+            lab,
+            scenarios: &entries,
+        };
         write_json(file, &report)
     }
 }
@@ -85,5 +96,7 @@ pub fn round(time: Duration) -> f64 {
 
 /// A lock whose holder panicked still holds a good list.
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    mutex
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner)
 }

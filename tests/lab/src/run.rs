@@ -38,7 +38,9 @@ enum Job {
 /// Runs what is named, or everything. True if all passed.
 pub fn test(lab: &Lab, only: &[String]) -> Result<bool> {
     let begin = Instant::now();
-    let known = |name: &String| checks::ALL.iter().any(|c| c.name == name) || scenarios::ALL.iter().any(|s| s.name == name);
+    let known = |name: &String| {
+        checks::ALL.iter().any(|c| c.name == name) || scenarios::ALL.iter().any(|s| s.name == name)
+    };
     if let Some(name) = only.iter().find(|name| !known(name)) {
         bail!("there is no scenario {name:?}; `lab list` shows all");
     }
@@ -49,7 +51,9 @@ pub fn test(lab: &Lab, only: &[String]) -> Result<bool> {
             scope.spawn(|| {
                 while let Some(job) = next(&jobs) {
                     match job {
-                        Job::Checks(list) => list.into_iter().for_each(|check| run_check(lab, check, &results)),
+                        Job::Checks(list) => list
+                            .into_iter()
+                            .for_each(|check| run_check(lab, check, &results)),
                         Job::Scenarios(kind, list) => run_scenarios(lab, kind, list, &results),
                     }
                 }
@@ -57,8 +61,17 @@ pub fn test(lab: &Lab, only: &[String]) -> Result<bool> {
         }
     });
     // With both processors to itself.
-    run_scenarios(lab, Kind::Parallel, wanted(lab, only, Kind::Parallel), &results);
-    results.write(&lab.build("results/test.json"), &lab.versions, begin.elapsed())?;
+    run_scenarios(
+        lab,
+        Kind::Parallel,
+        wanted(lab, only, Kind::Parallel),
+        &results,
+    );
+    results.write(
+        &lab.build("results/test.json"),
+        &lab.versions,
+        begin.elapsed(),
+    )?;
     let (passed, failed) = results.counts();
     println!("{} s in all", begin.elapsed().as_secs());
     println!("{passed} passed, {failed} failed");
@@ -66,7 +79,9 @@ pub fn test(lab: &Lab, only: &[String]) -> Result<bool> {
 }
 
 fn next(jobs: &Mutex<VecDeque<Job>>) -> Option<Job> {
-    jobs.lock().unwrap_or_else(std::sync::PoisonError::into_inner).pop_front()
+    jobs.lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner)
+        .pop_front()
 }
 
 fn plan(lab: &Lab, only: &[String]) -> VecDeque<Job> {
@@ -74,7 +89,10 @@ fn plan(lab: &Lab, only: &[String]) -> VecDeque<Job> {
     for kind in Kind::COUNTED {
         jobs.push_back(Job::Scenarios(kind, wanted(lab, only, kind)));
     }
-    let checks = checks::ALL.iter().filter(|c| is_wanted(only, c.name)).collect();
+    let checks = checks::ALL
+        .iter()
+        .filter(|c| is_wanted(only, c.name))
+        .collect();
     jobs.insert(1, Job::Checks(checks));
     jobs
 }
@@ -92,7 +110,13 @@ fn run_check(lab: &Lab, check: &Check, results: &Results) {
     let begin = Instant::now();
     let mut figures = Figures::new();
     let verdict = check.run(lab, &mut figures);
-    results.add(entry(check.name, check.rows, begin.elapsed(), figures, verdict));
+    results.add(entry(
+        check.name,
+        check.rows,
+        begin.elapsed(),
+        figures,
+        verdict,
+    ));
 }
 
 fn run_scenarios(lab: &Lab, kind: Kind, list: Vec<&Scenario>, results: &Results) {
@@ -106,19 +130,35 @@ fn run_scenarios(lab: &Lab, kind: Kind, list: Vec<&Scenario>, results: &Results)
                 let verdict = run_scenario(&booted, scenario, &mut figures);
                 // A host on which something failed is not to be trusted any more.
                 host = verdict.is_ok().then_some(booted);
-                results.add(entry(scenario.name, scenario.rows, begin.elapsed(), figures, verdict));
+                results.add(entry(
+                    scenario.name,
+                    scenario.rows,
+                    begin.elapsed(),
+                    figures,
+                    verdict,
+                ));
                 continue;
             }
             Err(error) => Err(error),
         };
-        results.add(entry(scenario.name, scenario.rows, begin.elapsed(), figures, verdict));
+        results.add(entry(
+            scenario.name,
+            scenario.rows,
+            begin.elapsed(),
+            figures,
+            verdict,
+        ));
     }
 }
 
 fn boot(lab: &Lab, kind: Kind) -> Result<Host<'_>> {
     let begin = Instant::now();
     let host = Host::boot(lab, kind.clock(), kind.name())?;
-    println!("       {} host up in {} s", kind.name(), round(begin.elapsed()));
+    println!(
+        "       {} host up in {} s",
+        kind.name(),
+        round(begin.elapsed())
+    );
     Ok(host)
 }
 
@@ -141,8 +181,21 @@ fn run_scenario(host: &Host<'_>, scenario: &Scenario, figures: &mut Figures) -> 
     verdict
 }
 
-fn entry(name: &str, rows: &[&str], took: Duration, figures: Figures, verdict: Result<()>) -> Entry {
+fn entry(
+    name: &str,
+    rows: &[&str],
+    took: Duration,
+    figures: Figures,
+    verdict: Result<()>,
+) -> Entry {
     let error = verdict.as_ref().err().map(|e| format!("{e:#}"));
     let rows = rows.iter().map(ToString::to_string).collect();
-    Entry { name: name.into(), rows, ok: verdict.is_ok(), seconds: round(took), figures, error }
+    Entry {
+        name: name.into(),
+        rows,
+        ok: verdict.is_ok(),
+        seconds: round(took),
+        figures,
+        error,
+    }
 }

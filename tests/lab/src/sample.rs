@@ -36,14 +36,20 @@ pub fn run(sysfs: &Path, period: Duration, count: u32) -> Result<()> {
     let mut out = std::io::stdout();
     for i in 0..=count {
         thread::sleep((period * i).saturating_sub(begin.elapsed()));
-        writeln!(out, "{}", serde_json::to_string(&read(sysfs, begin.elapsed())?)?)?;
+        writeln!(
+            out,
+            "{}",
+            serde_json::to_string(&read(sysfs, begin.elapsed())?)?
+        )?;
         out.flush()?;
     }
     Ok(())
 }
 
 fn read(sysfs: &Path, at: Duration) -> Result<Sample> {
-    let text = |file: &str| fs::read_to_string(sysfs.join(file)).with_context(|| format!("{}/{file}", sysfs.display()));
+    let text = |file: &str| {
+        fs::read_to_string(sysfs.join(file)).with_context(|| format!("{}/{file}", sysfs.display()))
+    };
     let number = |file: &str| Ok::<i64, anyhow::Error>(text(file)?.trim().parse()?);
     Ok(Sample {
         seconds: at.as_secs_f64(),

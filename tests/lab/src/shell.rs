@@ -35,16 +35,26 @@ pub struct Diary {
 
 impl Diary {
     fn cpu(&self) -> f64 {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.emulator)).unwrap_or_default();
+        let stat =
+            std::fs::read_to_string(format!("/proc/{}/stat", self.emulator)).unwrap_or_default();
         let fields = stat.rsplit(") ").next().unwrap_or_default().split(' ');
         // utime and stime, in hundredths of a second.
-        fields.skip(11).take(2).filter_map(|ticks| ticks.parse::<f64>().ok()).sum::<f64>() / 100.0
+        fields
+            .skip(11)
+            .take(2)
+            .filter_map(|ticks| ticks.parse::<f64>().ok())
+            .sum::<f64>()
+            / 100.0
     }
 
     fn note(&self, shell: &str, begin: Instant, cpu: f64, command: &str, status: i32) {
         let (took, cpu) = (begin.elapsed().as_secs_f64(), self.cpu() - cpu);
         // A diary that cannot be written is no reason to fail a test.
-        let _ = writeln!(&self.file, "{took:>8.2} s {cpu:>7.2} cpu  {shell}: {} -> {status}", brief(command));
+        let _ = writeln!(
+            &self.file,
+            "{took:>8.2} s {cpu:>7.2} cpu  {shell}: {} -> {status}",
+            brief(command)
+        );
     }
 }
 
@@ -67,12 +77,21 @@ pub struct Shell {
 impl Shell {
     pub fn new(name: &str, stream: UnixStream) -> Self {
         let received = RefCell::new(Vec::new());
-        Shell { name: name.into(), stream, received, busy: Cell::new(false), diary: None }
+        Shell {
+            name: name.into(),
+            stream,
+            received,
+            busy: Cell::new(false),
+            diary: None,
+        }
     }
 
     /// Keeps a diary of its commands.
     pub fn with_diary(self, diary: Diary) -> Self {
-        Shell { diary: Some(diary), ..self }
+        Shell {
+            diary: Some(diary),
+            ..self
+        }
     }
 
     /// Waits for the line `LAB READY`, which the far end writes before its bash starts.
@@ -84,7 +103,13 @@ impl Shell {
                 self.received.borrow_mut().drain(..at + b"LAB READY".len());
                 return self.sync(end);
             }
-            self.read_more(end).with_context(|| format!("{} did not get ready; it wrote:\n{}", self.name, self.tail()))?;
+            self.read_more(end).with_context(|| {
+                format!(
+                    "{} did not get ready; it wrote:\n{}",
+                    self.name,
+                    self.tail()
+                )
+            })?;
         }
     }
 
@@ -93,16 +118,32 @@ impl Shell {
         let seconds = end.saturating_duration_since(Instant::now());
         self.send("\necho ready")?;
         self.busy.set(true);
-        Running { shell: self, command: "(first prompt)".into(), begin: Instant::now(), cpu: self.cpu() }.finish_within(seconds).map(drop)
+        Running {
+            shell: self,
+            command: "(first prompt)".into(),
+            begin: Instant::now(),
+            cpu: self.cpu(),
+        }
+        .finish_within(seconds)
+        .map(drop)
     }
 
     /// Starts a command; its end is collected from the result.
     pub fn start(&self, command: &str) -> Result<Running<'_>> {
         if self.busy.replace(true) {
-            bail!("{}: asked to run `{}` while another command runs or hangs", self.name, brief(command));
+            bail!(
+                "{}: asked to run `{}` while another command runs or hangs",
+                self.name,
+                brief(command)
+            );
         }
         self.send(command)?;
-        Ok(Running { shell: self, command: command.into(), begin: Instant::now(), cpu: self.cpu() })
+        Ok(Running {
+            shell: self,
+            command: command.into(),
+            begin: Instant::now(),
+            cpu: self.cpu(),
+        })
     }
 
     /// Runs a command to its end, whatever its status.
@@ -131,7 +172,9 @@ impl Shell {
 
     fn send(&self, command: &str) -> Result<()> {
         let framed = format!("{{ {command}\n}} </dev/null 2>&1; printf '\\036%d\\036\\n' $?\n");
-        (&self.stream).write_all(framed.as_bytes()).with_context(|| format!("{} is gone", self.name))
+        (&self.stream)
+            .write_all(framed.as_bytes())
+            .with_context(|| format!("{} is gone", self.name))
     }
 
     /// Appends what the far end says next to `received`.
@@ -145,7 +188,9 @@ impl Shell {
         match (&self.stream).read(&mut chunk) {
             Ok(0) => bail!("{}: the other end closed (the host died)", self.name),
             Ok(n) => self.received.borrow_mut().extend_from_slice(&chunk[..n]),
-            Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => bail!("deadline passed"),
+            Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
+                bail!("deadline passed")
+            }
             Err(e) if e.kind() == ErrorKind::Interrupted => {}
             Err(e) => return Err(e).with_context(|| format!("reading from {}", self.name)),
         }
@@ -189,7 +234,11 @@ impl Running<'_> {
         let command = brief(&self.command);
         let output = self.finish_within(deadline)?;
         if output.status != 0 {
-            bail!("{place}: `{command}` ended with status {}:\n{}", output.status, output.text.trim_end());
+            bail!(
+                "{place}: `{command}` ended with status {}:\n{}",
+                output.status,
+                output.text.trim_end()
+            );
         }
         let mut text = output.text;
         text.truncate(text.trim_end_matches('\n').len());
@@ -216,7 +265,12 @@ impl Running<'_> {
     }
 
     fn take_line(&self, length: usize, newline: usize) -> String {
-        let line: Vec<u8> = self.shell.received.borrow_mut().drain(..length + newline).collect();
+        let line: Vec<u8> = self
+            .shell
+            .received
+            .borrow_mut()
+            .drain(..length + newline)
+            .collect();
         String::from_utf8_lossy(&line[..length]).into_owned()
     }
 
@@ -228,13 +282,27 @@ impl Running<'_> {
     }
 
     fn take(&self, frame: Frame) -> Output {
-        let bytes: Vec<u8> = self.shell.received.borrow_mut().drain(..frame.end).collect();
+        let bytes: Vec<u8> = self
+            .shell
+            .received
+            .borrow_mut()
+            .drain(..frame.end)
+            .collect();
         self.shell.busy.set(false);
         if let Some(diary) = &self.shell.diary {
-            diary.note(&self.shell.name, self.begin, self.cpu, &self.command, frame.status);
+            diary.note(
+                &self.shell.name,
+                self.begin,
+                self.cpu,
+                &self.command,
+                frame.status,
+            );
         }
         let text = String::from_utf8_lossy(&bytes[..frame.start]).into_owned();
-        Output { status: frame.status, text }
+        Output {
+            status: frame.status,
+            text,
+        }
     }
 }
 
@@ -255,7 +323,12 @@ struct Frame {
 
 fn frame(bytes: &[u8], from: usize) -> Option<Frame> {
     let mut at = from;
-    while let Some(start) = bytes.get(at..)?.iter().position(|&b| b == MARK).map(|i| at + i) {
+    while let Some(start) = bytes
+        .get(at..)?
+        .iter()
+        .position(|&b| b == MARK)
+        .map(|i| at + i)
+    {
         let length = bytes[start + 1..].iter().position(|&b| b == MARK)?;
         let digits = std::str::from_utf8(&bytes[start + 1..start + 1 + length]).unwrap_or("");
         let end = start + length + 3;
@@ -309,15 +382,31 @@ mod tests {
     fn lines_come_one_by_one() {
         let (shell, _far) = shell(b"one\ntwo\x1e7\x1e\n");
         let mut running = shell.start("x").unwrap();
-        let lines: Vec<Line> = (0..3).map(|_| running.next_line(DEADLINE).unwrap()).collect();
-        assert_eq!(lines, [Line::Text("one".into()), Line::Text("two".into()), Line::End(7)]);
+        let lines: Vec<Line> = (0..3)
+            .map(|_| running.next_line(DEADLINE).unwrap())
+            .collect();
+        assert_eq!(
+            lines,
+            [
+                Line::Text("one".into()),
+                Line::Text("two".into()),
+                Line::End(7)
+            ]
+        );
     }
 
     #[test]
     fn a_hang_is_an_error_with_the_output_so_far() {
         let (shell, _far) = shell(b"half a line");
-        let error = shell.start("wait").unwrap().finish_within(Duration::from_millis(20)).unwrap_err();
+        let error = shell
+            .start("wait")
+            .unwrap()
+            .finish_within(Duration::from_millis(20))
+            .unwrap_err();
         assert!(format!("{error:#}").contains("half a line"), "{error:#}");
-        assert!(shell.run("next").is_err(), "a shell with a hung command must not be used");
+        assert!(
+            shell.run("next").is_err(),
+            "a shell with a hung command must not be used"
+        );
     }
 }

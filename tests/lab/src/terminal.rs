@@ -16,7 +16,8 @@ use nix::sys::termios;
 use nix::sys::termios::SetArg;
 
 /// Gives bash a terminal of its own in dom0; `exit` ends the session.
-const SESSION: &str = "TERM=xterm exec socat STDIO EXEC:'bash -li',pty,stderr,setsid,sigint,sane,ctty\n";
+const SESSION: &str =
+    "TERM=xterm exec socat STDIO EXEC:'bash -li',pty,stderr,setsid,sigint,sane,ctty\n";
 
 /// Passes bytes both ways until the far shell ends or standard input closes.
 pub fn interact(shell: &UnixStream) -> Result<()> {
@@ -44,8 +45,15 @@ fn pump(mut shell: &UnixStream) -> Result<()> {
     shell.set_read_timeout(None)?;
     shell.write_all(SESSION.as_bytes())?;
     loop {
-        let wanted = if open { PollFlags::POLLIN } else { PollFlags::empty() };
-        let mut sources = [PollFd::new(stdin.as_fd(), wanted), PollFd::new(shell.as_fd(), PollFlags::POLLIN)];
+        let wanted = if open {
+            PollFlags::POLLIN
+        } else {
+            PollFlags::empty()
+        };
+        let mut sources = [
+            PollFd::new(stdin.as_fd(), wanted),
+            PollFd::new(shell.as_fd(), PollFlags::POLLIN),
+        ];
         poll(&mut sources, PollTimeout::NONE)?;
         let [typed, said] = sources.map(|s| s.any().unwrap_or(false));
         if said {

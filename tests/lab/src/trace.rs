@@ -29,7 +29,10 @@ pub struct Source {
 impl Source {
     /// Each bio as it is queued to the block device `dev_t`: one for each admitted direct request.
     pub fn bios(dev_t: u32) -> Source {
-        Source { event: "block/block_bio_queue", filter: Some(format!("dev == {dev_t}")) }
+        Source {
+            event: "block/block_bio_queue",
+            filter: Some(format!("dev == {dev_t}")),
+        }
     }
 }
 
@@ -51,14 +54,19 @@ pub struct Trace<'h, 'l> {
 impl<'h, 'l> Trace<'h, 'l> {
     /// Starts to record.
     pub fn start(host: &'h Host<'l>, sources: &[Source]) -> Result<Self> {
-        host.ok(&format!("mkdir {DIR} && cd {DIR} && echo mono >trace_clock && echo 16384 >buffer_size_kb; cd /"))?;
+        host.ok(&format!(
+            "mkdir {DIR} && cd {DIR} && echo mono >trace_clock && echo 16384 >buffer_size_kb; cd /"
+        ))?;
         let mut ids = Vec::new();
         for source in sources {
             let event = format!("{DIR}/events/{}", source.event);
             if let Some(filter) = &source.filter {
                 host.ok(&format!("echo {} >{event}/filter", quote(filter)))?;
             }
-            ids.push(host.ok(&format!("echo 1 >{event}/enable && cat {event}/id"))?.parse()?);
+            ids.push(
+                host.ok(&format!("echo 1 >{event}/enable && cat {event}/id"))?
+                    .parse()?,
+            );
         }
         Ok(Trace { host, ids })
     }
@@ -66,16 +74,26 @@ impl<'h, 'l> Trace<'h, 'l> {
     /// Ends the recording; gives its events in order of time.
     pub fn stop(self) -> Result<Vec<Event>> {
         self.host.ok(&format!("echo 0 >{DIR}/tracing_on"))?;
-        let cpus: usize = self.host.ok(&format!("ls -d {DIR}/per_cpu/cpu* | wc -l"))?.parse()?;
+        let cpus: usize = self
+            .host
+            .ok(&format!("ls -d {DIR}/per_cpu/cpu* | wc -l"))?
+            .parse()?;
         let mut events = Vec::new();
         for cpu in 0..cpus {
             let stats = self.host.ok(&format!("cat {DIR}/per_cpu/cpu{cpu}/stats"))?;
-            if stats.lines().any(|l| l.starts_with("overrun:") && l != "overrun: 0") {
+            if stats
+                .lines()
+                .any(|l| l.starts_with("overrun:") && l != "overrun: 0")
+            {
                 bail!("the trace buffer was too small:\n{stats}");
             }
             // dd ends with EAGAIN when the buffer is empty.
-            let raw = format!("dd if={DIR}/per_cpu/cpu{cpu}/trace_pipe_raw bs={PAGE} iflag=nonblock status=none 2>/dev/null | base64 -w0");
-            let pages = STANDARD.decode(self.host.ok_within(&raw, 300)?).context("trace pages")?;
+            let raw = format!(
+                "dd if={DIR}/per_cpu/cpu{cpu}/trace_pipe_raw bs={PAGE} iflag=nonblock status=none 2>/dev/null | base64 -w0"
+            );
+            let pages = STANDARD
+                .decode(self.host.ok_within(&raw, 300)?)
+                .context("trace pages")?;
             for page in pages.chunks(PAGE) {
                 decode_page(page, &self.ids, &mut events)?;
             }
@@ -88,7 +106,11 @@ impl<'h, 'l> Trace<'h, 'l> {
 
 /// The times of all events of one source.
 pub fn times(events: &[Event], source: usize) -> Vec<u64> {
-    events.iter().filter(|e| e.source == source).map(|e| e.time).collect()
+    events
+        .iter()
+        .filter(|e| e.source == source)
+        .map(|e| e.time)
+        .collect()
 }
 
 fn word(bytes: &[u8], at: usize) -> Result<u32> {
@@ -100,7 +122,7 @@ fn decode_page(page: &[u8], ids: &[u16], events: &mut Vec<Event>) -> Result<()> 
     if page.len() < PAGE_HEADER {
         bail!("trace page of {} bytes", page.len());
     }
-    let mut time = u64::from(word(page, 0)?) | u64::from(word(page, 4)?) << 32;
+    let mut time = u64::from(word(page, 0)?) | (u64::from(word(page, 4)?) << 32);
     let committed = word(page, 8)?;
     if committed & (1 << 31) != 0 {
         bail!("the trace buffer lost events");
@@ -129,9 +151,14 @@ fn decode_page(page: &[u8], ids: &[u16], events: &mut Vec<Event>) -> Result<()> 
             words => (at + 4, words as usize * 4),
         };
         time += delta;
-        let data = page.get(start..start + length).context("trace event past its page")?;
+        let data = page
+            .get(start..start + length)
+            .context("trace event past its page")?;
         let id = data.first_chunk().map(|id| u16::from_ne_bytes(*id));
-        if let Some(source) = ids.iter().position(|known| kind != 29 && Some(*known) == id) {
+        if let Some(source) = ids
+            .iter()
+            .position(|known| kind != 29 && Some(*known) == id)
+        {
             events.push(Event { time, source });
         }
         at = start + length;
@@ -152,7 +179,7 @@ mod tests {
     }
 
     fn header(kind: u32, delta: u32) -> [u8; 4] {
-        (kind | delta << 5).to_ne_bytes()
+        (kind | (delta << 5)).to_ne_bytes()
     }
 
     #[test]
@@ -168,7 +195,10 @@ mod tests {
         let mut events = Vec::new();
         decode_page(&page(1000, &records), &[7], &mut events).unwrap();
         let late = 1005 + (1 << 27) + 1 + 2 + 3 + 4;
-        assert_eq!(events.iter().map(|e| e.time).collect::<Vec<_>>(), [1005, late]);
+        assert_eq!(
+            events.iter().map(|e| e.time).collect::<Vec<_>>(),
+            [1005, late]
+        );
     }
 
     #[test]

@@ -23,7 +23,11 @@ impl<'h, 'l> Vbd<'h, 'l> {
     /// `vdev` is a name such as `xvdb`.
     pub fn new(host: &'h Host<'l>, domid: u32, vdev: &str) -> Self {
         let letter = vdev.bytes().last().unwrap_or(b'a').saturating_sub(b'a');
-        Vbd { host, domid, vdev: 51712 + 16 * u32::from(letter) }
+        Vbd {
+            host,
+            domid,
+            vdev: 51712 + 16 * u32::from(letter),
+        }
     }
 
     /// Another virtual disk of the same guest, by number.
@@ -33,7 +37,10 @@ impl<'h, 'l> Vbd<'h, 'l> {
 
     /// The path of a key in the backend's directory.
     pub fn path(&self, key: &str) -> String {
-        format!("/local/domain/0/backend/vbd/{}/{}/{key}", self.domid, self.vdev)
+        format!(
+            "/local/domain/0/backend/vbd/{}/{}/{key}",
+            self.domid, self.vdev
+        )
     }
 
     /// A key in the backend's directory.
@@ -43,23 +50,36 @@ impl<'h, 'l> Vbd<'h, 'l> {
 
     /// Writes keys in one transaction.
     pub fn write(&self, keys: &[(&str, &str)]) -> Result<()> {
-        let nodes: Vec<(String, &str)> = keys.iter().map(|(key, value)| (self.path(key), *value)).collect();
+        let nodes: Vec<(String, &str)> = keys
+            .iter()
+            .map(|(key, value)| (self.path(key), *value))
+            .collect();
         self.host.store_write(&nodes)
     }
 
     /// Removes a key.
     pub fn remove(&self, key: &str) -> Result<()> {
-        self.host.ok(&format!("xenstore-rm {}", self.path(key))).map(drop)
+        self.host
+            .ok(&format!("xenstore-rm {}", self.path(key)))
+            .map(drop)
     }
 
     /// The text that sets a limit, for use in a longer script.
     pub fn limit_command(&self, refill: u64, max: u64) -> String {
-        format!("xenstore-write {} {refill} {} {max}", self.path("tokens-refill"), self.path("tokens-max"))
+        format!(
+            "xenstore-write {} {refill} {} {max}",
+            self.path("tokens-refill"),
+            self.path("tokens-max")
+        )
     }
 
     /// The text that removes a limit, for use in a longer script.
     pub fn unlimit_command(&self) -> String {
-        format!("xenstore-rm {} {}", self.path("tokens-refill"), self.path("tokens-max"))
+        format!(
+            "xenstore-rm {} {}",
+            self.path("tokens-refill"),
+            self.path("tokens-max")
+        )
     }
 
     /// Sets a limit and waits until the backend has taken it.
@@ -78,13 +98,24 @@ impl<'h, 'l> Vbd<'h, 'l> {
     /// Waits until a file in sysfs reads `pattern`, a regular expression.
     pub fn wait_file(&self, file: &str, pattern: &str) -> Result<()> {
         let path = format!("{}/{file}", self.sysfs());
-        let output = self.host.run(&format!("lab_file {} {} 30", quote(&path), quote(&format!("^({pattern})$"))))?;
-        check::that(output.status == 0, || format!("{path}: expected {pattern:?}, saw {:?}", output.text.trim_end()))
+        let output = self.host.run(&format!(
+            "lab_file {} {} 30",
+            quote(&path),
+            quote(&format!("^({pattern})$"))
+        ))?;
+        check::that(output.status == 0, || {
+            format!(
+                "{path}: expected {pattern:?}, saw {:?}",
+                output.text.trim_end()
+            )
+        })
     }
 
     /// Waits for the backend's xenbus state.
     pub fn wait_state(&self, pattern: &str) -> Result<()> {
-        self.host.store_wait(&self.path("state"), &format!("^({pattern})$")).map(drop)
+        self.host
+            .store_wait(&self.path("state"), &format!("^({pattern})$"))
+            .map(drop)
     }
 
     /// What the backend told the administrator about this disk, if anything.
@@ -93,12 +124,18 @@ impl<'h, 'l> Vbd<'h, 'l> {
     }
 
     pub fn error_path(&self) -> String {
-        format!("/local/domain/0/error/backend/vbd/{}/{}/error", self.domid, self.vdev)
+        format!(
+            "/local/domain/0/error/backend/vbd/{}/{}/error",
+            self.domid, self.vdev
+        )
     }
 
     /// The device's directory in sysfs.
     pub fn sysfs(&self) -> String {
-        format!("/sys/bus/xen-backend/devices/vbd-{}-{}", self.domid, self.vdev)
+        format!(
+            "/sys/bus/xen-backend/devices/vbd-{}-{}",
+            self.domid, self.vdev
+        )
     }
 
     /// The device's name on the xen-backend bus.
@@ -108,13 +145,17 @@ impl<'h, 'l> Vbd<'h, 'l> {
 
     /// A file in sysfs, such as `statistics/rd_req`, as text.
     pub fn text(&self, file: &str) -> Result<String> {
-        self.host.ok(&format!("cat {}/{file}", quote(&self.sysfs())))
+        self.host
+            .ok(&format!("cat {}/{file}", quote(&self.sysfs())))
     }
 
     /// A file in sysfs that holds a number.
     pub fn number<T: FromStr>(&self, file: &str) -> Result<T> {
         let text = self.text(file)?;
-        text.trim().parse().ok().with_context(|| format!("{file} is no number: {text:?}"))
+        text.trim()
+            .parse()
+            .ok()
+            .with_context(|| format!("{file} is no number: {text:?}"))
     }
 
     /// `qos/state`.

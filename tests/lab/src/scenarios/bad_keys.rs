@@ -22,53 +22,167 @@ struct Case {
     error: &'static [&'static str],
 }
 
-const fn backend(name: &'static str, keys: &'static [(&'static str, Option<&'static str>)], error: &'static [&'static str]) -> Case {
-    Case { name, backend: keys, frontend: &[], error }
+const fn backend(
+    name: &'static str,
+    keys: &'static [(&'static str, Option<&'static str>)],
+    error: &'static [&'static str],
+) -> Case {
+    Case {
+        name,
+        backend: keys,
+        frontend: &[],
+        error,
+    }
 }
 
-const fn frontend(name: &'static str, keys: &'static [(&'static str, Option<&'static str>)], error: &'static [&'static str]) -> Case {
-    Case { name, backend: &[], frontend: keys, error }
+const fn frontend(
+    name: &'static str,
+    keys: &'static [(&'static str, Option<&'static str>)],
+    error: &'static [&'static str],
+) -> Case {
+    Case {
+        name,
+        backend: &[],
+        frontend: keys,
+        error,
+    }
 }
 
 /// Numbers of virtual disks that no `xl` hands out here.
 const FIRST_VDEV: u32 = 268_435_456 + 256 * 64;
 
-const LONG: &str = "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx";
+const LONG: &str =
+    "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx";
 
 /// Each case has its own virtual disk, because the keys of a refused one stay to be looked at.
 const CASES: &[Case] = &[
-    backend("a device that does not exist", &[("physical-device", Some("fff:fff"))], &["physical-device", "fff:fff"]),
-    backend("no number for a device", &[("physical-device", Some("junk"))], &["physical-device", "junk"]),
-    backend("an empty device", &[("physical-device", Some(""))], &["physical-device"]),
-    backend("a negative device", &[("physical-device", Some("-1:0"))], &["physical-device", "-1:0"]),
-    backend("a device too large", &[("physical-device", Some("100000000:1"))], &["physical-device", "100000000:1"]),
-    backend("junk after a device", &[("physical-device", Some("1:0x"))], &["physical-device", "1:0x"]),
-    backend("a mode of junk", &[("mode", Some("junk"))], &["mode", "junk"]),
+    backend(
+        "a device that does not exist",
+        &[("physical-device", Some("fff:fff"))],
+        &["physical-device", "fff:fff"],
+    ),
+    backend(
+        "no number for a device",
+        &[("physical-device", Some("junk"))],
+        &["physical-device", "junk"],
+    ),
+    backend(
+        "an empty device",
+        &[("physical-device", Some(""))],
+        &["physical-device"],
+    ),
+    backend(
+        "a negative device",
+        &[("physical-device", Some("-1:0"))],
+        &["physical-device", "-1:0"],
+    ),
+    backend(
+        "a device too large",
+        &[("physical-device", Some("100000000:1"))],
+        &["physical-device", "100000000:1"],
+    ),
+    backend(
+        "junk after a device",
+        &[("physical-device", Some("1:0x"))],
+        &["physical-device", "1:0x"],
+    ),
+    backend(
+        "a mode of junk",
+        &[("mode", Some("junk"))],
+        &["mode", "junk"],
+    ),
     backend("an empty mode", &[("mode", Some(""))], &["mode"]),
     backend("no mode", &[("mode", None)], &["mode"]),
     frontend("no ring-ref", &[("ring-ref", None)], &["ring-ref"]),
-    frontend("an empty ring-ref", &[("ring-ref", Some(""))], &["ring-ref"]),
-    frontend("a ring-ref of text", &[("ring-ref", Some("junk"))], &["ring-ref", "junk"]),
-    frontend("a negative ring-ref", &[("ring-ref", Some("-1"))], &["ring-ref", "-1"]),
-    frontend("a ring-ref too large", &[("ring-ref", Some("4294967296"))], &["ring-ref", "4294967296"]),
-    frontend("a ring-ref that was never granted", &[("ring-ref", Some("500"))], &["500"]),
-    frontend("a ring-ref beyond the table", &[("ring-ref", Some("4294967295"))], &["4294967295"]),
-    frontend("no event-channel", &[("event-channel", None)], &["event-channel"]),
-    frontend("an empty event-channel", &[("event-channel", Some(""))], &["event-channel"]),
-    frontend("an event-channel of text", &[("event-channel", Some("junk"))], &["event-channel", "junk"]),
-    frontend("a negative event-channel", &[("event-channel", Some("-1"))], &["event-channel", "-1"]),
-    frontend("an event-channel too large", &[("event-channel", Some("4294967296"))], &["event-channel", "4294967296"]),
-    frontend("an unknown protocol", &[("protocol", Some("sparc-abi"))], &["protocol", "sparc-abi"]),
-    frontend("an empty protocol", &[("protocol", Some(""))], &["protocol"]),
-    frontend("a protocol of format characters", &[("protocol", Some("%s%n%s%n"))], &["protocol", "%s%n"]),
-    frontend("a protocol that never ends", &[("protocol", Some(LONG))], &["protocol", "xxxxxxxx"]),
-    frontend("a protocol of control characters", &[("protocol", Some("\u{1b}[2J\u{7}"))], &["protocol"]),
+    frontend(
+        "an empty ring-ref",
+        &[("ring-ref", Some(""))],
+        &["ring-ref"],
+    ),
+    frontend(
+        "a ring-ref of text",
+        &[("ring-ref", Some("junk"))],
+        &["ring-ref", "junk"],
+    ),
+    frontend(
+        "a negative ring-ref",
+        &[("ring-ref", Some("-1"))],
+        &["ring-ref", "-1"],
+    ),
+    frontend(
+        "a ring-ref too large",
+        &[("ring-ref", Some("4294967296"))],
+        &["ring-ref", "4294967296"],
+    ),
+    frontend(
+        "a ring-ref that was never granted",
+        &[("ring-ref", Some("500"))],
+        &["500"],
+    ),
+    frontend(
+        "a ring-ref beyond the table",
+        &[("ring-ref", Some("4294967295"))],
+        &["4294967295"],
+    ),
+    frontend(
+        "no event-channel",
+        &[("event-channel", None)],
+        &["event-channel"],
+    ),
+    frontend(
+        "an empty event-channel",
+        &[("event-channel", Some(""))],
+        &["event-channel"],
+    ),
+    frontend(
+        "an event-channel of text",
+        &[("event-channel", Some("junk"))],
+        &["event-channel", "junk"],
+    ),
+    frontend(
+        "a negative event-channel",
+        &[("event-channel", Some("-1"))],
+        &["event-channel", "-1"],
+    ),
+    frontend(
+        "an event-channel too large",
+        &[("event-channel", Some("4294967296"))],
+        &["event-channel", "4294967296"],
+    ),
+    frontend(
+        "an unknown protocol",
+        &[("protocol", Some("sparc-abi"))],
+        &["protocol", "sparc-abi"],
+    ),
+    frontend(
+        "an empty protocol",
+        &[("protocol", Some(""))],
+        &["protocol"],
+    ),
+    frontend(
+        "a protocol of format characters",
+        &[("protocol", Some("%s%n%s%n"))],
+        &["protocol", "%s%n"],
+    ),
+    frontend(
+        "a protocol that never ends",
+        &[("protocol", Some(LONG))],
+        &["protocol", "xxxxxxxx"],
+    ),
+    frontend(
+        "a protocol of control characters",
+        &[("protocol", Some("\u{1b}[2J\u{7}"))],
+        &["protocol"],
+    ),
 ];
 
 /// Junk in every key that the backend reads: the error node names key and value, the disk is
 /// refused, and a neighbour's verify does not notice.
 pub fn bad_keys(host: &Host<'_>, figures: &mut Figures) -> Result<()> {
-    let (good, bad) = (Disk::memory(host, "nba", 64)?, Disk::memory(host, "nbb", 64)?);
+    let (good, bad) = (
+        Disk::memory(host, "nba", 64)?,
+        Disk::memory(host, "nbb", 64)?,
+    );
     let guest = host.guest("keys").disk(&good, "xvda").start()?;
     guest.wait_disk("xvda")?;
     let neighbour = guest.vbd("xvda");
@@ -76,12 +190,19 @@ pub fn bad_keys(host: &Host<'_>, figures: &mut Figures) -> Result<()> {
     let verify = Job::verified_writes("xvda", "4k-44k", 16).depth(16);
     let running = verify.start(&guest)?;
     refuse_all(host, &neighbour, &number)?;
-    odd_states(&Forged::new(host, neighbour.sibling(FIRST_VDEV - 256)), &number)?;
+    odd_states(
+        &Forged::new(host, neighbour.sibling(FIRST_VDEV - 256)),
+        &number,
+    )?;
     running.finish()?;
     replaced_device(host, &neighbour, &number)?;
     // And again, now that all has happened.
     verify.run(&guest)?;
-    check::equal("the neighbour's state", neighbour.key("state")?.as_deref(), Some("4"))?;
+    check::equal(
+        "the neighbour's state",
+        neighbour.key("state")?.as_deref(),
+        Some("4"),
+    )?;
     figures.insert("cases".into(), CASES.len().into());
     guest.destroy()?;
     good.remove(host)?;
@@ -90,27 +211,57 @@ pub fn bad_keys(host: &Host<'_>, figures: &mut Figures) -> Result<()> {
 
 /// All cases side by side, each on a virtual disk of its own.
 fn refuse_all(host: &Host<'_>, neighbour: &Vbd<'_, '_>, number: &str) -> Result<()> {
-    let disk = |(i, case)| (case, Forged::new(host, neighbour.sibling(FIRST_VDEV + 256 * i as u32)));
+    let disk = |(i, case)| {
+        (
+            case,
+            Forged::new(host, neighbour.sibling(FIRST_VDEV + 256 * i as u32)),
+        )
+    };
     let all: Vec<(&Case, Forged<'_, '_>)> = CASES.iter().enumerate().map(disk).collect();
-    let created = all.iter().flat_map(|(case, forged)| forged.created(number, case.backend)).collect::<Vec<_>>();
+    let created = all
+        .iter()
+        .flat_map(|(case, forged)| forged.created(number, case.backend))
+        .collect::<Vec<_>>();
     host.store_write(&borrow(&created))?;
-    let waiting: Vec<_> = all.iter().filter(|(case, _)| case.backend.is_empty()).collect();
-    wait_each(host, waiting.iter().map(|(_, f)| f.vbd.path("state")), "^2$").context("the backend's answer to good keys")?;
-    let connected = waiting.iter().flat_map(|(case, forged)| forged.connected(case.frontend)).collect::<Vec<_>>();
+    let waiting: Vec<_> = all
+        .iter()
+        .filter(|(case, _)| case.backend.is_empty())
+        .collect();
+    wait_each(
+        host,
+        waiting.iter().map(|(_, f)| f.vbd.path("state")),
+        "^2$",
+    )
+    .context("the backend's answer to good keys")?;
+    let connected = waiting
+        .iter()
+        .flat_map(|(case, forged)| forged.connected(case.frontend))
+        .collect::<Vec<_>>();
     host.store_write(&borrow(&connected))?;
-    let errors = wait_each(host, all.iter().map(|(_, f)| f.vbd.error_path()), "^[^a]|^a[^b]")?;
+    let errors = wait_each(
+        host,
+        all.iter().map(|(_, f)| f.vbd.error_path()),
+        "^[^a]|^a[^b]",
+    )?;
     // Refused: closing or closed.
-    wait_each(host, all.iter().map(|(_, f)| f.vbd.path("state")), "^[56]$").context("the state after a refusal")?;
+    wait_each(host, all.iter().map(|(_, f)| f.vbd.path("state")), "^[56]$")
+        .context("the state after a refusal")?;
     for ((case, _), error) in all.iter().zip(errors.lines()) {
         let what = format!("the error node for {}", case.name);
         check::contains(&what, error, case.error)?;
-        check::that(!error.contains(|c: char| c.is_control()), || format!("{what} has control characters: {error:?}"))?;
+        check::that(!error.contains(|c: char| c.is_control()), || {
+            format!("{what} has control characters: {error:?}")
+        })?;
     }
     all.iter().try_for_each(|(_, forged)| forged.remove())
 }
 
 /// Waits for each of the nodes in turn; gives their values, one a line.
-fn wait_each(host: &Host<'_>, nodes: impl Iterator<Item = String>, pattern: &str) -> Result<String> {
+fn wait_each(
+    host: &Host<'_>,
+    nodes: impl Iterator<Item = String>,
+    pattern: &str,
+) -> Result<String> {
     let nodes: Vec<String> = nodes.collect();
     let script = format!(
         "for node in {}; do value=$(lab_wait $node {} 60) && echo \"${{value//[$'\\n']/ }}\" || {{ echo \"$node: $value\"; false; break; }}; done",
@@ -123,12 +274,17 @@ fn wait_each(host: &Host<'_>, nodes: impl Iterator<Item = String>, pattern: &str
 type Nodes = Vec<(String, String)>;
 
 fn borrow(nodes: &Nodes) -> Vec<(String, &str)> {
-    nodes.iter().map(|(node, value)| (node.clone(), value.as_str())).collect()
+    nodes
+        .iter()
+        .map(|(node, value)| (node.clone(), value.as_str()))
+        .collect()
 }
 
 /// States that make no sense, from a frontend that never says anything else.
 fn odd_states(forged: &Forged<'_, '_>, number: &str) -> Result<()> {
-    forged.host.store_write(&borrow(&forged.created(number, &[])))?;
+    forged
+        .host
+        .store_write(&borrow(&forged.created(number, &[])))?;
     forged.vbd.wait_state("2")?;
     for state in ["4", "7", "8", "99", "-1", "junk", "", "2", "1"] {
         forged.front("state", state)?;
@@ -147,10 +303,19 @@ fn replaced_device(host: &Host<'_>, vbd: &Vbd<'_, '_>, other: &str) -> Result<()
     vbd.write(&[("physical-device", other)])?;
     let error = host.store_wait(&vbd.error_path(), "^[^a]|^a[^b]")?;
     check::contains("the error node", &error, &["physical-device", other])?;
-    check::equal("physical_device after the change", vbd.text("physical_device")?, own.clone())?;
-    check::equal("the disk's state after the change", vbd.key("state")?.as_deref(), Some("4"))?;
+    check::equal(
+        "physical_device after the change",
+        vbd.text("physical_device")?,
+        own.clone(),
+    )?;
+    check::equal(
+        "the disk's state after the change",
+        vbd.key("state")?.as_deref(),
+        Some("4"),
+    )?;
     vbd.write(&[("physical-device", own.as_str())])?;
-    host.ok(&format!("xenstore-rm {}", vbd.error_path())).map(drop)
+    host.ok(&format!("xenstore-rm {}", vbd.error_path()))
+        .map(drop)
 }
 
 /// A virtual disk made by hand in xenstore: no toolstack, no frontend driver.
@@ -164,7 +329,11 @@ impl<'h, 'l> Forged<'h, 'l> {
     fn new(host: &'h Host<'l>, vbd: Vbd<'h, 'l>) -> Self {
         // Not where the guest's own kernel would find it and answer.
         let frontend = format!("/local/domain/{}/data/lab/{}", vbd.domid, vbd.vdev);
-        Forged { host, vbd, frontend }
+        Forged {
+            host,
+            vbd,
+            frontend,
+        }
     }
 
     /// The nodes of both directories, as a toolstack makes them.
@@ -180,7 +349,8 @@ impl<'h, 'l> Forged<'h, 'l> {
             ("state", "1"),
         ];
         let mut nodes = overlay(&good, changed, |key| self.vbd.path(key));
-        let mut front = |key: &str, value: &str| nodes.push((format!("{}/{key}", self.frontend), value.into()));
+        let mut front =
+            |key: &str, value: &str| nodes.push((format!("{}/{key}", self.frontend), value.into()));
         front("backend", self.vbd.path("").trim_end_matches('/'));
         front("backend-id", "0");
         front("state", "1");
@@ -189,12 +359,18 @@ impl<'h, 'l> Forged<'h, 'l> {
 
     /// What a frontend says when it has made its ring, with some of it bad.
     fn connected(&self, changed: &[(&str, Option<&str>)]) -> Nodes {
-        let good = [("ring-ref", "8"), ("event-channel", "5"), ("protocol", "x86_64-abi"), ("state", "3")];
+        let good = [
+            ("ring-ref", "8"),
+            ("event-channel", "5"),
+            ("protocol", "x86_64-abi"),
+            ("state", "3"),
+        ];
         overlay(&good, changed, |key| format!("{}/{key}", self.frontend))
     }
 
     fn front(&self, key: &str, value: &str) -> Result<()> {
-        self.host.store_write(&[(format!("{}/{key}", self.frontend), value)])
+        self.host
+            .store_write(&[(format!("{}/{key}", self.frontend), value)])
     }
 
     fn remove(&self) -> Result<()> {
@@ -212,7 +388,11 @@ impl<'h, 'l> Forged<'h, 'l> {
 }
 
 /// The good keys with the changed ones in their place.
-fn overlay(good: &[(&str, &str)], changed: &[(&str, Option<&str>)], path: impl Fn(&str) -> String) -> Nodes {
+fn overlay(
+    good: &[(&str, &str)],
+    changed: &[(&str, Option<&str>)],
+    path: impl Fn(&str) -> String,
+) -> Nodes {
     let pick = |(key, value): &(&str, &str)| match changed.iter().find(|(name, _)| name == key) {
         Some((_, instead)) => instead.map(|value| (path(key), value.to_string())),
         None => Some((path(key), value.to_string())),

@@ -45,12 +45,15 @@ fn cycle(host: &Host<'_>, guest: &Guest<'_, '_>, disk: &Disk) -> Result<()> {
     guest.attach(disk, "xvdb")?;
     guest.ok("dd if=/dev/xvdb of=/dev/null bs=64k count=4 iflag=direct status=none")?;
     guest.detach("xvdb")?;
-    host.store_wait(&guest.vbd("xvdb").path("state"), "absent").map(drop)
+    host.store_wait(&guest.vbd("xvdb").path("state"), "absent")
+        .map(drop)
 }
 
 /// Guests are destroyed in mid-I/O 20 times.
 pub fn kills(host: &Host<'_>, figures: &mut Figures) -> Result<()> {
-    let disks = (0..TOGETHER).map(|i| Disk::instant(host, &format!("nb{i}"), 64)).collect::<Result<Vec<_>>>()?;
+    let disks = (0..TOGETHER)
+        .map(|i| Disk::instant(host, &format!("nb{i}"), 64))
+        .collect::<Result<Vec<_>>>()?;
     kill_round(host, &disks)?;
     let before = (counts(host)?, slabs(host)?);
     for round in 1..KILLS / TOGETHER {
@@ -65,11 +68,19 @@ pub fn kills(host: &Host<'_>, figures: &mut Figures) -> Result<()> {
 }
 
 fn kill_round(host: &Host<'_>, disks: &[Disk]) -> Result<()> {
-    let guests = disks.iter().map(|disk| host.guest("kill").disk(disk, "xvda").start()).collect::<Result<Vec<_>>>()?;
+    let guests = disks
+        .iter()
+        .map(|disk| host.guest("kill").disk(disk, "xvda").start())
+        .collect::<Result<Vec<_>>>()?;
     for guest in &guests {
         guest.wait_disk("xvda")?;
-        let _never_ends = Job::random_reads("xvda", 100_000).depth(32).with("--rw=randrw").start(guest)?;
-        guest.vbd("xvda").wait_file("statistics/rd_req", "[1-9][0-9]{2,}")?;
+        let _never_ends = Job::random_reads("xvda", 100_000)
+            .depth(32)
+            .with("--rw=randrw")
+            .start(guest)?;
+        guest
+            .vbd("xvda")
+            .wait_file("statistics/rd_req", "[1-9][0-9]{2,}")?;
     }
     for guest in guests {
         let state = guest.vbd("xvda").path("state");
@@ -91,8 +102,15 @@ fn mapped_grants(host: &Host<'_>) -> Result<i64> {
     // The 'g' key prints each grant that is in use on a line of its own, with its reference and
     // frame; the guest's own ring pages of xenstore and console are among them, at all times.
     let text = host.ok("xl dmesg -c >/dev/null; xl debug-keys g && xl dmesg -c")?;
-    check::contains("Xen's grant table dump", &text, &["gnttab_usage_print_all ] done"])?;
-    Ok(text.lines().filter(|line| line.contains("(XEN)") && line.contains("[0x")).count() as i64)
+    check::contains(
+        "Xen's grant table dump",
+        &text,
+        &["gnttab_usage_print_all ] done"],
+    )?;
+    Ok(text
+        .lines()
+        .filter(|line| line.contains("(XEN)") && line.contains("[0x"))
+        .count() as i64)
 }
 
 fn slabs(host: &Host<'_>) -> Result<Counts> {
@@ -103,7 +121,11 @@ fn slabs(host: &Host<'_>) -> Result<Counts> {
 fn slabs_flat(before: &Counts, after: &Counts, cycles: u64) -> Result<()> {
     for (name, now) in after {
         let grown = now - before.get(name).copied().unwrap_or(0);
-        check::within(&format!("objects more in slab cache {name} after {cycles} cycles"), grown, i64::MIN..=cycles as i64 - 1)?;
+        check::within(
+            &format!("objects more in slab cache {name} after {cycles} cycles"),
+            grown,
+            i64::MIN..=cycles as i64 - 1,
+        )?;
     }
     Ok(())
 }
@@ -113,5 +135,7 @@ fn pairs(text: &str) -> Result<Counts> {
         let (name, count) = line.rsplit_once(' ')?;
         Some((name.to_string(), count.parse().ok()?))
     };
-    text.lines().map(|line| parse(line).with_context(|| format!("no count: {line:?}"))).collect()
+    text.lines()
+        .map(|line| parse(line).with_context(|| format!("no count: {line:?}")))
+        .collect()
 }

@@ -27,27 +27,56 @@ pub fn integrity(host: &Host<'_>, figures: &mut Figures) -> Result<()> {
     file.remove(host)
 }
 
-fn write_and_compare(host: &Host<'_>, guest: &Guest<'_, '_>, disk: &Disk, megabytes: u32) -> Result<u64> {
+fn write_and_compare(
+    host: &Host<'_>,
+    guest: &Guest<'_, '_>,
+    disk: &Disk,
+    megabytes: u32,
+) -> Result<u64> {
     guest.attach(disk, "xvdb")?;
-    let report = Job::verified_writes("xvdb", "4k-44k", megabytes).depth(16).run(guest)?;
+    let report = Job::verified_writes("xvdb", "4k-44k", megabytes)
+        .depth(16)
+        .run(guest)?;
     let whole = u64::from(megabytes) << 20;
-    check::equal("bytes that fio wrote and verified", (report.write.io_bytes, report.read.io_bytes), (whole, whole))?;
-    let sum = |path: &str| format!("dd if={path} bs=1M count={megabytes} iflag=direct status=none | sha256sum");
+    check::equal(
+        "bytes that fio wrote and verified",
+        (report.write.io_bytes, report.read.io_bytes),
+        (whole, whole),
+    )?;
+    let sum = |path: &str| {
+        format!("dd if={path} bs=1M count={megabytes} iflag=direct status=none | sha256sum")
+    };
     let in_guest = guest.ok_within(&sum("/dev/xvdb"), 300)?;
     guest.detach("xvdb")?;
     // tmpfs has no direct I/O, nor a cache of its own to go round.
-    let direct = if disk.path.starts_with("/dev/") { "iflag=direct" } else { "" };
+    let direct = if disk.path.starts_with("/dev/") {
+        "iflag=direct"
+    } else {
+        ""
+    };
     let in_dom0 = host.ok_within(&sum(&disk.path).replace("iflag=direct", direct), 300)?;
-    check::equal(&format!("sha256 of {} in dom0 against /dev/xvdb in the guest", disk.path), in_dom0, in_guest)?;
+    check::equal(
+        &format!(
+            "sha256 of {} in dom0 against /dev/xvdb in the guest",
+            disk.path
+        ),
+        in_dom0,
+        in_guest,
+    )?;
     Ok(report.read.io_bytes)
 }
 
 /// Every fsync of a guest becomes one counted flush.
 fn flushes(guest: &Guest<'_, '_>, disk: &Disk, figures: &mut Figures) -> Result<()> {
     let vbd = guest.attach(disk, "xvdb")?;
-    check::equal("feature-flush-cache on a disk with a cache", vbd.key("feature-flush-cache")?.as_deref(), Some("1"))?;
+    check::equal(
+        "feature-flush-cache on a disk with a cache",
+        vbd.key("feature-flush-cache")?.as_deref(),
+        Some("1"),
+    )?;
     let before: u64 = vbd.number("statistics/f_req")?;
-    let job = Job::random_reads("xvdb", 1).with("--rw=randwrite --time_based=0 --runtime=0 --number_ios=50 --fsync=1");
+    let job = Job::random_reads("xvdb", 1)
+        .with("--rw=randwrite --time_based=0 --runtime=0 --number_ios=50 --fsync=1");
     let synced = job.run(guest)?.sync.total_ios;
     let flushes = vbd.number::<u64>("statistics/f_req")? - before;
     check::within("fsyncs that fio counted", synced, 49..=51)?;

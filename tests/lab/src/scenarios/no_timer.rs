@@ -21,17 +21,33 @@ pub fn no_timer(host: &Host<'_>, figures: &mut Figures) -> Result<()> {
     guest.wait_disk("xvda")?;
     let vbd = guest.vbd("xvda");
     let unlimited = observe(host, &guest, &disk)?;
-    check::within("requests of the unlimited disk", unlimited.requests, 500..=usize::MAX)?;
-    check::equal("timers that the module armed for an unlimited disk", unlimited.timers, 0)?;
+    check::within(
+        "requests of the unlimited disk",
+        unlimited.requests,
+        500..=usize::MAX,
+    )?;
+    check::equal(
+        "timers that the module armed for an unlimited disk",
+        unlimited.timers,
+        0,
+    )?;
 
     // Far above what the guest can reach: the bucket counts, but nobody waits.
     vbd.limit(1_000_000, 100_000)?;
     let unreached = observe(host, &guest, &disk)?;
-    check::equal("timers that the module armed for a limit out of reach", unreached.timers, 0)?;
+    check::equal(
+        "timers that the module armed for a limit out of reach",
+        unreached.timers,
+        0,
+    )?;
 
     vbd.limit(200, 1)?;
     let limited = observe(host, &guest, &disk)?;
-    check::within("timers that the module armed at 200 tokens/s", limited.timers, 50..=usize::MAX)?;
+    check::within(
+        "timers that the module armed at 200 tokens/s",
+        limited.timers,
+        50..=usize::MAX,
+    )?;
 
     figures.insert("unlimited requests".into(), unlimited.requests.into());
     figures.insert("unlimited timers".into(), unlimited.timers.into());
@@ -47,19 +63,35 @@ struct Seen {
 }
 
 fn observe(host: &Host<'_>, guest: &Guest<'_, '_>, disk: &Disk) -> Result<Seen> {
-    let timers = Source { event: "timer/hrtimer_start", filter: Some(in_module(host)?) };
+    let timers = Source {
+        event: "timer/hrtimer_start",
+        filter: Some(in_module(host)?),
+    };
     let trace = Trace::start(host, &[Source::bios(disk.dev_t(host)?), timers])?;
     Job::random_reads("xvda", 2).depth(32).run(guest)?;
     let events = trace.stop()?;
-    Ok(Seen { requests: times(&events, 0).len(), timers: times(&events, 1).len() })
+    Ok(Seen {
+        requests: times(&events, 0).len(),
+        timers: times(&events, 1).len(),
+    })
 }
 
 /// A filter for timers whose callback lies in the module.
 fn in_module(host: &Host<'_>) -> Result<String> {
     let line = host.ok("grep '^rblkback ' /proc/modules")?;
     let fields: Vec<&str> = line.split_whitespace().collect();
-    let parse = |at: usize| fields.get(at).and_then(|f| u64::from_str_radix(f.trim_start_matches("0x"), 16).ok());
-    let size: u64 = fields.get(1).and_then(|f| f.parse().ok()).context("no size in /proc/modules")?;
+    let parse = |at: usize| {
+        fields
+            .get(at)
+            .and_then(|f| u64::from_str_radix(f.trim_start_matches("0x"), 16).ok())
+    };
+    let size: u64 = fields
+        .get(1)
+        .and_then(|f| f.parse().ok())
+        .context("no size in /proc/modules")?;
     let base = parse(5).context("no address in /proc/modules")?;
-    Ok(format!("function >= {base:#x} && function < {:#x}", base + size))
+    Ok(format!(
+        "function >= {base:#x} && function < {:#x}",
+        base + size
+    ))
 }

@@ -33,14 +33,21 @@ pub fn rate(host: &Host<'_>, figures: &mut Figures) -> Result<()> {
     let guest = host.guest("rate").disk(&disk, "xvda").start()?;
     guest.wait_disk("xvda")?;
     for (refill, max) in LIMITS {
-        let figure = one(host, &guest, &disk, refill, max).with_context(|| format!("at {refill} tokens/s, bucket {max}"))?;
+        let figure = one(host, &guest, &disk, refill, max)
+            .with_context(|| format!("at {refill} tokens/s, bucket {max}"))?;
         figures.insert(format!("{refill}/s"), figure);
     }
     guest.destroy()?;
     disk.remove(host)
 }
 
-fn one(host: &Host<'_>, guest: &Guest<'_, '_>, disk: &Disk, refill: u64, max: u64) -> Result<serde_json::Value> {
+fn one(
+    host: &Host<'_>,
+    guest: &Guest<'_, '_>,
+    disk: &Disk,
+    refill: u64,
+    max: u64,
+) -> Result<serde_json::Value> {
     let vbd = guest.vbd("xvda");
     let dev_t = disk.dev_t(host)?;
     vbd.limit(refill, max)?;
@@ -49,16 +56,31 @@ fn one(host: &Host<'_>, guest: &Guest<'_, '_>, disk: &Disk, refill: u64, max: u6
     host.ok(&format!("lab_gate {dev_t}"))?;
     let trace = Trace::start(host, &[Source::bios(dev_t)])?;
     // dom0 sleeps until the guest's first request, and then through the run: it stays idle.
-    let watch = host.start_command(&format!("lab_first_io; sleep {}; cat {}/qos/state", SECONDS + 1, vbd.sysfs()))?;
-    let job = Job::random_reads("xvda", SECONDS as u32 + 2).depth(32).with(BATCHES).start(guest)?;
+    let watch = host.start_command(&format!(
+        "lab_first_io; sleep {}; cat {}/qos/state",
+        SECONDS + 1,
+        vbd.sysfs()
+    ))?;
+    let job = Job::random_reads("xvda", SECONDS as u32 + 2)
+        .depth(32)
+        .with(BATCHES)
+        .start(guest)?;
     let state = watch.ok_within(std::time::Duration::from_secs(400))?;
     let times = times(&trace.stop()?, 0);
     let report = job.finish()?;
 
-    check::equal("qos/state of a backlogged disk", state.as_str(), "throttled")?;
+    check::equal(
+        "qos/state of a backlogged disk",
+        state.as_str(),
+        "throttled",
+    )?;
     let served = vbd.number::<u64>("statistics/rd_req")? - served_before;
     let spent = vbd.number::<u64>("qos/io_count")? - spent_before;
-    check::equal("rd_req against fio's own count", served, report.read.total_ios)?;
+    check::equal(
+        "rd_req against fio's own count",
+        served,
+        report.read.total_ios,
+    )?;
     check::equal("tokens spent against requests served", spent, served)?;
     judge(&times, refill, max)
 }
@@ -66,18 +88,33 @@ fn one(host: &Host<'_>, guest: &Guest<'_, '_>, disk: &Disk, refill: u64, max: u6
 fn judge(times: &[u64], refill: u64, max: u64) -> Result<serde_json::Value> {
     let first = *times.first().context("the trace has no request")?;
     let last = *times.last().context("the trace has no request")?;
-    check::within("nanoseconds from the first to the last request", last - first, SECONDS * NS..=u64::MAX)?;
+    check::within(
+        "nanoseconds from the first to the last request",
+        last - first,
+        SECONDS * NS..=u64::MAX,
+    )?;
     let served = count_between(times, first, first + SECONDS * NS);
     let due = refill * SECONDS;
     let tolerance = due / 200;
-    check::within(&format!("requests in {SECONDS} s"), served, due - tolerance..=due + tolerance + max)?;
+    check::within(
+        &format!("requests in {SECONDS} s"),
+        served,
+        due - tolerance..=due + tolerance + max,
+    )?;
     let excess = worst_excess(times, refill);
-    let words = format!("requests beyond refill * T in any window (worst: {} to {} ns)", excess.from, excess.to);
+    let words = format!(
+        "requests beyond refill * T in any window (worst: {} to {} ns)",
+        excess.from, excess.to
+    );
     check::within(&words, excess.tokens, 0.0..=max as f64 + 1.0)?;
     // Once the first burst is over, what is lost to late wake-ups may not add up.
     let settled = &times[times.len().min(max as usize)..];
     let shortfall = worst_shortfall(settled, refill);
-    check::within("tokens lost in any window", shortfall.tokens, 0.0..=1.0 + refill as f64 / 100.0)?;
+    check::within(
+        "tokens lost in any window",
+        shortfall.tokens,
+        0.0..=1.0 + refill as f64 / 100.0,
+    )?;
     Ok(json!({
         "bucket": max, "seconds": SECONDS, "served": served, "due": due,
         "error_percent": (served as f64 / due as f64 - 1.0) * 100.0,

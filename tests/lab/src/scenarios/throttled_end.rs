@@ -37,20 +37,31 @@ pub fn throttled_end(host: &Host<'_>, figures: &mut Figures) -> Result<()> {
     fill_ring(host, &guest, "xvda")?;
     let throttled_destroy = destroy(host, guest)?;
 
-    for (what, free, throttled) in [("block-detach", free_detach, throttled_detach), ("destroy", free_destroy, throttled_destroy)] {
+    for (what, free, throttled) in [
+        ("block-detach", free_detach, throttled_detach),
+        ("destroy", free_destroy, throttled_destroy),
+    ] {
         figures.insert(format!("xl {what} ms, unlimited"), free.into());
         figures.insert(format!("xl {what} ms, throttled"), throttled.into());
         let most = (2 * free + 1000).min(LIBXL_TIMEOUT_MS - 1000);
-        check::within(&format!("milliseconds for xl {what} at 1 token/s ({free} without a limit)"), throttled, 0..=most)?;
+        check::within(
+            &format!("milliseconds for xl {what} at 1 token/s ({free} without a limit)"),
+            throttled,
+            0..=most,
+        )?;
     }
-    [disk_a, disk_b, disk_c].into_iter().try_for_each(|disk| disk.remove(host))
+    [disk_a, disk_b, disk_c]
+        .into_iter()
+        .try_for_each(|disk| disk.remove(host))
 }
 
 /// `xl block-detach` of a disk; gives the milliseconds that took.
 fn detach(host: &Host<'_>, guest: &Guest<'_, '_>, vdev: &str) -> Result<u64> {
     let took = host.timed(&format!("xl block-detach {} {vdev}", guest.name))?;
     let left = host.run(&format!("ls {}", guest.vbd(vdev).sysfs()))?;
-    check::that(left.status != 0, || "the backend's device is still there after xl block-detach".into())?;
+    check::that(left.status != 0, || {
+        "the backend's device is still there after xl block-detach".into()
+    })?;
     Ok(took)
 }
 
@@ -64,20 +75,42 @@ fn destroy(host: &Host<'_>, guest: Guest<'_, '_>) -> Result<u64> {
 
 /// Random reads without a limit, killed in the midst.
 fn run_free(guest: &Guest<'_, '_>, vdev: &str) -> Result<()> {
-    guest.ok(&format!("{} >/dev/null 2>&1 & sleep 0.7; kill -9 $!; wait", endless(vdev)))?;
-    check::within("requests before the end", guest.vbd(vdev).number("statistics/rd_req")?, 300..=u64::MAX)
+    guest.ok(&format!(
+        "{} >/dev/null 2>&1 & sleep 0.7; kill -9 $!; wait",
+        endless(vdev)
+    ))?;
+    check::within(
+        "requests before the end",
+        guest.vbd(vdev).number("statistics/rd_req")?,
+        300..=u64::MAX,
+    )
 }
 
 /// Random reads at 1 token/s, killed in the midst: the requests stay on the ring.
 fn fill_ring(host: &Host<'_>, guest: &Guest<'_, '_>, vdev: &str) -> Result<()> {
     let vbd = guest.vbd(vdev);
     vbd.limit(1, 1)?;
-    guest.ok(&format!("{} >/dev/null 2>&1 & sleep 3; kill -9 $!", endless(vdev)))?;
-    let waiting = guest.ok(&format!("awk '{{ print $1 + $2 }}' /sys/block/{vdev}/inflight"))?;
-    check::within("requests in flight in the guest", waiting.parse()?, RING - 2..=RING)?;
-    check::equal("qos/state", host.ok(&format!("cat {}/qos/state", vbd.sysfs()))?.as_str(), "throttled")
+    guest.ok(&format!(
+        "{} >/dev/null 2>&1 & sleep 3; kill -9 $!",
+        endless(vdev)
+    ))?;
+    let waiting = guest.ok(&format!(
+        "awk '{{ print $1 + $2 }}' /sys/block/{vdev}/inflight"
+    ))?;
+    check::within(
+        "requests in flight in the guest",
+        waiting.parse()?,
+        RING - 2..=RING,
+    )?;
+    check::equal(
+        "qos/state",
+        host.ok(&format!("cat {}/qos/state", vbd.sysfs()))?.as_str(),
+        "throttled",
+    )
 }
 
 fn endless(vdev: &str) -> String {
-    Job::random_reads(vdev, 100_000).depth(RING as u32).command()
+    Job::random_reads(vdev, 100_000)
+        .depth(RING as u32)
+        .command()
 }
