@@ -44,7 +44,7 @@ impl Guest {
         let admission = started(Setting::Limited(limit));
         let mut ledger = Ledger::new(Some(limit));
         ledger.keep_entries = false;
-        let seed = u64::from(limit.refill()) << 32 | u64::from(limit.max());
+        let seed = (u64::from(limit.refill()) << 32) | u64::from(limit.max());
         Self {
             admission,
             ledger,
