@@ -9,7 +9,7 @@ set xrange [0:last]
 set grid xtics ytics lc rgb "#dddddd"
 set border 3 lc rgb "#555555"
 set tics nomirror
-set key top right opaque
+set key bottom center horizontal opaque
 set style fill solid 0.85 noborder
 
 # Above: what was served against what was allowed.
@@ -32,7 +32,7 @@ set tmargin at screen 0.36
 set bmargin at screen 0.09
 set yrange [0:105]
 set format x "%g"
-set ylabel "time throttled (%)"
+set ylabel "time with a request\nwaiting for a token (%)"
 set xlabel "seconds on the host's clock"
-plot $samples using 1:3 with filledcurves y=0 fs solid 0.35 lc rgb "#d95f02" title "share of time with a request waiting and no token"
+plot $samples using 1:3 with filledcurves y=0 fs solid 0.35 lc rgb "#d95f02" notitle
 unset multiplot
