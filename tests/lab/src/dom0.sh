@@ -86,7 +86,8 @@ lab_timed() {
 lab_counts() {
 	echo "threads $(ps -eLo comm= | grep -c -v '^kworker/')"
 	echo "irqs $(grep -c xen- /proc/interrupts)"
-	echo "vmallocs $(wc -l </proc/vmallocinfo)"
+	# Without those that are freed already and wait to be purged together.
+	echo "vmallocs $(grep -c -v unpurged /proc/vmallocinfo)"
 	echo "xenstore $(xenstore-ls / | wc -l)"
 	echo "vbds $(find /sys/bus/xen-backend/devices/ -name 'vbd-*' | wc -l)"
 	echo "loops $(losetup -nl | wc -l)"
