@@ -124,7 +124,7 @@ impl Drop for Qemu {
 
 fn clock_arguments(clock: Clock) -> Vec<String> {
     let text = match clock {
-        Clock::Wall => std::env::var("RBLKBACK_ARGS").unwrap_or("-accel tcg,thread=multi -cpu max -smp 2".to_string()),
+        Clock::Wall => "-accel tcg,thread=multi -cpu max -smp 2".to_string(),
         Clock::Instructions { shift } => {
             format!(
                 "-accel tcg,thread=single -icount shift={shift},sleep=off,align=off -cpu Nehalem -smp 1"
