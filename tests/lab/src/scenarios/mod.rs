@@ -131,12 +131,4 @@ pub const ALL: &[Scenario] = &[
         any_backend: true,
         script: integrity::integrity,
     },
-    Scenario {
-        name: "parallel-rebind",
-        rows: &["P6", "D13"],
-        about: "as rebind, on two processors",
-        kind: Kind::Parallel,
-        any_backend: true,
-        script: module::rebind,
-    },
 ];
