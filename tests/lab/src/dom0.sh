@@ -86,19 +86,21 @@ lab_timed() {
 lab_counts() {
 	echo "threads $(ps -eLo comm= | grep -c -v '^kworker/')"
 	echo "irqs $(grep -c xen- /proc/interrupts)"
-	# Without those that are freed already and wait to be purged together.
-	echo "vmallocs $(grep -c -v unpurged /proc/vmallocinfo)"
 	echo "xenstore $(xenstore-ls / | wc -l)"
 	echo "vbds $(find /sys/bus/xen-backend/devices/ -name 'vbd-*' | wc -l)"
 	echo "loops $(losetup -nl | wc -l)"
 	echo "zombies $(xl list | grep -c '(null)')"
 }
 
-# lab_slabs: active objects of each general-purpose slab cache, per-CPU slabs returned first.
+# lab_slabs: active objects of each general-purpose slab cache, per-CPU slabs
+# returned first, and kernel mappings.
 lab_slabs() {
 	local cache
 	sync
 	echo 3 >/proc/sys/vm/drop_caches
 	for cache in /sys/kernel/slab/kmalloc-*; do echo 1 >"$cache/shrink"; done
 	awk '$1 ~ /^kmalloc/ { print $1, $2 }' /proc/slabinfo
+	# Mappings, without those that are freed already and wait to be purged
+	# together. Stacks of ended threads are cached, so this is no exact count.
+	echo "vmalloc $(grep -c -v unpurged /proc/vmallocinfo)"
 }
