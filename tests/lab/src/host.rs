@@ -231,7 +231,8 @@ impl<'l> Host<'l> {
             dir.join("tasks.log"),
             ask("ps -eLo pid,stat,wchan:32,comm; xl list; tail -n 50 /var/log/xen/*.log"),
         )?;
-        for name in ask("ls /var/log/xen/console").lines() {
+        let consoles = self.post_mortem.ok("ls /var/log/xen/console");
+        for name in consoles.unwrap_or_default().lines() {
             fs::write(
                 dir.join(name),
                 ask(&format!("cat /var/log/xen/console/{name}")),

@@ -175,8 +175,14 @@ fn run_scenario(host: &Host<'_>, scenario: &Scenario, figures: &mut Figures) -> 
     let verdict = verdict.and_then(|()| host.check_clean());
     if verdict.is_err() {
         let dir = host.lab.build("logs").join(scenario.name);
-        host.save_logs(&dir)?;
-        println!("{}", logs::ends(&dir, LOG_LINES)?);
+        // What cannot be collected from a dead host must not hide why the scenario failed.
+        match host
+            .save_logs(&dir)
+            .and_then(|()| logs::ends(&dir, LOG_LINES))
+        {
+            Ok(ends) => println!("{ends}"),
+            Err(error) => println!("{}: logs are incomplete: {error:#}", dir.display()),
+        }
     }
     verdict
 }
