@@ -1,45 +1,38 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Connecting to a frontend: read what it wrote, map its ring, tell it about the
-//! disk.
+//! Connecting to a frontend: map its rings, tell it about the disk, serve them.
 //!
-//! Every key of the frontend is hostile. A key that is missing or makes no sense
-//! ends the attempt with a text that names the key and its value; what was mapped
+//! What cannot be done ends the attempt with a text in our `error` key; what was mapped
 //! until then is unmapped.
-//!
-//! Source of the keys: Xen's `xen/include/public/io/blkif.h`.
 
 #![forbid(unsafe_code)]
 
 use kernel::{
-    fmt,
     prelude::*,
     sync::Arc, //
 };
 
+use crate::datapath::engine::Setup;
 use crate::datapath::ring::Ring;
 use crate::datapath::worker::Worker;
 use crate::disk::Disk;
-use crate::logic::abi::Abi;
-use crate::logic::number::decimal;
-use crate::logic::number::Foreign;
+use crate::features;
+use crate::logic::queue::RingId;
+use crate::sys::params;
+use crate::sys::rounds;
+use crate::sys::rounds::Member;
 use crate::vbd::Vbd;
+use crate::wish::Place;
+use crate::wish::Wish;
 use crate::xenbus::device::State;
 use crate::xenbus::shared_ring::SharedRing;
-use crate::xenbus::store::within;
-use crate::xenbus::store::Value;
-use crate::xenbus::store::DIRECT;
 
-/// Pages of a ring that is offered.
-const RING_PAGES: u32 = 1;
-
-/// What a frontend asks for.
-struct Wish {
-    ring_ref: u32,
-    port: u32,
-    abi: Abi,
-    cdrom: bool,
-}
+/// Frames in use per slot of a ring, as far as it may have them: two requests of the
+/// default size of Linux.
+const FRAMES_PER_SLOT: u32 = 64;
+/// Frames that the requests of one ring may use at a time: 16 MiB of data on the way
+/// keep the fastest disk busy, and bound what a guest can make this domain map.
+const FRAMES_MAX: u32 = 4096;
 
 /// The rings of a connected disk.
 pub(crate) struct Link {
@@ -47,79 +40,81 @@ pub(crate) struct Link {
 }
 
 impl Link {
-    /// Connects `vbd` to its frontend. Sleeps.
+    /// Connects `vbd` to its frontend. Returns the size that it was told as well, in
+    /// sectors of 512 bytes. Sleeps.
     ///
     /// # Errors
     ///
     /// The reason is in our `error` key, and Closing is announced.
-    pub(crate) fn connect(vbd: &Arc<Vbd>, disk: &Arc<Disk>) -> Result<Self> {
+    pub(crate) fn connect(vbd: &Arc<Vbd>, disk: &Arc<Disk>) -> Result<(Self, u64)> {
         let wish = Wish::read(vbd)?;
-        let entries = wish.abi.ring_entries(RING_PAGES);
-        let shared = SharedRing::map(vbd.device(), &[wish.ring_ref])
-            .inspect_err(|e| vbd.fail(*e, fmt!("mapping ring-ref {}", wish.ring_ref)))?;
-        let ring = Ring::attach(shared, wish.abi, entries).map_err(|overrun| {
-            vbd.fail(
-                EINVAL,
-                fmt!(
-                    "the ring at ring-ref {} holds impossible indices (req_prod {}, rsp_prod {})",
-                    wish.ring_ref,
-                    overrun.req_prod,
-                    overrun.req_cons
-                ),
-            );
-            EINVAL
-        })?;
+        let persistent = wish.persistent && params::feature_persistent();
+        let entries = wish.abi.ring_entries(wish.pages);
+        let frames_max = entries.saturating_mul(FRAMES_PER_SLOT).min(FRAMES_MAX);
+        reserve(vbd, &wish, frames_max, persistent)?;
+        Self::serve(vbd, disk, &wish, persistent, frames_max).inspect_err(|_| unreserve(vbd))
+    }
+
+    fn serve(
+        vbd: &Arc<Vbd>,
+        disk: &Arc<Disk>,
+        wish: &Wish,
+        persistent: bool,
+        frames_max: u32,
+    ) -> Result<(Self, u64)> {
+        let entries = wish.abi.ring_entries(wish.pages);
         // The guest and this host are to see the same bytes.
         disk.device().drop_page_cache().inspect_err(|e| {
             vbd.fail(*e, fmt!("writing back the page cache of {}", disk.number()))
         })?;
-        describe(vbd, disk, wish.cdrom)
+        let sectors = features::describe(vbd, disk, wish.cdrom)
             .inspect_err(|e| vbd.fail(*e, fmt!("writing the description of the disk")))?;
-        let link = Self::start(vbd, disk, ring, entries, wish.port)?;
-        vbd.announce(State::Connected);
-        Ok(link)
-    }
-
-    fn start(
-        vbd: &Arc<Vbd>,
-        disk: &Arc<Disk>,
-        ring: Ring,
-        entries: u32,
-        port: u32,
-    ) -> Result<Self> {
-        let no_memory = |e: &Error| vbd.fail(*e, fmt!("no memory for a ring"));
-        let worker = Worker::new(vbd.clone(), 0, entries).inspect_err(no_memory)?;
-        let mut workers = KVec::with_capacity(1, GFP_KERNEL)
-            .map_err(Error::from)
-            .inspect_err(no_memory)?;
-        let mut asking = KVec::with_capacity(1, GFP_KERNEL)
-            .map_err(Error::from)
-            .inspect_err(no_memory)?;
-        // Both have room for one.
-        let _ = workers.push_within_capacity(worker.clone());
-        let _ = asking.push_within_capacity(worker.clone());
-        vbd.gate().attach(asking);
+        let workers = workers(vbd, wish.rings.len(), entries)
+            .inspect_err(|e| vbd.fail(*e, fmt!("no memory for {} rings", wish.rings.len())))?;
         let link = Self { workers };
-        if let Err(e) = worker.connect(ring, entries, disk.clone(), port) {
-            vbd.fail(e, fmt!("binding to event-channel {}", port));
-            link.release(vbd);
-            return Err(e);
+        for (worker, place) in link.workers.iter().zip(&wish.rings) {
+            let served = ring(vbd, place, wish, entries).and_then(|ring| {
+                let setup = Setup {
+                    ring,
+                    entries,
+                    disk: disk.clone(),
+                    port: place.port,
+                    persistent,
+                    frames_max,
+                };
+                worker
+                    .connect(setup)
+                    .inspect_err(|e| vbd.fail(*e, fmt!("binding to event-channel {}", place.port)))
+            });
+            if let Err(e) = served {
+                // Nothing was taken off any ring yet.
+                link.release(vbd);
+                return Err(e);
+            }
         }
-        Ok(link)
+        link.workers.iter().for_each(Worker::start);
+        vbd.announce(State::Connected);
+        Ok((link, sectors))
     }
 
     /// Takes no more requests. Does not wait.
     pub(crate) fn stop(&self) {
-        for worker in &self.workers {
-            worker.stop();
-        }
+        self.workers.iter().for_each(Worker::stop);
     }
 
     /// Lets what is on the rings now through the gate.
     pub(crate) fn hurry(&self) {
-        for worker in &self.workers {
-            worker.hurry();
-        }
+        self.workers.iter().for_each(Worker::hurry);
+    }
+
+    /// Unmaps what stayed mapped for too long.
+    pub(crate) fn tidy(&self) {
+        self.workers.iter().for_each(Worker::tidy);
+    }
+
+    /// Gives back what memory can be given back.
+    pub(crate) fn squeeze(&self) {
+        self.workers.iter().for_each(Worker::squeeze);
     }
 
     /// Was every request that was taken answered and unmapped?
@@ -128,114 +123,80 @@ impl Link {
     }
 
     /// Unmaps the rings. Only when drained. Sleeps.
-    pub(crate) fn release(self, vbd: &Vbd) {
+    pub(crate) fn release(self, vbd: &Arc<Vbd>) {
         drop(vbd.gate().detach());
         for worker in &self.workers {
             worker.release();
         }
+        unreserve(vbd);
     }
 }
 
-impl Wish {
-    fn read(vbd: &Vbd) -> Result<Self> {
-        only_one(vbd, c"multi-queue-num-queues", 1)?;
-        let order = only_one(vbd, c"ring-page-order", 0)?;
-        // A frontend that knows of larger rings may number even a single page.
-        let numbered = match order {
-            Some(_) => optional(vbd, c"ring-ref0")?,
-            None => None,
-        };
-        let ring_ref = match numbered {
-            Some(ring_ref) => ring_ref,
-            None => required(vbd, c"ring-ref")?,
-        };
-        let port = required(vbd, c"event-channel")?;
-        let protocol = text(vbd, c"protocol")?;
-        let protocol = protocol.as_ref().map(Value::bytes);
-        let Some(abi) = Abi::from_protocol(protocol) else {
-            let protocol = Foreign(protocol.unwrap_or_default());
-            return refuse(vbd, fmt!("protocol {} is not known", protocol));
-        };
-        let kind = text(vbd, c"device-type")?;
-        let cdrom = kind.is_some_and(|kind| kind.bytes() == b"cdrom");
-        Ok(Self {
-            ring_ref,
-            port,
-            abi,
-            cdrom,
-        })
-    }
-}
-
-fn text(vbd: &Vbd, key: &CStr) -> Result<Option<Value>> {
-    DIRECT
-        .read(vbd.frontend(), key)
-        .inspect_err(|e| vbd.fail(*e, fmt!("reading {}", key)))
-}
-
-fn refuse<T>(vbd: &Vbd, why: fmt::Arguments<'_>) -> Result<T> {
-    vbd.fail(EINVAL, why);
-    Err(EINVAL)
-}
-
-fn optional(vbd: &Vbd, key: &CStr) -> Result<Option<u32>> {
-    let Some(text) = text(vbd, key)? else {
-        return Ok(None);
+/// Reserves the frames that the frontend may have mapped.
+fn reserve(vbd: &Arc<Vbd>, wish: &Wish, frames_max: u32, persistent: bool) -> Result {
+    let kept = if persistent {
+        params::max_persistent_grants()
+    } else {
+        0
     };
-    match decimal(text.bytes(), u32::MAX) {
-        Some(number) => Ok(Some(number)),
-        None => refuse(
-            vbd,
-            fmt!("{} {} is not a number", key, Foreign(text.bytes())),
-        ),
-    }
-}
-
-fn required(vbd: &Vbd, key: &CStr) -> Result<u32> {
-    match optional(vbd, key)? {
-        Some(number) => Ok(number),
-        None => refuse(vbd, fmt!("{} is missing", key)),
-    }
-}
-
-/// A key that, if it is there, can only have one value.
-fn only_one(vbd: &Vbd, key: &CStr, value: u32) -> Result<Option<u32>> {
-    match optional(vbd, key)? {
-        Some(other) if other != value => refuse(
-            vbd,
-            fmt!("{} {} was not offered, only {}", key, other, value),
-        ),
-        found => Ok(found),
-    }
-}
-
-/// Writes what a frontend has to know before it asks for anything.
-pub(crate) fn offer(vbd: &Vbd) -> Result {
-    within(vbd.nodename(), |store, dir| {
-        // Zero and one rather than nothing: another backend may have offered more
-        // before us.
-        store.write(dir, c"max-ring-page-order", fmt!("0"))?;
-        store.write(dir, c"multi-queue-max-queues", fmt!("1"))?;
-        store.write(dir, c"feature-max-indirect-segments", fmt!("0"))
+    let rings = u32::try_from(wish.rings.len()).unwrap_or(u32::MAX);
+    let per_ring = frames_max.saturating_add(kept).saturating_add(wish.pages);
+    let amount = rings.saturating_mul(per_ring);
+    let most = params::max_guest_frames();
+    let member: Arc<dyn Member> = vbd.clone();
+    rounds::reserve(&member, amount, most).map_err(|others| {
+        vbd.fail(
+            ENOSPC,
+            fmt!(
+                "{} rings of {} pages may use {} frames; the guest's other disks use {} of the {} that it may have (max_guest_frames)",
+                rings,
+                wish.pages,
+                amount,
+                others,
+                most
+            ),
+        );
+        ENOSPC
     })
 }
 
-/// Writes what a frontend has to know of the disk, all at once.
-fn describe(vbd: &Vbd, disk: &Disk, cdrom: bool) -> Result {
-    let traits = disk.traits();
-    within(vbd.nodename(), |store, dir| {
-        let flag = |key, set| store.write(dir, key, fmt!("{}", u8::from(set)));
-        flag(c"feature-flush-cache", traits.write_cache)?;
-        flag(c"feature-barrier", false)?;
-        flag(c"feature-discard", false)?;
-        flag(c"feature-persistent", false)?;
-        store.write(dir, c"sectors", fmt!("{}", traits.sectors))?;
-        store.write(dir, c"info", fmt!("{}", disk.info(cdrom)))?;
-        store.write(dir, c"sector-size", fmt!("{}", traits.logical_block_size))?;
-        store.write(
-            dir,
-            c"physical-sector-size",
-            fmt!("{}", traits.physical_block_size),
-        )
+fn unreserve(vbd: &Arc<Vbd>) {
+    let member: Arc<dyn Member> = vbd.clone();
+    // Nothing is always granted.
+    let _ = rounds::reserve(&member, 0, 0);
+}
+
+/// Workers for `count` rings of `entries` slots; the gate knows them from here on.
+fn workers(vbd: &Arc<Vbd>, count: usize, entries: u32) -> Result<KVec<Arc<Worker>>> {
+    let mut workers = KVec::with_capacity(count, GFP_KERNEL)?;
+    let mut asking = KVec::with_capacity(count, GFP_KERNEL)?;
+    for number in 0..count {
+        let number = RingId::try_from(number).map_err(|_| EINVAL)?;
+        let worker = Worker::new(vbd.clone(), number, entries as usize)?;
+        // Both have room for all.
+        let _ = asking.push_within_capacity(worker.clone());
+        let _ = workers.push_within_capacity(worker);
+    }
+    vbd.gate().attach(asking);
+    vbd.turnstile().reset(u32::try_from(count).unwrap_or(0));
+    Ok(workers)
+}
+
+fn ring(vbd: &Vbd, place: &Place, wish: &Wish, entries: u32) -> Result<Ring> {
+    let refs = place.refs();
+    let first = refs.first().copied().unwrap_or(0);
+    let shared = SharedRing::map(vbd.device(), refs)
+        .inspect_err(|e| vbd.fail(*e, fmt!("mapping the ring at ring-ref {}", first)))?;
+    Ring::attach(shared, wish.abi, entries).map_err(|overrun| {
+        vbd.fail(
+            EINVAL,
+            fmt!(
+                "the ring at ring-ref {} holds impossible indices (req_prod {}, rsp_prod {})",
+                first,
+                overrun.req_prod,
+                overrun.req_cons
+            ),
+        );
+        EINVAL
     })
 }

@@ -27,18 +27,38 @@ pub(crate) struct Disk {
     read_only: bool,
     /// Sectors of 512 bytes per logical block.
     block: u32,
+    /// Discards are offered.
+    discard: Option<Discard>,
+}
+
+/// What a frontend has to know of discards.
+#[derive(Clone, Copy)]
+pub(crate) struct Discard {
+    /// Bytes.
+    pub(crate) granularity: u32,
+    /// Bytes.
+    pub(crate) alignment: u32,
+    /// Secure discards, too.
+    pub(crate) secure: bool,
 }
 
 impl Disk {
-    /// Opens the device. Sleeps, for as long as the device takes.
+    /// Opens the device. `discard`: the toolstack allows discards. Sleeps, for as long as
+    /// the device takes.
     ///
     /// # Errors
     ///
     /// What the device answers; `EACCES` for a read-only one that is to be written.
-    pub(crate) fn open(number: DeviceNumber, read_only: bool) -> Result<Self> {
+    pub(crate) fn open(number: DeviceNumber, read_only: bool, discard: bool) -> Result<Self> {
         let device = BlockDevice::open(number.major, number.minor, !read_only)?;
         let traits = device.traits();
+        let discard = (discard && !read_only && traits.discard_sectors != 0).then_some(Discard {
+            granularity: traits.discard_granularity,
+            alignment: traits.discard_alignment,
+            secure: traits.secure_erase,
+        });
         Ok(Self {
+            discard,
             number,
             read_only,
             block: traits.logical_block_size / SECTOR_SIZE,
@@ -67,6 +87,16 @@ impl Disk {
         self.device.traits()
     }
 
+    /// Which discards are offered, if any.
+    pub(crate) fn discard(&self) -> Option<Discard> {
+        self.discard
+    }
+
+    /// Size now, in sectors of 512 bytes. Any context.
+    pub(crate) fn sectors(&self) -> u64 {
+        self.device.sectors()
+    }
+
     /// The value of the `info` key. `cdrom`: the toolstack calls it one.
     pub(crate) fn info(&self, cdrom: bool) -> u32 {
         let traits = self.device.traits();
@@ -83,6 +113,8 @@ impl Disk {
             sectors: self.device.sectors(),
             block: self.block,
             read_only: self.is_read_only(),
+            discard: self.discard.is_some(),
+            secure: self.discard.is_some_and(|discard| discard.secure),
         }
     }
 }

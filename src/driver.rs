@@ -15,8 +15,10 @@ use kernel::{
     sync::Arc, //
 };
 
-use crate::connect;
 use crate::control::Keys;
+use crate::features;
+use crate::sys::rounds;
+use crate::sys::rounds::Member;
 use crate::sys::sysfs::Groups;
 use crate::sysfs;
 use crate::vbd::Vbd;
@@ -55,7 +57,7 @@ impl Driver for Backend {
             vbd: vbd?,
             _: {
                 vbd.start_limit()?;
-                connect::offer(vbd)?;
+                features::offer(vbd)?;
                 dev.announce(State::InitWait);
             },
             // After all that can fail, and after InitWait: from here on the disk
@@ -64,6 +66,7 @@ impl Driver for Backend {
             _: {
                 // What changed before the watch was there.
                 vbd.load_limit();
+                rounds::join(vbd.clone())?;
             },
         }? Error)
     }
@@ -72,10 +75,16 @@ impl Driver for Backend {
         data.vbd.kick();
     }
 
+    fn reclaim(dev: &Device) {
+        rounds::squeeze(dev.nodename());
+    }
+
     fn unbind(dev: &Device<Core<'_>>, data: Pin<&Bound>) {
         // First: whoever waits for I/O below must not need the xenwatch thread, which
         // may be waiting for this device.
         data.keys.stop();
+        let member: Arc<dyn Member> = data.vbd.clone();
+        rounds::leave(&member);
         data.vbd.unbind(!dev.is_vanished());
     }
 }

@@ -10,7 +10,9 @@
 //! |---|---|
 //! | [`logic`] | what requests, indices, limits and states mean; pure, tested on the host |
 //! | [`datapath`] | the way of a request from the ring to the disk and back |
-//! | [`vbd`], [`disk`], [`connect`], [`control`], [`driver`], [`sysfs`] | one disk and its life |
+//! | [`driver`], [`vbd`] | one disk and its life |
+//! | [`wish`], [`connect`], [`features`] | the handshake: what a frontend wants, its rings, what it is told |
+//! | [`disk`], [`control`], [`sysfs`] | the device, the administrator's keys, what he sees |
 //! | [`sys`] | safe wrappers over C APIs of the kernel |
 //! | [`xenbus`] | safe wrappers over the C Xen API |
 //!
@@ -26,10 +28,12 @@ mod datapath;
 mod disk;
 mod display;
 mod driver;
+mod features;
 mod logic;
 mod sys;
 mod sysfs;
 mod vbd;
+mod wish;
 #[path = "../xenbus/mod.rs"]
 mod xenbus;
 
@@ -50,14 +54,17 @@ struct Rblkback {
     #[pin]
     registration: kernel::driver::Registration<xenbus::driver::Adapter<driver::Backend>>,
     barrier: xenbus::watch::Barrier,
+    rounds: sys::rounds::Rounds,
     queues: sys::queue::ModuleQueues,
 }
 
 impl kernel::InPlaceModule for Rblkback {
     fn init(module: &'static ThisModule) -> impl PinInit<Self, Error> {
+        sys::params::init();
         try_pin_init!(Self {
             // First: probing a device needs them.
             queues: sys::queue::ModuleQueues::new()?,
+            rounds: sys::rounds::Rounds::new()?,
             barrier: xenbus::watch::Barrier::new()?,
             registration <- kernel::driver::Registration::new(driver::NAME, module),
         }? Error)

@@ -50,8 +50,7 @@ files! {
     Reads = c"rd_req", |bound| bound.vbd.stats().reads.load(Relaxed);
     Writes = c"wr_req", |bound| bound.vbd.stats().writes.load(Relaxed);
     Flushes = c"f_req", |bound| bound.vbd.stats().flushes.load(Relaxed);
-    // Discard is not offered yet.
-    Discards = c"ds_req", |_bound| 0;
+    Discards = c"ds_req", |bound| bound.vbd.stats().discards.load(Relaxed);
     SectorsRead = c"rd_sect", |bound| bound.vbd.stats().sectors_read.load(Relaxed);
     SectorsWritten = c"wr_sect", |bound| bound.vbd.stats().sectors_written.load(Relaxed);
 

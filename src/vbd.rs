@@ -16,6 +16,9 @@
 //! 3. a worker's `engine` (mutex)
 //! 4. the gate's state (spinlock, interrupts off), a worker's inbox (likewise)
 //!
+//! 5. the lock of all disks (`sys::rounds`, spinlock, interrupts off)
+//! 6. `shown` (spinlock, interrupts off)
+//!
 //! `identity` (spinlock) is a leaf.
 //!
 //! Who holds what: the driver's data holds the `Vbd`; so do the work item while it
@@ -32,6 +35,7 @@ use kernel::{
     impl_has_work,
     new_mutex,
     new_spinlock,
+    new_spinlock_irq,
     new_work,
     prelude::*,
     str::CString,
@@ -47,7 +51,8 @@ use kernel::{
         Arc,
         Completion,
         Mutex,
-        SpinLock, //
+        SpinLock,
+        SpinLockIrq, //
     },
     time::{
         delay::fsleep,
@@ -62,7 +67,10 @@ use kernel::{
 use crate::connect::Link;
 use crate::datapath::gate::Gate;
 use crate::datapath::stats::Stats;
+use crate::datapath::turnstile::Turnstile;
 use crate::disk::Disk;
+use crate::features;
+use crate::features::Optional;
 use crate::logic::index::Overrun;
 use crate::logic::lifecycle::decide;
 use crate::logic::lifecycle::Frontend;
@@ -73,7 +81,9 @@ use crate::logic::number::DeviceNumber;
 use crate::logic::number::Foreign;
 use crate::logic::queue::RingId;
 use crate::sys::module_ref::ModuleRef;
+use crate::sys::params;
 use crate::sys::queue;
+use crate::sys::rounds::Member;
 use crate::sys::timer;
 use crate::xenbus::device::Device;
 use crate::xenbus::device::DeviceRef;
@@ -96,6 +106,13 @@ struct State {
     hurried: bool,
 }
 
+/// A disk as its frontend sees it.
+struct Shown {
+    disk: Arc<Disk>,
+    /// The size that it was told, in sectors of 512 bytes.
+    sectors: u64,
+}
+
 /// What sysfs shows of the device.
 #[derive(Clone, Copy)]
 struct Identity {
@@ -115,6 +132,22 @@ pub(crate) struct Vbd {
     stats: Stats,
     #[pin]
     gate: Gate,
+    #[pin]
+    turnstile: Turnstile,
+    optional: Optional,
+    /// Grants that stayed mapped, on all rings.
+    kept: Atomic<i32>,
+    /// Rounds that came by.
+    rounds: Atomic<u32>,
+    /// It is time to look for grants that are not used any more.
+    expiring: AtomicFlag,
+    /// It is time to write the statistics to the log.
+    logging: AtomicFlag,
+    /// Memory is short.
+    squeezed: AtomicFlag,
+    /// What a round looks at.
+    #[pin]
+    shown: SpinLockIrq<Option<Shown>>,
     #[pin]
     pub(crate) limit_order: Mutex<()>,
     /// When connecting failed or a ring broke last; 0: never.
@@ -144,6 +177,7 @@ impl WorkItem for Vbd {
         let mut state = this.state.lock();
         this.open_disk(&mut state);
         while this.step(&mut state) {}
+        this.keep_up(&mut state);
         if this.unbound.load(Relaxed) && !this.linked.load(Relaxed) {
             this.released.complete_all();
         }
@@ -177,6 +211,14 @@ impl Vbd {
                 linked: AtomicFlag::new(false),
                 stats: Stats::new(),
                 gate <- Gate::new(),
+                turnstile <- Turnstile::new(),
+                optional: Optional::new(),
+                kept: Atomic::new(0),
+                rounds: Atomic::new(0),
+                expiring: AtomicFlag::new(false),
+                logging: AtomicFlag::new(false),
+                squeezed: AtomicFlag::new(false),
+                shown <- new_spinlock_irq!(None, "rblkback::shown"),
                 limit_order <- new_mutex!((), "rblkback::limit"),
                 failed_at: Atomic::new(0),
                 named: AtomicFlag::new(true),
@@ -258,6 +300,23 @@ impl Vbd {
         &self.gate
     }
 
+    /// Write barriers.
+    pub(crate) fn turnstile(&self) -> &Turnstile {
+        &self.turnstile
+    }
+
+    /// The device cannot do what `operation` asked for: no longer offer it.
+    pub(crate) fn withdraw(self: &Arc<Self>, operation: u8) {
+        if self.optional.fails(operation) {
+            self.kick();
+        }
+    }
+
+    /// A ring keeps `more` grants mapped, or fewer if negative.
+    pub(crate) fn count_kept(&self, more: i32) {
+        self.kept.add(more, Relaxed);
+    }
+
     /// The counters.
     pub(crate) fn stats(&self) -> &Stats {
         &self.stats
@@ -284,6 +343,41 @@ impl Vbd {
     pub(crate) fn fail(&self, error: Error, text: fmt::Arguments<'_>) {
         if !self.unbound.load(Relaxed) {
             self.dev.fail(error, text);
+        }
+    }
+
+    /// What a connected disk needs now and then.
+    fn keep_up(&self, state: &mut State) {
+        let (Some(link), Some(disk)) = (&state.link, &state.disk) else {
+            return;
+        };
+        if self.unbound.load(Relaxed) || state.phase != Phase::Connected {
+            return;
+        }
+        self.optional.withdraw(self);
+        if self.squeezed.xchg(false, Full) {
+            link.squeeze();
+        }
+        if self.expiring.xchg(false, Full) {
+            link.tidy();
+        }
+        if self.logging.xchg(false, Full) {
+            pr_info!("{}: {}\n", self.nodename(), self.stats);
+        }
+        self.tell_size(disk);
+    }
+
+    /// Tells the frontend when the disk's size is not what it was told.
+    fn tell_size(&self, disk: &Disk) {
+        let sectors = disk.sectors();
+        let told = self.shown.lock().as_ref().map(|shown| shown.sectors);
+        // If it cannot be written now, the next round tries again.
+        if told == Some(sectors) || features::resize(self, sectors).is_err() {
+            return;
+        }
+        let mut shown = self.shown.lock();
+        if let Some(shown) = &mut *shown {
+            shown.sectors = sectors;
         }
     }
 
@@ -355,6 +449,7 @@ impl Vbd {
         let Some(disk) = &state.disk else {
             return state.phase;
         };
+        let disk = disk.clone();
         self.pause_after_failure();
         self.linked.xchg(true, Full);
         // Pairs with `unbind`: either we see `unbound`, or that sees `linked`.
@@ -363,9 +458,10 @@ impl Vbd {
             return state.phase;
         }
         state.hurried = false;
-        match Link::connect(self, disk) {
-            Ok(link) => {
+        match Link::connect(self, &disk) {
+            Ok((link, sectors)) => {
                 state.link = Some(link);
+                *self.shown.lock() = Some(Shown { disk, sectors });
                 Phase::Connected
             }
             Err(_) => {
@@ -386,7 +482,9 @@ impl Vbd {
         }
     }
 
-    fn release(&self, state: &mut State) {
+    fn release(self: &Arc<Self>, state: &mut State) {
+        let shown = self.shown.lock().take();
+        drop(shown);
         if let Some(link) = state.link.take() {
             link.release(self);
         }
@@ -445,7 +543,10 @@ impl Vbd {
                 return None;
             }
         };
-        let disk = Disk::open(number, read_only)
+        let enable = store::DIRECT.read(self.nodename(), c"discard-enable");
+        let enable = enable.ok().flatten();
+        let discard = enable.is_none_or(|text| text.bytes() != b"0");
+        let disk = Disk::open(number, read_only, discard)
             .and_then(|disk| Ok(Arc::new(disk, GFP_KERNEL)?))
             .inspect_err(|e| {
                 let access = if read_only { "reading" } else { "writing" };
@@ -458,5 +559,44 @@ impl Vbd {
         let mode = if disk.is_read_only() { "r" } else { "w" };
         *self.identity.lock() = Identity { number, mode };
         Some(disk)
+    }
+}
+
+/// Every how many rounds (of two seconds) a disk looks for grants that are not used any
+/// more, and writes its statistics to the log if it should.
+const ROUNDS: u32 = 5;
+
+impl Member for Vbd {
+    fn visit(self: Arc<Self>) {
+        let shown = self.shown.lock();
+        let Some(shown) = &*shown else {
+            return;
+        };
+        let round = self.rounds.fetch_add(1, Relaxed);
+        let due = round % ROUNDS == 0;
+        let expire = due && self.kept.load(Relaxed) > 0;
+        let log = due && params::log_stats();
+        if expire {
+            self.expiring.store(true, Relaxed);
+        }
+        if log {
+            self.logging.store(true, Relaxed);
+        }
+        if expire || log || shown.disk.sectors() != shown.sectors {
+            self.kick();
+        }
+    }
+
+    fn squeeze(self: Arc<Self>) {
+        self.squeezed.store(true, Relaxed);
+        self.kick();
+    }
+
+    fn domain(&self) -> u16 {
+        self.frontend_id()
+    }
+
+    fn name(&self) -> &CStr {
+        self.nodename()
     }
 }

@@ -71,6 +71,10 @@ pub(crate) trait Driver {
     /// thread: must not wait.
     fn otherend_changed(data: Pin<&Self::Data>);
 
+    /// Memory is short: what can be given back should be. Runs in whoever needs memory:
+    /// must not wait. The bus does not keep the driver's data alive for this call.
+    fn reclaim(dev: &Device);
+
     /// The driver loses the device. May sleep.
     fn unbind(dev: &Device<kdevice::Core<'_>>, data: Pin<&Self::Data>);
 }
@@ -109,6 +113,7 @@ unsafe impl<T: Driver + 'static> driver::RegistrationOps for Adapter<T> {
             (*drv).allow_rebind = true;
             (*drv).probe = Some(Self::probe_callback);
             (*drv).otherend_changed = Some(Self::otherend_changed_callback);
+            (*drv).reclaim_memory = Some(Self::reclaim_callback);
             (*drv).remove = Some(Self::remove_callback);
             (*drv).driver.dev_groups = T::GROUPS.as_ptr();
         }
@@ -149,6 +154,12 @@ impl<T: Driver + 'static> Adapter<T> {
         // SAFETY: As above: `set_drvdata` was called with a `T::Data`.
         let data = unsafe { dev.as_ref().drvdata_borrow::<T::Data>() };
         T::otherend_changed(data);
+    }
+
+    extern "C" fn reclaim_callback(xdev: *mut bindings::xenbus_device) {
+        // SAFETY: The bus calls this with a live device. It may have lost its driver's
+        // data by now: the bus's lock covers `remove`, not what the core does after it.
+        T::reclaim(unsafe { &*xdev.cast::<Device>() });
     }
 
     extern "C" fn remove_callback(xdev: *mut bindings::xenbus_device) {

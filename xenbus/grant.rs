@@ -1,20 +1,25 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Mapping and unmapping the data pages of a request.
+//! Frames of the other domain: mapped, used, unmapped, or copied once.
 //!
-//! A mapping is all or nothing: if one page cannot be mapped, those that could are
-//! unmapped again. Unmapping waits, without blocking anyone, until nobody in this
-//! kernel refers to the pages any more: some block drivers keep a reference for a
-//! while after they have answered.
+//! Xen charges by the call, so maps and unmaps are gathered into batches. A
+//! [`Mapped`] is the right to use one frame; it is given up only to an
+//! [`UnmapBatch`], and only when nobody else in this kernel refers to its page any
+//! more ([`Mapped::is_used`]): some block drivers keep a reference for a while
+//! after they have answered.
+//!
+//! ```text
+//! PageCache --MapBatch--> Mapped --UnmapBatch--> PageCache
+//!                         |    ^
+//!                         v    |
+//!                          Loan
+//! ```
 //!
 //! C header: [`include/xen/grant_table.h`](srctree/include/xen/grant_table.h)
 
-use core::{
-    mem::MaybeUninit,
-    ptr::{
-        null_mut,
-        NonNull, //
-    }, //
+use core::ptr::{
+    null_mut,
+    NonNull, //
 };
 
 use kernel::{
@@ -23,9 +28,6 @@ use kernel::{
 };
 
 use super::bindings;
-
-/// The most pages one mapping can have.
-pub(crate) const PAGES_MAX: usize = 11;
 
 /// Frames without memory of their own, for foreign pages to be mapped at.
 ///
@@ -86,11 +88,85 @@ impl PinnedDrop for PageCache {
     }
 }
 
+/// A frame of the other domain, mapped at a page of ours.
+///
+/// Dropped instead of unmapped, mapping and page are lost until the next boot.
+///
+/// # Invariants
+///
+/// `page` came from a [`PageCache`] and is mapped with `handle`. At most `loans`
+/// [`Loan`]s of it exist.
+#[must_use]
+#[derive(Debug)]
+pub(crate) struct Mapped {
+    page: NonNull<bindings::page>,
+    handle: u32,
+    loans: u32,
+}
+
+/// The right to use a frame that somebody else keeps mapped. To be given back with
+/// [`Mapped::take_back`]: a frame that was lent is not unmapped.
+///
+/// # Invariants
+///
+/// Counted by the [`Mapped`] of `page`.
+#[must_use]
+#[derive(Debug)]
+pub(crate) struct Loan {
+    page: NonNull<bindings::page>,
+}
+
+// SAFETY: As `Mapped`.
+unsafe impl Send for Loan {}
+// SAFETY: As `Mapped`.
+unsafe impl Sync for Loan {}
+
+impl Loan {
+    /// The page, for I/O while `self` lives.
+    pub(crate) fn page(&self) -> ForeignPage<'_> {
+        // INVARIANT: Its `Mapped` is not unmapped while a loan is out.
+        ForeignPage(self.page.as_ptr(), core::marker::PhantomData)
+    }
+}
+
+// SAFETY: Page and handle may be used from any thread.
+unsafe impl Send for Mapped {}
+// SAFETY: As above; a shared `Mapped` only gives its address away.
+unsafe impl Sync for Mapped {}
+
+impl Mapped {
+    /// The page, for I/O while `self` lives.
+    pub(crate) fn page(&self) -> ForeignPage<'_> {
+        // INVARIANT: Mapped by the type invariant.
+        ForeignPage(self.page.as_ptr(), core::marker::PhantomData)
+    }
+
+    /// Lets somebody else use the frame as well.
+    pub(crate) fn lend(&mut self) -> Loan {
+        // At most once per segment of a request in flight: far from 2^32.
+        self.loans = self.loans.saturating_add(1);
+        Loan { page: self.page }
+    }
+
+    /// Takes a loan of this frame back. One of another frame stays counted there.
+    pub(crate) fn take_back(&mut self, loan: Loan) {
+        if loan.page == self.page {
+            self.loans = self.loans.saturating_sub(1);
+        }
+    }
+
+    /// Does anybody in this kernel still refer to the page?
+    pub(crate) fn is_used(&self) -> bool {
+        // SAFETY: By the type invariant, a valid page.
+        unsafe { bindings::xbk_page_is_used(self.page.as_ptr()) }
+    }
+}
+
 /// A page of the other domain, mapped.
 ///
 /// # Invariants
 ///
-/// Valid as long as the [`Mapping`] it was borrowed from.
+/// Mapped as long as the [`Mapped`] or [`Loan`] it was borrowed from lives.
 #[derive(Clone, Copy)]
 pub(crate) struct ForeignPage<'a>(*mut bindings::page, core::marker::PhantomData<&'a ()>);
 
@@ -101,253 +177,244 @@ impl ForeignPage<'_> {
     }
 }
 
-/// The pages of one request, mapped.
+/// Grants that are to be mapped together.
 ///
 /// # Invariants
 ///
-/// The first `count` of `pages` came from a [`PageCache`]; if `mapped`, they are
-/// mapped with the handles at the same places of `handles`.
-pub(crate) struct Mapping {
-    pages: [*mut bindings::page; PAGES_MAX],
-    handles: [u32; PAGES_MAX],
-    count: usize,
-    mapped: bool,
+/// `ops` and `pages` have the same length; `pages` came from a [`PageCache`], are
+/// not mapped, and belong to the operations at the same places.
+pub(crate) struct MapBatch {
+    ops: KVec<bindings::gnttab_map_grant_ref>,
+    pages: KVec<*mut bindings::page>,
 }
 
-// SAFETY: Pages and handles may be used from any thread.
-unsafe impl Send for Mapping {}
+// SAFETY: Owned memory and pages without ties to a thread.
+unsafe impl Send for MapBatch {}
 
-impl Mapping {
-    /// No pages at all.
-    pub(crate) const fn empty() -> Self {
-        Self {
-            pages: [null_mut(); PAGES_MAX],
-            handles: [0; PAGES_MAX],
-            count: 0,
-            mapped: false,
-        }
-    }
-
-    /// Maps the frames that `refs` of `domain` grant; `writable` if this side is
-    /// going to write to them. May sleep: Xen may ask to try again while it pages
-    /// a frame in (bounded by the C function, 32 seconds).
+impl MapBatch {
+    /// Room for `most` grants. Sleeps.
     ///
     /// # Errors
     ///
-    /// `ENOMEM` if there are no frames, `EINVAL` for too many references, `EFAULT`
-    /// if Xen refused one of them. Nothing stays mapped then.
-    pub(crate) fn map(
+    /// `ENOMEM`.
+    pub(crate) fn new(most: usize) -> Result<Self> {
+        Ok(Self {
+            ops: KVec::with_capacity(most, GFP_KERNEL)?,
+            pages: KVec::with_capacity(most, GFP_KERNEL)?,
+        })
+    }
+
+    /// How many more grants it takes.
+    pub(crate) fn room(&self) -> usize {
+        self.ops.capacity().saturating_sub(self.ops.len())
+    }
+
+    /// No grants in it?
+    pub(crate) fn is_empty(&self) -> bool {
+        self.ops.is_empty()
+    }
+
+    /// Adds the frame that `gref` of `domain` grants; `writable` if this side is
+    /// going to write to it. May sleep.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM` if there is no page for it, or no room in the batch.
+    pub(crate) fn push(
+        &mut self,
         cache: &PageCache,
         domain: u16,
-        refs: impl Iterator<Item = u32>,
+        gref: u32,
         writable: bool,
-    ) -> Result<Self> {
-        let mut ops =
-            [const { MaybeUninit::<bindings::gnttab_map_grant_ref>::uninit() }; PAGES_MAX];
-        let mut mapping = Self::empty();
+    ) -> Result {
+        if self.room() == 0 {
+            return Err(ENOMEM);
+        }
+        let page = cache.get().ok_or(ENOMEM)?;
         let flags = bindings::GNTMAP_host_map
             | if writable {
                 0
             } else {
                 bindings::GNTMAP_readonly
             };
-        for gref in refs {
-            let place = mapping
-                .pages
-                .get_mut(mapping.count)
-                .zip(ops.get_mut(mapping.count));
-            let (Some((place, op)), Some(page)) = (place, cache.get()) else {
-                // Nothing is mapped yet.
-                cache.put(mapping.taken());
-                return Err(ENOMEM);
-            };
-            *place = page.as_ptr();
-            // SAFETY: `op` is valid for writes, `page` has a kernel address.
-            unsafe {
-                op.write(pin_init::zeroed());
-                bindings::xbk_set_map_op(op.as_mut_ptr(), page.as_ptr(), flags, gref, domain);
-            }
-            mapping.count = mapping.count.saturating_add(1);
-        }
-        if mapping.count == 0 {
-            return Ok(mapping);
-        }
-        // SAFETY: The first `count` operations and pages are initialised; the pages
-        // are ours and not mapped. Without kernel mappings (`null`).
-        let err = unsafe {
-            bindings::gnttab_map_refs(
-                ops.as_mut_ptr().cast(),
-                null_mut(),
-                mapping.pages.as_mut_ptr(),
-                mapping.count as c_uint,
-            )
-        };
-        mapping.accept(cache, &ops, err)
+        let mut op: bindings::gnttab_map_grant_ref = pin_init::zeroed();
+        // SAFETY: `op` is valid for writes, `page` has a kernel address.
+        unsafe { bindings::xbk_set_map_op(&mut op, page.as_ptr(), flags, gref, domain) };
+        // What Xen does not get to is not mapped.
+        op.status = bindings::GNTST_general_error as i16;
+        // Both have the same capacity, and there is room.
+        let _ = self.ops.push_within_capacity(op);
+        let _ = self.pages.push_within_capacity(page.as_ptr());
+        Ok(())
     }
 
-    /// Looks at what Xen said of each page; undoes all if one is missing.
-    fn accept(
-        mut self,
+    /// Maps them all and empties the batch. `each` gets, in the order of the pushes,
+    /// the reference and what became of it: `None` if Xen refused. May sleep: Xen may ask to try
+    /// again while it pages a frame in (bounded by the C function, 32 seconds).
+    pub(crate) fn run(
+        &mut self,
         cache: &PageCache,
-        ops: &[MaybeUninit<bindings::gnttab_map_grant_ref>; PAGES_MAX],
-        err: c_int,
-    ) -> Result<Self> {
-        let mut mapped = Self::empty();
-        let mut refused = Self::empty();
-        for index in 0..self.count {
-            let (Some(op), Some(page)) = (ops.get(index), self.pages.get(index)) else {
-                break;
-            };
-            // SAFETY: The first `count` operations are initialised.
-            let op = unsafe { op.assume_init_ref() };
-            let good = op.status == bindings::GNTST_okay as i16;
-            let into = if good { &mut mapped } else { &mut refused };
-            into.push(*page, op.handle);
-        }
-        // INVARIANT: These are those that Xen mapped.
-        mapped.mapped = true;
-        self.count = 0;
-        if err == 0 && refused.count == 0 {
-            return Ok(mapped);
-        }
-        cache.put(refused.taken());
-        mapped.unmap_now();
-        cache.put(mapped.taken());
-        Err(EFAULT)
-    }
-
-    /// The mapped pages, in the order of the references.
-    pub(crate) fn pages(&self) -> impl Iterator<Item = ForeignPage<'_>> {
-        self.pages
-            .iter()
-            .take(self.count)
-            .map(|page| ForeignPage(*page, core::marker::PhantomData))
-    }
-
-    fn push(&mut self, page: *mut bindings::page, handle: u32) {
-        let place = self
-            .pages
-            .get_mut(self.count)
-            .zip(self.handles.get_mut(self.count));
-        if let Some((page_place, handle_place)) = place {
-            *page_place = page;
-            *handle_place = handle;
-            self.count = self.count.saturating_add(1);
-        }
-    }
-
-    fn taken(&mut self) -> &mut [*mut bindings::page] {
-        self.pages.get_mut(..self.count).unwrap_or_default()
-    }
-
-    fn fill(&self, ops: &mut [bindings::gnttab_unmap_grant_ref; PAGES_MAX]) {
-        let pages = self.pages.iter().zip(&self.handles).take(self.count);
-        for (op, (page, handle)) in ops.iter_mut().zip(pages) {
-            // SAFETY: `op` is valid; the page is mapped with this handle.
-            unsafe { bindings::xbk_set_unmap_op(op, *page, bindings::GNTMAP_host_map, *handle) };
-        }
-    }
-
-    /// Unmaps pages that nobody has used yet.
-    fn unmap_now(&mut self) {
-        if self.count == 0 {
-            self.mapped = false;
+        unmap: &mut UnmapBatch,
+        mut each: impl FnMut(u32, Option<Mapped>),
+    ) {
+        if self.is_empty() {
             return;
         }
-        let mut ops: [bindings::gnttab_unmap_grant_ref; PAGES_MAX] = pin_init::zeroed();
-        self.fill(&mut ops);
-        // SAFETY: Operations and pages belong together, all are mapped, and no one
-        // refers to the pages.
+        // SAFETY: By the type invariant. Without kernel mappings (`null`).
         let err = unsafe {
-            bindings::gnttab_unmap_refs(
-                ops.as_mut_ptr(),
+            bindings::gnttab_map_refs(
+                self.ops.as_mut_ptr(),
                 null_mut(),
                 self.pages.as_mut_ptr(),
-                self.count as c_uint,
+                self.ops.len() as c_uint,
             )
         };
-        self.unmapped(err);
+        for (op, page) in self.ops.iter().zip(self.pages.iter_mut()) {
+            let good = op.status == bindings::GNTST_okay as i16;
+            match NonNull::new(*page).filter(|_| good) {
+                // INVARIANT: Xen says so.
+                Some(page) => {
+                    let mapped = Mapped {
+                        page,
+                        handle: op.handle,
+                        loans: 0,
+                    };
+                    if err == 0 {
+                        each(op.ref_, Some(mapped));
+                    } else {
+                        // Linux could not take note of what Xen has mapped.
+                        unmap.push(mapped, cache);
+                        each(op.ref_, None);
+                    }
+                }
+                None => {
+                    cache.put(core::slice::from_mut(page));
+                    each(op.ref_, None);
+                }
+            }
+        }
+        self.ops.clear();
+        self.pages.clear();
+    }
+}
+
+/// Frames that are to be unmapped together.
+///
+/// Dropped with frames in it, those are lost.
+///
+/// # Invariants
+///
+/// `ops` and `pages` have the same length and belong together; all are mapped.
+pub(crate) struct UnmapBatch {
+    ops: KVec<bindings::gnttab_unmap_grant_ref>,
+    pages: KVec<*mut bindings::page>,
+}
+
+// SAFETY: Owned memory and pages without ties to a thread.
+unsafe impl Send for UnmapBatch {}
+
+impl UnmapBatch {
+    /// Room for `most` frames (at least one). Sleeps.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`.
+    pub(crate) fn new(most: usize) -> Result<Self> {
+        Ok(Self {
+            ops: KVec::with_capacity(most, GFP_KERNEL)?,
+            pages: KVec::with_capacity(most, GFP_KERNEL)?,
+        })
     }
 
-    /// Notes that Xen was asked to unmap the pages, and what it said. Pages that are
-    /// still mapped must never be used again: they are given up.
-    fn unmapped(&mut self, err: c_int) {
-        if err != 0 {
+    /// Adds a frame that nobody uses any more; unmaps what is there when the batch
+    /// is full.
+    pub(crate) fn push(&mut self, mapped: Mapped, cache: &PageCache) {
+        if mapped.loans != 0 {
+            // A bug of ours; the frame is lost, which is better than used unmapped.
+            pr_err!("a frame with {} users is not unmapped\n", mapped.loans);
+            return;
+        }
+        if self.ops.len() == self.ops.capacity() {
+            self.run(cache);
+        }
+        let mut op: bindings::gnttab_unmap_grant_ref = pin_init::zeroed();
+        let page = mapped.page.as_ptr();
+        // SAFETY: `op` is valid; the page is mapped with this handle by the type
+        // invariant of `Mapped`.
+        unsafe {
+            bindings::xbk_set_unmap_op(&mut op, page, bindings::GNTMAP_host_map, mapped.handle)
+        };
+        // Both have the same capacity, and there is room.
+        let _ = self.ops.push_within_capacity(op);
+        let _ = self.pages.push_within_capacity(page);
+    }
+
+    /// Unmaps all and returns their pages to `cache`.
+    pub(crate) fn run(&mut self, cache: &PageCache) {
+        if self.ops.is_empty() {
+            return;
+        }
+        // SAFETY: By the type invariant; nobody refers to the pages.
+        let err = unsafe {
+            bindings::gnttab_unmap_refs(
+                self.ops.as_mut_ptr(),
+                null_mut(),
+                self.pages.as_mut_ptr(),
+                self.ops.len() as c_uint,
+            )
+        };
+        if err == 0 {
+            cache.put(&mut self.pages);
+        } else {
+            // Pages that may still be mapped must never be used again.
             pr_err!(
                 "Xen did not unmap {} pages ({}); they are lost\n",
-                self.count,
+                self.pages.len(),
                 err
             );
-            self.count = 0;
         }
-        self.mapped = false;
+        self.ops.clear();
+        self.pages.clear();
     }
 }
 
-/// What to do with an object whose pages are unmapped.
-pub(crate) trait Unmapped: Sized + Send + 'static {
-    /// The room for the operation within the object.
-    fn unmap_room(&mut self) -> (&mut Mapping, &mut UnmapRoom);
+/// Bytes of a [`Snapshot`].
+pub(crate) const SNAPSHOT_SIZE: usize = 2048;
 
-    /// The pages are unmapped. Runs in the caller of [`unmap`], or in a worker of
-    /// the system if somebody still referred to a page. Must not sleep.
-    fn unmapped(this: KBox<Self>);
-}
+// As large as it is aligned, so that it lies within one page.
+#[repr(C, align(2048))]
+struct Bytes([u8; SNAPSHOT_SIZE]);
 
-/// Room for one asynchronous unmap operation, kept in the object it is for.
-pub(crate) struct UnmapRoom {
-    data: bindings::gntab_unmap_queue_data,
-    ops: [bindings::gnttab_unmap_grant_ref; PAGES_MAX],
-}
+const _: () = assert!(core::mem::size_of::<Bytes>() == SNAPSHOT_SIZE);
 
-// SAFETY: Only touched by whoever owns the object.
-unsafe impl Send for UnmapRoom {}
+/// Room for a private copy of what a frame of the other domain holds.
+pub(crate) struct Snapshot(KBox<Bytes>);
 
-impl UnmapRoom {
-    /// Empty room.
-    pub(crate) const fn new() -> Self {
-        pin_init::zeroed()
+impl Snapshot {
+    /// Empty room. Sleeps.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`.
+    pub(crate) fn new() -> Result<Self> {
+        Ok(Self(KBox::new(Bytes([0; SNAPSHOT_SIZE]), GFP_KERNEL)?))
     }
-}
 
-// SAFETY: All-zero bytes are valid for C structs.
-unsafe impl pin_init::Zeroable for UnmapRoom {}
-
-/// Unmaps the pages of `this`, then hands it to [`Unmapped::unmapped`].
-pub(crate) fn unmap<T: Unmapped>(this: KBox<T>) {
-    let raw = KBox::into_raw(this);
-    // SAFETY: Just made from a box; nobody else has it.
-    let (mapping, room) = unsafe { (*raw).unmap_room() };
-    if !mapping.mapped || mapping.count == 0 {
-        // SAFETY: As above; the borrows have ended.
-        return T::unmapped(unsafe { KBox::from_raw(raw) });
-    }
-    mapping.fill(&mut room.ops);
-    room.data.data = raw.cast();
-    room.data.done = Some(unmap_done::<T>);
-    room.data.unmap_ops = room.ops.as_mut_ptr();
-    room.data.kunmap_ops = null_mut();
-    room.data.pages = mapping.pages.as_mut_ptr();
-    room.data.count = mapping.count as c_uint;
-    let data = &raw mut room.data;
-    // SAFETY: `data` and all it points to live in the box, which stays where it is
-    // until `unmap_done` takes it back; the pages are mapped with these handles.
-    unsafe { bindings::gnttab_unmap_refs_async(data) };
-}
-
-extern "C" fn unmap_done<T: Unmapped>(result: c_int, data: *mut bindings::gntab_unmap_queue_data) {
-    // SAFETY: `data` is the one of `unmap`; its `data` is the box that was given up
-    // there, and this is called exactly once.
-    let mut this = unsafe { KBox::from_raw((*data).data.cast::<T>()) };
-    this.unmap_room().0.unmapped(result);
-    T::unmapped(this);
-}
-
-/// Returns the frames of an object to `cache`. Does nothing while they are mapped.
-pub(crate) fn recycle<T: Unmapped>(this: &mut T, cache: &PageCache) {
-    let (mapping, _) = this.unmap_room();
-    if !mapping.mapped {
-        cache.put(mapping.taken());
-        mapping.count = 0;
+    /// Lets Xen copy the first `len` bytes of the frame that `gref` of `domain`
+    /// grants: each is read once, and the other domain can change the copy no more.
+    /// May sleep, as [`MapBatch::run`] does.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` if `len` is too large, `EFAULT` if Xen refuses.
+    pub(crate) fn take(&mut self, domain: u16, gref: u32, len: usize) -> Result<&[u8]> {
+        let bytes = self.0 .0.get_mut(..len).ok_or(EINVAL)?;
+        // SAFETY: `bytes` is kernel memory within one page, for it lies in a `Bytes`.
+        let status =
+            unsafe { bindings::xbk_copy_from(bytes.as_mut_ptr().cast(), len as u16, gref, domain) };
+        if status != bindings::GNTST_okay as c_int {
+            return Err(EFAULT);
+        }
+        Ok(bytes)
     }
 }

@@ -5,6 +5,7 @@
  */
 #include <linux/mm.h>
 #include <asm/barrier.h>
+#include <xen/page.h>
 #include <xen/xen.h>
 
 #include "xenbus/helpers.h"
@@ -21,6 +22,27 @@ void xbk_set_unmap_op(struct gnttab_unmap_grant_ref *op, struct page *page,
 {
 	gnttab_set_unmap_op(op, (unsigned long)page_address(page), flags,
 			    handle);
+}
+
+int xbk_copy_from(void *dest, u16 len, u32 gref, u16 domid)
+{
+	struct gnttab_copy op = {
+		.source.u.ref = gref,
+		.source.domid = domid,
+		.dest.u.gmfn = virt_to_gfn(dest),
+		.dest.domid = DOMID_SELF,
+		.dest.offset = offset_in_page(dest),
+		.len = len,
+		.flags = GNTCOPY_source_gref,
+	};
+
+	gnttab_batch_copy(&op, 1);
+	return op.status;
+}
+
+bool xbk_page_is_used(struct page *page)
+{
+	return page_count(page) > 1;
 }
 
 void xbk_virt_mb(void)

@@ -17,6 +17,14 @@ void xbk_set_map_op(struct gnttab_map_grant_ref *op, struct page *page,
 void xbk_set_unmap_op(struct gnttab_unmap_grant_ref *op, struct page *page,
 		      u32 flags, u32 handle);
 
+/*
+ * Copies the first @len bytes of @gref of @domid to @dest, kernel memory within one
+ * page. Returns a GNTST_*. May sleep.
+ */
+int xbk_copy_from(void *dest, u16 len, u32 gref, u16 domid);
+/* Does anybody but us refer to @page? */
+bool xbk_page_is_used(struct page *page);
+
 /* Barriers against a peer on another virtual CPU, whatever CONFIG_SMP says. */
 void xbk_virt_mb(void);
 void xbk_virt_rmb(void);

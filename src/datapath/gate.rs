@@ -64,17 +64,17 @@ impl Passes {
         Some(Pass(()))
     }
 
+    /// Takes one back that was not used.
+    pub(crate) fn put_back(&mut self, _pass: Pass) {
+        self.left = self.left.saturating_add(1);
+    }
+
     /// How many are left that were given on credit.
     pub(crate) fn on_credit(&self) -> u32 {
         match self.payment {
             Payment::Credit => self.left,
             Payment::Free | Payment::Tokens => 0,
         }
-    }
-
-    /// Is there one left?
-    pub(crate) fn any_left(&self) -> bool {
-        self.left > 0
     }
 }
 
@@ -183,6 +183,20 @@ impl Gate {
     /// How the limit stands.
     pub(crate) fn view(&self) -> View {
         self.with(|admission, now| admission.view(now))
+    }
+
+    /// Queues the worker of every ring.
+    pub(crate) fn wake_all(&self) {
+        for ring in &self.core().state.lock().rings {
+            ring.wake();
+        }
+    }
+
+    /// Queues the worker of `ring`.
+    pub(crate) fn wake(&self, ring: RingId) {
+        if let Some(worker) = self.core().state.lock().rings.get(usize::from(ring)) {
+            worker.wake();
+        }
     }
 
     /// The rings that ask from now on; ring `n` has number `n`.

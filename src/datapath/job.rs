@@ -1,14 +1,15 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! One admitted request on its way to the disk and back.
+//! One admitted transfer on its way to the disk and back.
 //!
 //! | stage | made by | owned by |
 //! |---|---|---|
-//! | nothing mapped | [`Job::new`], from a [`Pass`] | the worker |
-//! | mapped, in flight | [`Job::start`] | the bio, until the disk has answered |
+//! | checked, nothing mapped | [`Job::new`], from a [`Pass`] | the engine |
+//! | staged, mapped | `Mapper::stage`, `Mapper::map_staged` | the mapper |
+//! | in flight | [`bio::submit`](crate::sys::bio::submit) | the bio, until the disk has answered |
 //! | finished | end of I/O | the worker's inbox |
-//! | unmapped | [`grant::unmap`] | the worker's inbox |
-//! | answered | the worker | nobody: its [`Room`] is used again |
+//! | released | `Mapper::release` | the engine |
+//! | answered | the engine | nobody: its [`Room`] is used again |
 
 use kernel::{
     prelude::*,
@@ -16,80 +17,60 @@ use kernel::{
 };
 
 use super::gate::Pass;
+use super::mapper::Held;
 use super::pool::Room;
 use super::ring::Answer;
 use super::worker::Worker;
 use crate::disk::Disk;
 use crate::logic::abi::Status;
-use crate::logic::abi::SEGMENTS_MAX;
+use crate::logic::request::Extent;
 use crate::logic::request::Operation;
 use crate::logic::request::Request;
 use crate::sys::bdev::BlockDevice;
-use crate::sys::bio;
 use crate::sys::bio::Direction;
 use crate::sys::bio::Io;
 use crate::sys::bio::Piece;
-use crate::xenbus::grant;
-use crate::xenbus::grant::Mapping;
-use crate::xenbus::grant::PageCache;
-use crate::xenbus::grant::UnmapRoom;
-use crate::xenbus::grant::Unmapped;
 
-const _: () = assert!(SEGMENTS_MAX <= grant::PAGES_MAX);
+/// A request that was checked, in the room of its job.
+pub(crate) type Checked = Request<KVec<Extent>>;
 
-/// One admitted request.
+/// One admitted transfer.
 pub(crate) struct Job {
     worker: Arc<Worker>,
     disk: Arc<Disk>,
     answer: Answer,
-    request: Request,
-    mapping: Mapping,
-    unmap_room: UnmapRoom,
+    request: Checked,
+    held: KVec<Held>,
     _pass: Pass,
 }
 
 impl Job {
-    /// Puts a checked request into `room`. `answer` is what the guest is told if it
-    /// does not get to the disk.
+    /// Puts a checked request into `room`, from which its own room was taken. `answer`
+    /// is what the guest is told if it does not get to the disk.
     pub(crate) fn new(
         room: Room,
         pass: Pass,
         worker: Arc<Worker>,
         disk: Arc<Disk>,
         answer: Answer,
-        request: Request,
+        request: Checked,
     ) -> KBox<Self> {
         KBox::write(
-            room,
+            room.job,
             Self {
                 worker,
                 disk,
                 answer,
                 request,
-                mapping: Mapping::empty(),
-                unmap_room: UnmapRoom::new(),
+                held: room.held,
                 _pass: pass,
             },
         )
     }
 
-    /// Maps the request's pages and sends it to the disk. May sleep.
-    ///
-    /// # Errors
-    ///
-    /// Gives the job back if it did not get there; what was mapped of it still is.
-    pub(crate) fn start(
-        mut self: KBox<Self>,
-        domain: u16,
-        cache: &PageCache,
-    ) -> Result<(), KBox<Self>> {
-        let writable = self.request.operation() == Operation::Read;
-        let refs = self.request.extents().map(|extent| extent.gref);
-        match Mapping::map(cache, domain, refs, writable) {
-            Ok(mapping) => self.mapping = mapping,
-            Err(_) => return Err(self),
-        }
-        bio::submit(self)
+    /// What it does.
+    pub(crate) fn operation(&self) -> Operation {
+        self.request.operation()
     }
 
     /// What the guest is told.
@@ -97,11 +78,41 @@ impl Job {
         self.answer
     }
 
-    /// Gives the room back, and the frames to `cache`. Only when nothing is mapped
-    /// any more.
-    pub(crate) fn recycle(mut self: KBox<Self>, cache: &PageCache) -> Room {
-        grant::recycle(&mut *self, cache);
-        KBox::drop_contents(self)
+    /// Does it write to the guest's memory?
+    pub(super) fn writes_to_guest(&self) -> bool {
+        self.operation() == Operation::Read
+    }
+
+    /// Frames that it needs.
+    pub(super) fn frame_count(&self) -> u16 {
+        self.request.extent_count()
+    }
+
+    /// What it needs, and where the frames for that go.
+    pub(super) fn frames(&mut self) -> (impl Iterator<Item = &Extent>, &mut KVec<Held>) {
+        (self.request.extents(), &mut self.held)
+    }
+
+    /// Has it all frames that it needs?
+    pub(super) fn is_mapped(&self) -> bool {
+        self.held.len() == usize::from(self.frame_count())
+            && self.held.iter().all(|held| held.page().is_some())
+    }
+
+    /// Does anybody still look at a page that is to be unmapped?
+    pub(super) fn is_used(&self) -> bool {
+        self.held.iter().any(Held::is_used)
+    }
+
+    /// Gives the room back. Only when it was released.
+    pub(super) fn recycle(mut self: KBox<Self>) -> Room {
+        let held = core::mem::take(&mut self.held);
+        let extents = self.request.take_room();
+        Room {
+            job: KBox::drop_contents(self),
+            extents,
+            held,
+        }
     }
 }
 
@@ -111,10 +122,11 @@ impl Io for Job {
     }
 
     fn direction(&self) -> Direction {
-        match self.request.operation() {
+        match self.operation() {
             Operation::Read => Direction::Read,
             Operation::Write => Direction::Write,
             Operation::Flush => Direction::FlushThenWrite,
+            Operation::Barrier => Direction::FlushThenWriteThrough,
         }
     }
 
@@ -123,18 +135,17 @@ impl Io for Job {
     }
 
     fn piece_count(&self) -> u16 {
-        u16::from(self.request.extent_count())
+        self.request.extent_count()
     }
 
     fn pieces(&self) -> impl Iterator<Item = Piece<'_>> {
-        let extents = self.request.extents();
-        self.mapping
-            .pages()
-            .zip(extents)
+        let pages = self.held.iter().filter_map(Held::page);
+        pages
+            .zip(self.request.extents())
             .map(|(page, extent)| Piece {
                 page,
-                offset: extent.offset,
-                len: extent.len,
+                offset: extent.offset(),
+                len: extent.len(),
             })
     }
 
@@ -146,16 +157,5 @@ impl Io for Job {
         };
         let worker = this.worker.clone();
         worker.finished(this);
-    }
-}
-
-impl Unmapped for Job {
-    fn unmap_room(&mut self) -> (&mut Mapping, &mut UnmapRoom) {
-        (&mut self.mapping, &mut self.unmap_room)
-    }
-
-    fn unmapped(this: KBox<Self>) {
-        let worker = this.worker.clone();
-        worker.unmapped(this);
     }
 }

@@ -4,25 +4,30 @@
 //!
 //! ```text
 //!  event (irq) ----------+
-//!  refill timer (irq) ---+--> Worker --> Ring::take --> check --> Job --> bio --> disk
-//!  end of I/O (irq) -----+      |           ^                                      |
-//!                               |           | no token: the request stays there    |
-//!                               v           |                                      |
-//!                             Gate ---------+          inbox <-- end of I/O -------+
-//!                                                        |
-//!                        Ring::answer <-- unmap <--------+
+//!  refill timer (irq) ---+--> Worker --> Ring::peek --> check --> Job --> map --> bio --> disk
+//!  end of I/O (irq) -----+      |           ^                                              |
+//!                               |           | no token: the request stays there            |
+//!                               v           |                                              |
+//!                             Gate ---------+                      Inbox <-- end of I/O ---+
+//!                                                                    |
+//!                                    Ring::answer <-- unmap <--------+
 //! ```
 //!
 //! | file | does |
 //! |---|---|
-//! | [`worker`] | serves one ring: takes requests, collects answers; runs on the module's queue |
+//! | [`worker`] | one ring: who wakes it, who stops it, how long it lives |
+//! | [`engine`] | what it does when it runs: takes requests, collects answers |
+//! | [`inbox`] | what comes back to it |
 //! | [`ring`] | copies slots out, puts answers in; the only place with ring barriers |
 //! | [`gate`] | hands out a [`gate::Pass`] per request, or makes the ring wait |
-//! | [`job`] | one admitted request: map, submit, unmap |
+//! | [`turnstile`] | where rings wait while a write barrier passes |
+//! | [`job`] | one admitted transfer |
+//! | [`mapper`] | maps and unmaps its frames, many at once; keeps persistent grants |
+//! | [`eraser`] | discards, beside everything else |
 //! | [`pool`] | room for jobs |
 //! | [`stats`] | the counters of `statistics/` |
 //!
-//! A bio can only be made from a [`job::Job`], a job only from a [`gate::Pass`],
+//! A bio is only made from a [`job::Job`], which only a [`gate::Pass`] makes,
 //! and a pass only by the gate: nothing reaches the disk ungated.
 
 #![forbid(unsafe_code)]
@@ -34,9 +39,14 @@
     clippy::panic
 )]
 
+pub(crate) mod engine;
+mod eraser;
 pub(crate) mod gate;
+mod inbox;
 pub(crate) mod job;
-pub(crate) mod pool;
+mod mapper;
+mod pool;
 pub(crate) mod ring;
 pub(crate) mod stats;
+pub(crate) mod turnstile;
 pub(crate) mod worker;

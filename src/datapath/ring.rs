@@ -25,7 +25,7 @@ use crate::xenbus::shared_ring::SharedRing;
 pub(crate) struct Answer {
     /// The guest's own name for the request.
     pub(crate) id: u64,
-    /// The request's operation code.
+    /// The operation code, see [`crate::logic::request::answered_operation`].
     pub(crate) operation: u8,
     /// What became of it.
     pub(crate) status: Status,
@@ -93,16 +93,22 @@ impl Ring {
         self.unread()
     }
 
-    /// Takes the next request: a private copy of its slot. Only after
-    /// [`Self::unread`] said that there is one.
-    pub(crate) fn take(&mut self) -> Slot {
+    /// A private copy of the slot of the next request. Only after [`Self::unread`]
+    /// said that there is one. Whoever looks again later has to begin anew: the guest
+    /// may have changed it meanwhile.
+    pub(crate) fn peek(&self) -> Slot {
         let mut slot = Slot([0; SLOT_MAX]);
-        let index = self.indices.consume();
+        let index = self.indices.next_request();
         let bytes = slot.0.get_mut(..self.abi.slot_size());
         if let (Some(at), Some(bytes)) = (self.abi.slot_offset(index), bytes) {
             self.shared.copy_out(at, bytes);
         }
         slot
+    }
+
+    /// Takes the request that was looked at off the ring.
+    pub(crate) fn consume(&mut self) {
+        self.indices.consume();
     }
 
     /// Writes an answer. The frontend does not see it before [`Self::publish`].

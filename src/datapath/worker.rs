@@ -1,23 +1,23 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Serves one ring.
+//! Serves one ring: who wakes it, who stops it, how long it lives.
 //!
 //! A worker is a work item on the module's queue: it never runs twice at once, and
 //! whatever happens (an event of the guest, a token, the end of an I/O) only
-//! queues it. It then looks at everything.
+//! queues it. Its [`Engine`] then looks at everything.
 //!
 //! Locks: `engine` is a mutex, held while the worker runs and while the disk
-//! connects or disconnects; `inbox` is a spinlock that disables interrupts, taken
-//! at the end of an I/O; a leaf.
+//! connects or disconnects; `inbox` and `errands` are leaves.
 //!
 //! Lifetime: while a ring is connected, the event channel, the jobs in flight and
 //! the gate each hold an `Arc` of its worker. [`Worker::release`] drops what is left
 //! of those; it may only be called once [`Worker::is_drained`].
 
 use kernel::{
+    impl_has_delayed_work,
     impl_has_work,
+    new_delayed_work,
     new_mutex,
-    new_spinlock_irq,
     new_work,
     prelude::*,
     sync::{
@@ -32,115 +32,110 @@ use kernel::{
         },
         rcu::synchronize_rcu,
         Arc,
-        Mutex,
-        SpinLockIrq, //
+        Mutex, //
     },
     workqueue::{
+        DelayedWork,
         Work,
         WorkItem, //
     }, //
 };
 
-use super::gate::Pass;
-use super::gate::Passes;
+use super::engine::Engine;
+use super::engine::Setup;
+use super::eraser::Errand;
+use super::eraser::Errands;
+use super::inbox::Inbox;
+use super::inbox::Mail;
 use super::job::Job;
-use super::pool::Pool;
-use super::pool::Room;
 use super::ring::Answer;
-use super::ring::Ring;
-use crate::disk::Disk;
-use crate::logic::abi::Status;
-use crate::logic::index::Overrun;
 use crate::logic::queue::RingId;
-use crate::logic::request::check;
-use crate::sys::bio::Plug;
 use crate::sys::queue;
 use crate::vbd::Vbd;
 use crate::xenbus::evtchn;
-use crate::xenbus::evtchn::Channel;
-use crate::xenbus::evtchn::Eoi;
-use crate::xenbus::grant;
-use crate::xenbus::grant::PageCache;
 
-/// Frames kept for the next requests while a ring is connected: as many as a full
-/// ring of one page with direct requests needs.
-const FRAMES_KEPT: u32 = 352;
+/// How long a worker waits for somebody to let go of a page.
+const LINGER_MS: u32 = 10;
 
-/// Jobs on their way back to the worker.
-struct Inbox {
-    finished: KVec<KBox<Job>>,
-    unmapped: KVec<KBox<Job>>,
-    /// The worker is about to look at `unmapped`; no need to queue it.
-    looking: bool,
-}
-
-/// What the worker works with while the ring is connected.
-struct Engine {
-    // First: dropped first, so that no event comes while the rest goes.
-    channel: Pin<KBox<Channel<Wake>>>,
-    ring: Ring,
-    entries: u32,
-    disk: Arc<Disk>,
-    cache: Pin<KBox<PageCache>>,
-    pool: Pool,
-    /// Exchanged with the inbox, so that neither allocates.
-    finished: KVec<KBox<Job>>,
-    unmapped: KVec<KBox<Job>>,
-    /// The EOI that is owed for the last event.
-    owed: Option<Eoi>,
-    /// Something was taken off the ring since the last EOI.
-    worked: bool,
-    /// Requests on the ring that need no token: the toolstack wants the disk back.
-    credit: u32,
-    /// The frontend published impossible indices.
-    broken: bool,
-}
-
-/// Why the worker stopped taking requests off the ring.
-enum Pause {
-    /// There is nothing on it.
-    Idle,
-    /// It took as many as one run should.
-    Budget,
-    /// The gate said so; it will wake us.
-    Throttled,
-    /// No memory; the next finished job brings some.
-    NoRoom,
-    /// The frontend's indices are impossible.
-    Broken(Overrun),
+/// Work items of a worker, by the number that the workqueue crate tells them apart by.
+mod item {
+    /// Serves the ring.
+    pub(super) const SERVE: u64 = 0;
+    /// Wakes the worker later.
+    pub(super) const LATER: u64 = 1;
+    /// Runs discards.
+    pub(super) const ERASE: u64 = 2;
 }
 
 /// The worker of one ring.
 #[pin_data]
 pub(crate) struct Worker {
-    vbd: Arc<Vbd>,
-    number: RingId,
-    domain: u16,
+    pub(super) vbd: Arc<Vbd>,
+    pub(super) number: RingId,
+    /// Every ring of the disk is mapped: take requests.
+    started: AtomicFlag,
     /// Take no more requests.
     stopping: AtomicFlag,
-    /// Stopped, and every request taken was answered.
+    /// Stopped, and nothing of the frontend is mapped but the ring itself.
     drained: AtomicFlag,
     /// The toolstack wants the disk back: let what is on the ring now through.
     hurried: AtomicFlag,
+    /// Grants that stayed mapped may have expired.
+    tidying: AtomicFlag,
+    /// Memory is short.
+    squeezed: AtomicFlag,
     #[pin]
-    work: Work<Worker>,
+    serve: Work<Worker, { item::SERVE }>,
     #[pin]
-    inbox: SpinLockIrq<Inbox>,
+    later: DelayedWork<Worker, { item::LATER }>,
+    #[pin]
+    erase: Work<Worker, { item::ERASE }>,
+    #[pin]
+    pub(super) inbox: Inbox,
+    #[pin]
+    errands: Errands,
     #[pin]
     engine: Mutex<Option<Engine>>,
 }
 
 impl_has_work! {
-    impl HasWork<Self> for Worker { self.work }
+    impl HasWork<Self, 0> for Worker { self.serve }
+    impl HasWork<Self, 2> for Worker { self.erase }
 }
 
-impl WorkItem for Worker {
+impl_has_delayed_work! {
+    impl HasDelayedWork<Self, 1> for Worker { self.later }
+}
+
+impl WorkItem<{ item::SERVE }> for Worker {
     type Pointer = Arc<Self>;
 
     fn run(this: Arc<Self>) {
+        if !this.started.load(Relaxed) {
+            return;
+        }
         let mut engine = this.engine.lock();
         if let Some(engine) = &mut *engine {
             engine.run(&this);
+        }
+    }
+}
+
+impl WorkItem<{ item::LATER }> for Worker {
+    type Pointer = Arc<Self>;
+
+    fn run(this: Arc<Self>) {
+        this.wake();
+    }
+}
+
+impl WorkItem<{ item::ERASE }> for Worker {
+    type Pointer = Arc<Self>;
+
+    fn run(this: Arc<Self>) {
+        while let Some(errand) = this.errands.take() {
+            let answer = errand.run(|| this.is_stopping());
+            this.answered(answer);
         }
     }
 }
@@ -155,75 +150,67 @@ impl evtchn::Handler for Wake {
 }
 
 impl Worker {
-    /// A worker for ring `number` of `vbd`, connected to nothing yet. Sleeps.
+    /// A worker for ring `number` of `vbd`, of `entries` slots, connected to nothing
+    /// yet. Sleeps.
     ///
     /// # Errors
     ///
     /// `ENOMEM`.
-    pub(crate) fn new(vbd: Arc<Vbd>, number: RingId, entries: u32) -> Result<Arc<Self>> {
-        let inbox = Inbox {
-            finished: jobs(entries)?,
-            unmapped: jobs(entries)?,
-            looking: false,
-        };
+    pub(crate) fn new(vbd: Arc<Vbd>, number: RingId, entries: usize) -> Result<Arc<Self>> {
+        let mail = Mail::new(entries)?;
+        let errands = KVec::with_capacity(entries, GFP_KERNEL)?;
         Arc::pin_init(
             pin_init!(Self {
-                domain: vbd.frontend_id(),
                 vbd,
                 number,
+                started: AtomicFlag::new(false),
                 stopping: AtomicFlag::new(false),
                 drained: AtomicFlag::new(false),
                 hurried: AtomicFlag::new(false),
-                work <- new_work!("rblkback::ring"),
-                inbox <- new_spinlock_irq!(inbox, "rblkback::inbox"),
+                tidying: AtomicFlag::new(false),
+                squeezed: AtomicFlag::new(false),
+                serve <- new_work!("rblkback::ring"),
+                later <- new_delayed_work!("rblkback::later"),
+                erase <- new_work!("rblkback::erase"),
+                inbox <- Inbox::new(mail),
+                errands <- Errands::new(errands),
                 engine <- new_mutex!(None, "rblkback::engine"),
             }),
             GFP_KERNEL,
         )
     }
 
-    /// Connects the worker to a ring and the event channel `port`, and starts it.
-    /// Sleeps.
+    /// Connects the worker to a ring and its event channel. Sleeps.
     ///
     /// # Errors
     ///
     /// `ENOMEM`, or why the event channel cannot be bound.
-    pub(crate) fn connect(
-        self: &Arc<Self>,
-        ring: Ring,
-        entries: u32,
-        disk: Arc<Disk>,
-        port: u32,
-    ) -> Result {
+    pub(crate) fn connect(self: &Arc<Self>, setup: Setup) -> Result {
         let mut engine = self.engine.lock();
-        *engine = Some(Engine {
-            ring,
-            entries,
-            disk,
-            cache: KBox::pin_init(PageCache::new(), GFP_KERNEL)?,
-            pool: Pool::new(entries as usize)?,
-            finished: jobs(entries)?,
-            unmapped: jobs(entries)?,
-            owed: None,
-            worked: false,
-            credit: 0,
-            broken: false,
-            // Last: from here on there are events.
-            channel: KBox::pin_init(
-                Channel::bind(self.vbd.device(), port, Wake(self.clone())),
-                GFP_KERNEL,
-            )?,
-        });
-        drop(engine);
+        *engine = Some(Engine::new(self, setup, Wake(self.clone()))?);
+        Ok(())
+    }
+
+    /// Requests are taken from now on.
+    pub(crate) fn start(self: &Arc<Self>) {
+        self.started.store(true, Relaxed);
         // Requests may wait already: nobody would send an event for those.
         self.wake();
-        Ok(())
     }
 
     /// Queues the worker. Any context.
     pub(crate) fn wake(self: &Arc<Self>) {
         // Queued already: then it has yet to look.
-        let _ = queue::rings().enqueue(self.clone());
+        let _ = queue::rings().enqueue::<Arc<Self>, { item::SERVE }>(self.clone());
+    }
+
+    /// Queues the worker in a while. Any context.
+    pub(super) fn wake_later(self: &Arc<Self>) {
+        // Will be queued already: that comes soon enough.
+        let _ = queue::rings().enqueue_delayed::<Arc<Self>, { item::LATER }>(
+            self.clone(),
+            kernel::time::msecs_to_jiffies(LINGER_MS),
+        );
     }
 
     /// No request is taken off the ring from now on. Does not wait.
@@ -232,15 +219,55 @@ impl Worker {
         self.wake();
     }
 
+    /// Is nothing taken off the ring any more?
+    pub(super) fn is_stopping(&self) -> bool {
+        self.stopping.load(Relaxed)
+    }
+
     /// What is on the ring now goes to the disk, tokens or not.
     pub(crate) fn hurry(self: &Arc<Self>) {
         self.hurried.store(true, Relaxed);
         self.wake();
     }
 
+    /// Was the worker told to hurry since this was asked last?
+    pub(super) fn take_hurry(&self) -> bool {
+        self.hurried.load(Relaxed) && self.hurried.xchg(false, Full)
+    }
+
+    /// Grants that stayed mapped may have been unused for too long. Any context.
+    pub(crate) fn tidy(self: &Arc<Self>) {
+        self.tidying.store(true, Relaxed);
+        self.wake();
+    }
+
+    /// Was the worker told to tidy since this was asked last?
+    pub(super) fn take_tidy(&self) -> bool {
+        self.tidying.load(Relaxed) && self.tidying.xchg(false, Full)
+    }
+
+    /// Memory is short: what is spare is to be given back. Any context.
+    pub(crate) fn squeeze(self: &Arc<Self>) {
+        self.squeezed.store(true, Relaxed);
+        self.wake();
+    }
+
+    /// Was the worker squeezed since this was asked last?
+    pub(super) fn take_squeeze(&self) -> bool {
+        self.squeezed.load(Relaxed) && self.squeezed.xchg(false, Full)
+    }
+
     /// Stopped, with nothing in flight and nothing mapped but the ring itself?
     pub(crate) fn is_drained(&self) -> bool {
         self.drained.load(Acquire)
+    }
+
+    /// Notes that the worker is drained, and tells the disk when that is new.
+    pub(super) fn report_drained(&self) {
+        if !self.drained.load(Relaxed) {
+            self.drained.store(true, Release);
+            self.vbd.kick();
+        }
     }
 
     /// Unmaps the ring and closes the event channel. Sleeps.
@@ -253,183 +280,28 @@ impl Worker {
     }
 
     /// The disk has answered. Any context.
-    pub(crate) fn finished(self: &Arc<Self>, job: KBox<Job>) {
-        // Never full: it has room for every slot of the ring.
-        let _ = self.inbox.lock().finished.push_within_capacity(job);
-        self.wake();
-    }
-
-    /// The pages of a job are unmapped. Any context.
-    pub(crate) fn unmapped(self: &Arc<Self>, job: KBox<Job>) {
-        let mut inbox = self.inbox.lock();
-        // Never full, as above.
-        let _ = inbox.unmapped.push_within_capacity(job);
-        let looking = inbox.looking;
-        drop(inbox);
-        if !looking {
+    pub(super) fn finished(self: &Arc<Self>, job: KBox<Job>) {
+        if self.inbox.put_job(job) {
             self.wake();
         }
     }
-}
 
-fn jobs(entries: u32) -> Result<KVec<KBox<Job>>> {
-    Ok(KVec::with_capacity(entries as usize, GFP_KERNEL)?)
-}
-
-impl Engine {
-    /// One run: collect answers, take requests, tell the frontend.
-    fn run(&mut self, worker: &Arc<Worker>) {
-        if let Some(event) = self.channel.take_event() {
-            self.owed = Some(event);
-        }
-        self.collect(worker);
-        // Before anything that may sleep for the device.
-        self.publish();
-        if worker.stopping.load(Relaxed) || self.broken {
-            worker.vbd.gate().leave(worker.number);
-            self.report_drained(worker);
-            return;
-        }
-        let pause = self.intake(worker);
-        // Requests that were refused at once are answered already.
-        self.publish();
-        match pause {
-            Pause::Idle => {
-                if let Some(event) = self.owed.take() {
-                    self.channel.eoi(event, !self.worked);
-                    self.worked = false;
-                }
-            }
-            Pause::Budget => worker.wake(),
-            // The EOI is withheld: the guest's events cost us nothing meanwhile.
-            Pause::Throttled | Pause::NoRoom => {}
-            Pause::Broken(overrun) => {
-                self.broken = true;
-                worker.vbd.gate().leave(worker.number);
-                worker.vbd.ring_broke(worker.number, overrun);
-            }
+    /// A discard is done. Any context.
+    fn answered(self: &Arc<Self>, answer: Answer) {
+        if self.inbox.put_answer(answer) {
+            self.wake();
         }
     }
 
-    fn report_drained(&self, worker: &Arc<Worker>) {
-        let drained = worker.stopping.load(Relaxed) && self.ring.in_flight() == 0;
-        if drained && !worker.drained.load(Relaxed) {
-            worker.drained.store(true, Release);
-            worker.vbd.kick();
-        }
-    }
-
-    fn publish(&mut self) {
-        if self.ring.publish() {
-            self.channel.notify();
-        }
-    }
-
-    /// Unmaps and answers what the disk has finished.
-    fn collect(&mut self, worker: &Worker) {
-        let mut inbox = worker.inbox.lock();
-        core::mem::swap(&mut inbox.finished, &mut self.finished);
-        inbox.looking = true;
-        drop(inbox);
-        for job in self.finished.drain_all() {
-            grant::unmap(job);
-        }
-        let mut inbox = worker.inbox.lock();
-        core::mem::swap(&mut inbox.unmapped, &mut self.unmapped);
-        inbox.looking = false;
-        drop(inbox);
-        for job in self.unmapped.drain_all() {
-            self.ring.answer(job.answer());
-            self.pool.put(job.recycle(&self.cache));
-        }
-        self.cache.shrink(FRAMES_KEPT);
-    }
-
-    /// Takes requests off the ring until something stops it.
-    fn intake(&mut self, worker: &Arc<Worker>) -> Pause {
-        let mut budget = self.entries;
-        pin_init::stack_pin_init!(let _plug = Plug::new());
-        loop {
-            let unread = match self.look() {
-                Ok(0) => {
-                    self.credit = 0;
-                    worker.vbd.gate().leave(worker.number);
-                    return Pause::Idle;
-                }
-                Ok(unread) => unread,
-                Err(overrun) => return Pause::Broken(overrun),
-            };
-            let wanted = unread.min(budget);
-            if wanted == 0 {
-                return Pause::Budget;
+    /// Sends a discard on its way.
+    pub(super) fn erase(self: &Arc<Self>, errand: Errand) {
+        match self.errands.put(errand) {
+            Ok(()) => {
+                // Queued already: then it has yet to look.
+                let _ = queue::disks().enqueue::<Arc<Self>, { item::ERASE }>(self.clone());
             }
-            if worker.hurried.xchg(false, Full) {
-                self.credit = unread;
-            }
-            let Some(mut passes) = self.ask(worker, wanted) else {
-                return Pause::Throttled;
-            };
-            budget = budget.saturating_sub(wanted);
-            while passes.any_left() {
-                let Some(room) = self.pool.take() else {
-                    self.credit = self.credit.saturating_add(passes.on_credit());
-                    worker.vbd.gate().give_back(passes);
-                    worker.vbd.gate().leave(worker.number);
-                    worker.vbd.stats().out_of_room.add(1, Relaxed);
-                    return Pause::NoRoom;
-                };
-                if let Some(pass) = passes.next() {
-                    self.dispatch(worker, room, pass);
-                }
-            }
-        }
-    }
-
-    /// Passes for some of `wanted` requests, or `None` to wait for them.
-    fn ask(&mut self, worker: &Worker, wanted: u32) -> Option<Passes> {
-        let gate = worker.vbd.gate();
-        let on_credit = wanted.min(self.credit);
-        if on_credit == 0 || worker.stopping.load(Relaxed) {
-            return gate.admit(worker.number, wanted);
-        }
-        self.credit = self.credit.saturating_sub(on_credit);
-        Some(gate.admit_on_credit(worker.number, on_credit))
-    }
-
-    /// How many requests are on the ring. If none, the guest sends an event for the
-    /// next one.
-    fn look(&self) -> Result<u32, Overrun> {
-        match self.ring.unread()? {
-            0 => self.ring.final_check(),
-            unread => Ok(unread),
-        }
-    }
-
-    /// Takes one request off the ring and sends it on its way. May sleep.
-    fn dispatch(&mut self, worker: &Arc<Worker>, room: Room, pass: Pass) {
-        let slot = self.ring.take();
-        self.worked = true;
-        let mut answer = Answer {
-            id: slot.id(self.ring.abi()),
-            operation: slot.operation(),
-            status: Status::Error,
-        };
-        match check(&slot, self.ring.abi(), &self.disk.view()) {
-            Ok(request) => {
-                worker.vbd.stats().count(&request);
-                let disk = self.disk.clone();
-                let job = Job::new(room, pass, worker.clone(), disk, answer, request);
-                if let Err(job) = job.start(worker.domain, &self.cache) {
-                    // Goes the same way back as any other, so that whatever was
-                    // mapped is unmapped first.
-                    worker.finished(job);
-                }
-            }
-            Err(refusal) => {
-                self.pool.put(room);
-                answer.status = refusal.status();
-                self.ring.answer(answer);
-            }
+            // Never: there is room for one per slot.
+            Err(answer) => self.answered(answer),
         }
     }
 }

@@ -7,8 +7,20 @@
 //! there is one parser. All numbers are little-endian, all sectors are of
 //! 512 bytes.
 //!
+//! | field | all kinds | direct | indirect | discard |
+//! |---|---|---|---|---|
+//! | byte 0 | operation | | 6 | 5 |
+//! | byte 1 | | number of segments | inner operation | flag |
+//! | bytes 2, 3 | | | number of segments | |
+//! | `id` | the guest's name for it | | | |
+//! | `sector` | first sector | | | |
+//! | `sector` + 8 | | | | number of sectors |
+//! | `segments` | | segments | | |
+//! | `segments` + 4 | | | frames of segments | |
+//!
 //! Source: `xen/interface/io/blkif.h` (`struct blkif_request_rw`,
-//! `struct blkif_response`), `xen/interface/io/ring.h` (`DEFINE_RING_TYPES`),
+//! `blkif_request_indirect`, `blkif_request_discard`, `blkif_response`),
+//! `xen/interface/io/ring.h` (`DEFINE_RING_TYPES`),
 //! `xen/interface/io/protocols.h` (the names).
 
 /// Bytes of a unit in which the protocol counts disk space.
@@ -19,6 +31,10 @@ pub const PAGE_SIZE: u32 = 4096;
 pub const SECTORS_PER_PAGE: u8 = 8;
 /// Segments a direct request can carry.
 pub const SEGMENTS_MAX: usize = 11;
+/// Segments an indirect request can carry: as many as are offered.
+pub const INDIRECT_MAX: u16 = 256;
+/// Bytes of a segment, in a slot as in a frame of segments.
+pub const SEGMENT_SIZE: usize = 8;
 /// The largest slot of any ABI, in bytes.
 pub const SLOT_MAX: usize = 112;
 
@@ -71,6 +87,27 @@ pub struct Segment {
     pub first: u8,
     /// Last sector within the frame, inclusive.
     pub last: u8,
+}
+
+impl Segment {
+    /// From its bytes, the last two of which mean nothing.
+    pub fn parse(bytes: [u8; SEGMENT_SIZE]) -> Self {
+        let [g0, g1, g2, g3, first, last, _, _] = bytes;
+        Self {
+            gref: u32::from_le_bytes([g0, g1, g2, g3]),
+            first,
+            last,
+        }
+    }
+
+    /// The first `count` segments of a private copy of a frame of segments.
+    pub fn list(bytes: &[u8], count: u16) -> impl Iterator<Item = Self> + '_ {
+        bytes
+            .chunks_exact(SEGMENT_SIZE)
+            .filter_map(|chunk| chunk.first_chunk())
+            .map(|chunk| Self::parse(*chunk))
+            .take(usize::from(count))
+    }
 }
 
 /// A private copy of a ring slot: unchecked, but the guest can no longer change it.
@@ -171,12 +208,38 @@ impl Slot {
         u8::from_le_bytes(self.field(1))
     }
 
+    /// What an indirect request does.
+    pub fn indirect_operation(&self) -> u8 {
+        u8::from_le_bytes(self.field(1))
+    }
+
+    /// How many segments an indirect request claims to carry.
+    pub fn indirect_count(&self) -> u16 {
+        u16::from_le_bytes(self.field(2))
+    }
+
+    /// The first frame of segments of an indirect request: it holds 512, more than
+    /// are offered, so there is never a second one.
+    pub fn indirect_frame(&self, abi: Abi) -> u32 {
+        u32::from_le_bytes(self.field(abi.layout().segments.saturating_add(4)))
+    }
+
+    /// The flags of a discard.
+    pub fn discard_flags(&self) -> u8 {
+        u8::from_le_bytes(self.field(1))
+    }
+
+    /// How many sectors a discard is about.
+    pub fn discard_sectors(&self, abi: Abi) -> u64 {
+        u64::from_le_bytes(self.field(abi.layout().sector.saturating_add(8)))
+    }
+
     /// The guest's own name for the request. Every operation has it at this place.
     pub fn id(&self, abi: Abi) -> u64 {
         u64::from_le_bytes(self.field(abi.layout().id))
     }
 
-    /// The first sector of a direct request.
+    /// The first sector of any request that is about sectors.
     pub fn sector(&self, abi: Abi) -> u64 {
         u64::from_le_bytes(self.field(abi.layout().sector))
     }
@@ -187,14 +250,15 @@ impl Slot {
         if index >= SEGMENTS_MAX {
             return None;
         }
-        let at = index.checked_mul(8)?.checked_add(abi.layout().segments)?;
-        let bytes: [u8; 8] = self.field(at);
-        let [g0, g1, g2, g3, first, last, _, _] = bytes;
-        Some(Segment {
-            gref: u32::from_le_bytes([g0, g1, g2, g3]),
-            first,
-            last,
-        })
+        let at = index
+            .checked_mul(SEGMENT_SIZE)?
+            .checked_add(abi.layout().segments)?;
+        Some(Segment::parse(self.field(at)))
+    }
+
+    /// The first `count` segments of a direct request.
+    pub fn segments(&self, abi: Abi, count: u16) -> impl Iterator<Item = Segment> + '_ {
+        (0..usize::from(count)).map_while(move |index| self.segment(abi, index))
     }
 }
 
@@ -249,6 +313,31 @@ mod tests {
         let first = slot.segment(Abi::X86_32, 0).unwrap();
         assert_eq!((first.gref, first.first, first.last), (0x1716_1514, 24, 25));
         assert!(slot.segment(Abi::X86_64, SEGMENTS_MAX).is_none());
+    }
+
+    #[test]
+    fn indirect_and_discard_fields_are_read_where_blkif_h_puts_them() {
+        let mut bytes = [0u8; SLOT_MAX];
+        for (at, byte) in bytes.iter_mut().enumerate() {
+            *byte = at as u8;
+        }
+        let slot = Slot(bytes);
+        assert_eq!(slot.indirect_operation(), 1);
+        assert_eq!(slot.indirect_count(), 0x0302);
+        // handle and its padding lie between sector and frames.
+        assert_eq!(slot.indirect_frame(Abi::X86_64), 0x1f1e_1d1c);
+        assert_eq!(slot.indirect_frame(Abi::X86_32), 0x1b1a_1918);
+        assert_eq!(slot.discard_flags(), 1);
+        assert_eq!(slot.discard_sectors(Abi::X86_64), 0x1f1e_1d1c_1b1a_1918);
+        assert_eq!(slot.discard_sectors(Abi::X86_32), 0x1b1a_1918_1716_1514);
+    }
+
+    #[test]
+    fn a_list_of_segments_ends_with_its_count_or_its_bytes() {
+        let bytes = [7u8; 24];
+        assert_eq!(Segment::list(&bytes, 2).count(), 2);
+        assert_eq!(Segment::list(&bytes, 9).count(), 3);
+        assert_eq!(Segment::list(&bytes[..23], 9).count(), 2);
     }
 
     #[test]

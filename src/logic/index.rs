@@ -76,6 +76,11 @@ impl Indices {
         self.requests.wrapping_sub(self.responses)
     }
 
+    /// The slot of the next request. Only after [`Self::unread`] said there is one.
+    pub fn next_request(&self) -> u32 {
+        self.slot(self.requests)
+    }
+
     /// Takes the next request off the ring and returns its slot. Only after
     /// [`Self::unread`] said there is one.
     pub fn consume(&mut self) -> u32 {

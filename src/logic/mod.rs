@@ -17,6 +17,8 @@
 //! | [`abi`] | where the fields of a ring slot lie, for each guest ABI |
 //! | [`request`] | what a request must satisfy before it may touch the disk |
 //! | [`index`] | ring index arithmetic |
+//! | [`persistent`] | which grants stay mapped |
+//! | [`barrier`] | when a write barrier may go |
 //! | [`limits`] | what the administrator's keys mean |
 //! | [`number`] | numbers and text that somebody else wrote |
 //! | [`bucket`] | token arithmetic |
@@ -41,11 +43,13 @@
 
 pub mod abi;
 pub mod admission;
+pub mod barrier;
 pub mod bucket;
 pub mod index;
 pub mod lifecycle;
 pub mod limits;
 pub mod meter;
 pub mod number;
+pub mod persistent;
 pub mod queue;
 pub mod request;

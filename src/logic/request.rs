@@ -2,15 +2,26 @@
 
 //! From a private copy of a slot to a request that may touch the disk.
 //!
-//! [`Slot`] is what the guest wrote. [`Request`] can only come from [`check`],
-//! which looks at the whole of it: nothing is done for a request of which any
-//! part is wrong.
+//! ```text
+//! Slot --parse--> Transfer --check (with its segments)--> Request
+//!            \--> Discard  --check--> Erasure
+//! ```
+//!
+//! [`Slot`] is what the guest wrote. [`parse`] looks at what the slot itself says;
+//! it tells how many segments there are, and whether they lie in a frame of their
+//! own. [`Request`] and [`Erasure`] can only come from `check`, which looks at the
+//! whole: nothing is done for a request of which any part is wrong.
 //!
 //! Source of the rules: `xen/interface/io/blkif.h`.
 
+use core::ops::Deref;
+use core::ops::DerefMut;
+
 use super::abi::Abi;
+use super::abi::Segment;
 use super::abi::Slot;
 use super::abi::Status;
+use super::abi::INDIRECT_MAX;
 use super::abi::SECTORS_PER_PAGE;
 use super::abi::SECTOR_SIZE;
 use super::abi::SEGMENTS_MAX;
@@ -19,8 +30,16 @@ use super::abi::SEGMENTS_MAX;
 pub const OP_READ: u8 = 0;
 /// `BLKIF_OP_WRITE`.
 pub const OP_WRITE: u8 = 1;
+/// `BLKIF_OP_WRITE_BARRIER`.
+pub const OP_BARRIER: u8 = 2;
 /// `BLKIF_OP_FLUSH_DISKCACHE`.
 pub const OP_FLUSH: u8 = 3;
+/// `BLKIF_OP_DISCARD`.
+pub const OP_DISCARD: u8 = 5;
+/// `BLKIF_OP_INDIRECT`.
+pub const OP_INDIRECT: u8 = 6;
+/// `BLKIF_DISCARD_SECURE`.
+const SECURE: u8 = 1;
 
 /// What is known of the disk when a request is checked.
 #[derive(Clone, Copy, Debug)]
@@ -31,6 +50,10 @@ pub struct Disk {
     pub block: u32,
     /// No write reaches it.
     pub read_only: bool,
+    /// Discards were offered.
+    pub discard: bool,
+    /// Secure discards were offered.
+    pub secure: bool,
 }
 
 /// What a served request does.
@@ -42,17 +65,34 @@ pub enum Operation {
     Write,
     /// Make all finished writes durable, then write what it carries, if anything.
     Flush,
+    /// As a flush, durable itself when it is answered, after everything that was
+    /// taken before it from any ring of the disk, before everything taken later.
+    Barrier,
 }
 
 /// Where one segment's bytes lie in its granted frame.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Extent {
+    gref: u32,
+    first: u8,
+    sectors: u8,
+}
+
+impl Extent {
     /// Grant reference of the frame.
-    pub gref: u32,
+    pub fn gref(&self) -> u32 {
+        self.gref
+    }
+
     /// First byte within the frame.
-    pub offset: u32,
+    pub fn offset(&self) -> u32 {
+        u32::from(self.first).saturating_mul(SECTOR_SIZE)
+    }
+
     /// Bytes; never 0, never past the frame's end.
-    pub len: u32,
+    pub fn len(&self) -> u32 {
+        u32::from(self.sectors).saturating_mul(SECTOR_SIZE)
+    }
 }
 
 /// Why a request was refused.
@@ -60,9 +100,11 @@ pub struct Extent {
 pub enum Refusal {
     /// An operation that is not offered.
     Operation,
+    /// An indirect request that does something other than read or write.
+    IndirectOperation,
     /// A segment count that the operation cannot have.
     SegmentCount,
-    /// A segment that does not lie within its frame.
+    /// A segment that does not lie within its frame, or is missing.
     Segment,
     /// Beyond the end of the disk.
     Range,
@@ -77,30 +119,197 @@ impl Refusal {
     pub const fn status(self) -> Status {
         match self {
             Self::Operation => Status::Unsupported,
-            Self::SegmentCount | Self::Segment | Self::Range | Self::Alignment | Self::ReadOnly => {
-                Status::Error
-            }
+            Self::IndirectOperation
+            | Self::SegmentCount
+            | Self::Segment
+            | Self::Range
+            | Self::Alignment
+            | Self::ReadOnly => Status::Error,
         }
     }
 }
 
-/// A request that was checked as a whole.
+/// What a slot asks for, before anything outside of the slot was looked at.
+#[derive(Clone, Copy, Debug)]
+pub enum Parsed {
+    /// Data to or from the disk, or a flush.
+    Transfer(Transfer),
+    /// Sectors that the guest no longer needs.
+    Discard(Discard),
+}
+
+/// A transfer whose segments were not looked at.
+#[derive(Clone, Copy, Debug)]
+pub struct Transfer {
+    operation: Operation,
+    sector: u64,
+    count: u16,
+    frame: Option<u32>,
+}
+
+/// Reads what `slot` asks for.
+///
+/// # Errors
+///
+/// The first [`Refusal`] found.
+pub fn parse(slot: &Slot, abi: Abi) -> Result<Parsed, Refusal> {
+    let operation = match slot.operation() {
+        OP_READ => Operation::Read,
+        OP_WRITE => Operation::Write,
+        OP_BARRIER => Operation::Barrier,
+        OP_FLUSH => Operation::Flush,
+        OP_DISCARD => return Ok(Parsed::Discard(Discard::parse(slot, abi))),
+        OP_INDIRECT => return indirect(slot, abi),
+        _ => return Err(Refusal::Operation),
+    };
+    let count = u16::from(slot.segment_count());
+    let may_be_empty = matches!(operation, Operation::Flush | Operation::Barrier);
+    if usize::from(count) > SEGMENTS_MAX || (count == 0 && !may_be_empty) {
+        return Err(Refusal::SegmentCount);
+    }
+    Ok(Parsed::Transfer(Transfer {
+        operation,
+        // A flush without data names no place.
+        sector: if count == 0 { 0 } else { slot.sector(abi) },
+        count,
+        frame: None,
+    }))
+}
+
+fn indirect(slot: &Slot, abi: Abi) -> Result<Parsed, Refusal> {
+    let operation = match slot.indirect_operation() {
+        OP_READ => Operation::Read,
+        OP_WRITE => Operation::Write,
+        _ => return Err(Refusal::IndirectOperation),
+    };
+    let count = slot.indirect_count();
+    if count == 0 || count > INDIRECT_MAX {
+        return Err(Refusal::SegmentCount);
+    }
+    Ok(Parsed::Transfer(Transfer {
+        operation,
+        sector: slot.sector(abi),
+        count,
+        frame: Some(slot.indirect_frame(abi)),
+    }))
+}
+
+/// The operation that the answer to `slot` names. That of an indirect request is its
+/// inner one: Linux's frontend shuts the disk down if it is told anything else.
+pub fn answered_operation(slot: &Slot) -> u8 {
+    match slot.operation() {
+        OP_INDIRECT => slot.indirect_operation(),
+        operation => operation,
+    }
+}
+
+impl Transfer {
+    /// How many segments it has: at most [`SEGMENTS_MAX`] in the slot, at most
+    /// [`INDIRECT_MAX`] in a frame.
+    pub fn count(&self) -> u16 {
+        self.count
+    }
+
+    /// Grant reference of the frame that holds its segments; `None` if they are in
+    /// the slot.
+    pub fn frame(&self) -> Option<u32> {
+        self.frame
+    }
+
+    /// Checks the transfer with its `segments` as a whole against `disk`. `room` is
+    /// overwritten; it must have an element per segment.
+    ///
+    /// # Errors
+    ///
+    /// The first [`Refusal`] found, and the room.
+    pub fn check<S: DerefMut<Target = [Extent]>>(
+        self,
+        disk: &Disk,
+        segments: impl Iterator<Item = Segment>,
+        mut room: S,
+    ) -> Result<Request<S>, (Refusal, S)> {
+        match self.fill(disk, segments, &mut room) {
+            // INVARIANT: All was checked just now.
+            Ok(sectors) => Ok(Request {
+                operation: self.operation,
+                sector: self.sector,
+                sectors,
+                count: self.count,
+                extents: room,
+            }),
+            Err(refusal) => Err((refusal, room)),
+        }
+    }
+
+    fn fill(
+        &self,
+        disk: &Disk,
+        mut segments: impl Iterator<Item = Segment>,
+        room: &mut [Extent],
+    ) -> Result<u32, Refusal> {
+        if self.operation != Operation::Read && disk.read_only {
+            return Err(Refusal::ReadOnly);
+        }
+        let room = room
+            .get_mut(..usize::from(self.count))
+            .ok_or(Refusal::SegmentCount)?;
+        let mut sectors: u32 = 0;
+        for extent in room {
+            let segment = segments.next().ok_or(Refusal::Segment)?;
+            *extent = extent_of(segment, disk.block)?;
+            sectors = sectors.saturating_add(u32::from(extent.sectors));
+        }
+        within(disk, self.sector, u64::from(sectors))?;
+        Ok(sectors)
+    }
+}
+
+fn extent_of(segment: Segment, block: u32) -> Result<Extent, Refusal> {
+    if segment.first > segment.last || segment.last >= SECTORS_PER_PAGE {
+        return Err(Refusal::Segment);
+    }
+    let sectors = segment.last.saturating_sub(segment.first).saturating_add(1);
+    if u32::from(sectors) & block.saturating_sub(1) != 0 {
+        return Err(Refusal::Alignment);
+    }
+    Ok(Extent {
+        gref: segment.gref,
+        first: segment.first,
+        sectors,
+    })
+}
+
+/// Do `sectors` sectors from `sector` on lie on the disk, in whole blocks?
+fn within(disk: &Disk, sector: u64, sectors: u64) -> Result<(), Refusal> {
+    let end = sector.checked_add(sectors).ok_or(Refusal::Range)?;
+    if end > disk.sectors {
+        return Err(Refusal::Range);
+    }
+    let unaligned = (sector | end) & u64::from(disk.block.saturating_sub(1));
+    if unaligned != 0 {
+        return Err(Refusal::Alignment);
+    }
+    Ok(())
+}
+
+/// A transfer that was checked as a whole, in room `S` of its own.
 ///
 /// # Invariants
 ///
-/// Every extent lies within one frame and is a whole number of sectors; sector
-/// and the length of each extent are aligned to the disk's logical blocks; the range lies on the
-/// disk as it was when checked; a read or write has at least one extent.
-#[derive(Clone, Copy, Debug)]
-pub struct Request {
+/// There are `count` extents. Every extent lies within one frame and is a whole
+/// number of sectors; sector and the length of each extent are aligned to the
+/// disk's logical blocks; the range lies on the disk as it was when checked; a read
+/// or write has at least one extent.
+#[derive(Debug)]
+pub struct Request<S> {
     operation: Operation,
     sector: u64,
     sectors: u32,
-    extents: [Extent; SEGMENTS_MAX],
-    count: u8,
+    count: u16,
+    extents: S,
 }
 
-impl Request {
+impl<S: Deref<Target = [Extent]>> Request<S> {
     /// What to do.
     pub fn operation(&self) -> Operation {
         self.operation
@@ -116,8 +325,8 @@ impl Request {
         self.sectors
     }
 
-    /// How many pieces of guest memory there are, at most [`SEGMENTS_MAX`].
-    pub fn extent_count(&self) -> u8 {
+    /// How many pieces of guest memory there are, at most [`INDIRECT_MAX`].
+    pub fn extent_count(&self) -> u16 {
         self.count
     }
 
@@ -125,79 +334,87 @@ impl Request {
     pub fn extents(&self) -> impl Iterator<Item = &Extent> {
         self.extents.iter().take(usize::from(self.count))
     }
+
+    /// Takes the room back; no pieces are left.
+    pub fn take_room(&mut self) -> S
+    where
+        S: Default,
+    {
+        self.count = 0;
+        core::mem::take(&mut self.extents)
+    }
 }
 
-/// Checks `slot` as a whole against `disk`.
-///
-/// # Errors
-///
-/// The first [`Refusal`] found; nothing of the request was acted upon.
-pub fn check(slot: &Slot, abi: Abi, disk: &Disk) -> Result<Request, Refusal> {
-    let operation = match slot.operation() {
-        OP_READ => Operation::Read,
-        OP_WRITE => Operation::Write,
-        OP_FLUSH => Operation::Flush,
-        _ => return Err(Refusal::Operation),
-    };
-    let count = slot.segment_count();
-    if usize::from(count) > SEGMENTS_MAX || (count == 0 && operation != Operation::Flush) {
-        return Err(Refusal::SegmentCount);
-    }
-    if operation != Operation::Read && disk.read_only {
-        return Err(Refusal::ReadOnly);
-    }
-    let (extents, sectors) = extents(slot, abi, usize::from(count), disk.block)?;
-    // A flush without data names no place.
-    let sector = if count == 0 { 0 } else { slot.sector(abi) };
-    within(disk, sector, sectors)?;
-    Ok(Request {
-        operation,
-        sector,
-        sectors,
-        extents,
-        count,
-    })
+/// A discard that was not looked at.
+#[derive(Clone, Copy, Debug)]
+pub struct Discard {
+    sector: u64,
+    sectors: u64,
+    secure: bool,
 }
 
-fn extents(
-    slot: &Slot,
-    abi: Abi,
-    count: usize,
-    block: u32,
-) -> Result<([Extent; SEGMENTS_MAX], u32), Refusal> {
-    let mut extents = [Extent::default(); SEGMENTS_MAX];
-    let mut sectors: u32 = 0;
-    for (extent, index) in extents.iter_mut().zip(0..count) {
-        let segment = slot.segment(abi, index).ok_or(Refusal::Segment)?;
-        if segment.first > segment.last || segment.last >= SECTORS_PER_PAGE {
-            return Err(Refusal::Segment);
+impl Discard {
+    fn parse(slot: &Slot, abi: Abi) -> Self {
+        Self {
+            sector: slot.sector(abi),
+            sectors: slot.discard_sectors(abi),
+            secure: slot.discard_flags() & SECURE != 0,
         }
-        let length = u32::from(segment.last.saturating_sub(segment.first)).saturating_add(1);
-        if length & block.saturating_sub(1) != 0 {
-            return Err(Refusal::Alignment);
-        }
-        sectors = sectors.saturating_add(length);
-        *extent = Extent {
-            gref: segment.gref,
-            offset: u32::from(segment.first).saturating_mul(SECTOR_SIZE),
-            len: length.saturating_mul(SECTOR_SIZE),
-        };
     }
-    Ok((extents, sectors))
+
+    /// Checks the discard against `disk`. The secure flag of a disk that does not
+    /// offer it is ignored, as blkif.h has it.
+    ///
+    /// # Errors
+    ///
+    /// The first [`Refusal`] found.
+    pub fn check(self, disk: &Disk) -> Result<Erasure, Refusal> {
+        if !disk.discard {
+            return Err(Refusal::Operation);
+        }
+        if disk.read_only {
+            return Err(Refusal::ReadOnly);
+        }
+        within(disk, self.sector, self.sectors)?;
+        // INVARIANT: All was checked just now.
+        Ok(Erasure {
+            sector: self.sector,
+            sectors: self.sectors,
+            secure: self.secure && disk.secure,
+        })
+    }
 }
 
-fn within(disk: &Disk, sector: u64, sectors: u32) -> Result<(), Refusal> {
-    let end = sector
-        .checked_add(u64::from(sectors))
-        .ok_or(Refusal::Range)?;
-    if end > disk.sectors {
-        return Err(Refusal::Range);
+/// A discard that was checked.
+///
+/// # Invariants
+///
+/// The range lies on the disk as it was when checked, in whole logical blocks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Erasure {
+    sector: u64,
+    sectors: u64,
+    secure: bool,
+}
+
+impl Erasure {
+    /// Does what was discarded have to be unreadable?
+    pub fn is_secure(&self) -> bool {
+        self.secure
     }
-    let unaligned = (sector | end) & u64::from(disk.block.saturating_sub(1));
-    if unaligned != 0 {
-        return Err(Refusal::Alignment);
+
+    /// Takes a piece of at most `most` sectors (at least 1) off the front: its first
+    /// sector and length. `None` when there is nothing left.
+    pub fn next_piece(&mut self, most: u64) -> Option<(u64, u64)> {
+        let length = self.sectors.min(most.max(1));
+        if length == 0 {
+            return None;
+        }
+        let piece = (self.sector, length);
+        self.sector = self.sector.saturating_add(length);
+        self.sectors = self.sectors.saturating_sub(length);
+        Some(piece)
     }
-    Ok(())
 }
 
 #[cfg(test)]
@@ -209,6 +426,8 @@ mod tests {
         sectors: 1000,
         block: 1,
         read_only: false,
+        discard: true,
+        secure: false,
     };
 
     fn slot(operation: u8, sector: u64, segments: &[(u8, u8)]) -> Slot {
@@ -225,32 +444,51 @@ mod tests {
         Slot(bytes)
     }
 
+    fn check(slot: &Slot, disk: &Disk) -> Result<Request<Vec<Extent>>, Refusal> {
+        match parse(slot, Abi::X86_64)? {
+            Parsed::Transfer(transfer) => transfer
+                .check(
+                    disk,
+                    slot.segments(Abi::X86_64, transfer.count()),
+                    vec![Extent::default(); SEGMENTS_MAX],
+                )
+                .map_err(|(refusal, _)| refusal),
+            Parsed::Discard(_) => panic!("not a transfer"),
+        }
+    }
+
     fn refusal(slot: &Slot, disk: &Disk) -> Option<Refusal> {
-        check(slot, Abi::X86_64, disk).err()
+        check(slot, disk).err()
+    }
+
+    fn indirect(inner: u8, count: u16) -> Slot {
+        let mut slot = slot(OP_INDIRECT, 8, &[]);
+        slot.0[1] = inner;
+        slot.0[2..4].copy_from_slice(&count.to_le_bytes());
+        slot.0[28..32].copy_from_slice(&77u32.to_le_bytes());
+        slot
+    }
+
+    fn discard(sector: u64, sectors: u64, flags: u8, disk: &Disk) -> Result<Erasure, Refusal> {
+        let mut slot = slot(OP_DISCARD, sector, &[]);
+        slot.0[1] = flags;
+        slot.0[24..32].copy_from_slice(&sectors.to_le_bytes());
+        match parse(&slot, Abi::X86_64)? {
+            Parsed::Discard(discard) => discard.check(disk),
+            Parsed::Transfer(_) => panic!("not a discard"),
+        }
     }
 
     #[test]
     fn a_read_keeps_its_segments_in_order() {
-        let request = check(&slot(0, 10, &[(0, 7), (2, 3)]), Abi::X86_64, &DISK).unwrap();
+        let request = check(&slot(0, 10, &[(0, 7), (2, 3)]), &DISK).unwrap();
         assert_eq!(request.operation(), Operation::Read);
         assert_eq!((request.sector(), request.sectors()), (10, 10));
-        let extents: Vec<_> = request.extents().copied().collect();
-        assert_eq!(
-            extents[0],
-            Extent {
-                gref: 100,
-                offset: 0,
-                len: 4096
-            }
-        );
-        assert_eq!(
-            extents[1],
-            Extent {
-                gref: 101,
-                offset: 1024,
-                len: 1024
-            }
-        );
+        let extents: Vec<_> = request
+            .extents()
+            .map(|extent| (extent.gref(), extent.offset(), extent.len()))
+            .collect();
+        assert_eq!(extents, [(100, 0, 4096), (101, 1024, 1024)]);
     }
 
     #[test]
@@ -330,18 +568,108 @@ mod tests {
 
     #[test]
     fn a_flush_may_carry_data_or_nothing() {
-        let empty = check(&slot(3, u64::MAX, &[]), Abi::X86_64, &DISK).unwrap();
+        let empty = check(&slot(3, u64::MAX, &[]), &DISK).unwrap();
         assert_eq!((empty.operation(), empty.sectors()), (Operation::Flush, 0));
         assert_eq!(empty.extent_count(), 0);
-        let data = check(&slot(3, 8, &[(0, 7)]), Abi::X86_64, &DISK).unwrap();
+        let data = check(&slot(3, 8, &[(0, 7)]), &DISK).unwrap();
         assert_eq!((data.sector(), data.sectors()), (8, 8));
     }
 
     #[test]
     fn operations_that_are_not_offered_are_unsupported() {
-        for operation in (0..=255u8).filter(|op| ![OP_READ, OP_WRITE, OP_FLUSH].contains(op)) {
+        for operation in [4].into_iter().chain(7..=255u8) {
             let refusal = refusal(&slot(operation, 0, &[(0, 7)]), &DISK).unwrap();
             assert_eq!(refusal.status(), Status::Unsupported, "op {operation}");
         }
+    }
+
+    #[test]
+    fn an_indirect_request_names_its_frame_and_reads_or_writes() {
+        let Ok(Parsed::Transfer(transfer)) = parse(&indirect(OP_WRITE, 256), Abi::X86_64) else {
+            panic!("refused");
+        };
+        assert_eq!(transfer.operation, Operation::Write);
+        assert_eq!((transfer.count(), transfer.frame()), (256, Some(77)));
+        for count in [0, 257, 512, 65535] {
+            assert_eq!(
+                parse(&indirect(OP_READ, count), Abi::X86_64).err(),
+                Some(Refusal::SegmentCount)
+            );
+        }
+        for inner in (2..=255u8).filter(|inner| *inner != OP_WRITE) {
+            let refusal = parse(&indirect(inner, 1), Abi::X86_64).err().unwrap();
+            assert_eq!(refusal.status(), Status::Error, "inner operation {inner}");
+        }
+    }
+
+    #[test]
+    fn the_answer_to_an_indirect_request_names_what_it_did() {
+        assert_eq!(answered_operation(&indirect(OP_WRITE, 20)), OP_WRITE);
+        assert_eq!(answered_operation(&slot(OP_FLUSH, 0, &[])), OP_FLUSH);
+    }
+
+    #[test]
+    fn indirect_segments_come_from_their_frame() {
+        let Ok(Parsed::Transfer(transfer)) = parse(&indirect(OP_READ, 20), Abi::X86_64) else {
+            panic!("refused");
+        };
+        let segment = Segment {
+            gref: 5,
+            first: 0,
+            last: 7,
+        };
+        let check = |segments: usize, room: usize| {
+            transfer
+                .check(
+                    &DISK,
+                    core::iter::repeat_n(segment, segments),
+                    vec![Extent::default(); room],
+                )
+                .map_err(|(refusal, _)| refusal)
+        };
+        assert_eq!(check(20, 32).unwrap().sectors(), 160);
+        assert_eq!(check(20, 32).unwrap().extents().count(), 20);
+        assert_eq!(check(19, 32).unwrap_err(), Refusal::Segment);
+        assert_eq!(check(20, 19).unwrap_err(), Refusal::SegmentCount);
+    }
+
+    #[test]
+    fn a_discard_stays_on_the_disk_and_off_read_only_ones() {
+        assert!(discard(0, 1000, 0, &DISK).is_ok());
+        assert!(discard(5, 0, 0, &DISK).is_ok());
+        assert_eq!(discard(1, 1000, 0, &DISK), Err(Refusal::Range));
+        assert_eq!(discard(8, u64::MAX - 3, 0, &DISK), Err(Refusal::Range));
+        let read_only = Disk {
+            read_only: true,
+            ..DISK
+        };
+        assert_eq!(discard(0, 8, 0, &read_only), Err(Refusal::ReadOnly));
+        let none = Disk {
+            discard: false,
+            ..DISK
+        };
+        assert_eq!(discard(0, 8, 0, &none), Err(Refusal::Operation));
+        let blocks = Disk { block: 8, ..DISK };
+        assert_eq!(discard(4, 8, 0, &blocks), Err(Refusal::Alignment));
+    }
+
+    #[test]
+    fn a_secure_discard_is_one_only_where_that_was_offered() {
+        assert!(!discard(0, 8, 1, &DISK).unwrap().is_secure());
+        let secure = Disk {
+            secure: true,
+            ..DISK
+        };
+        assert!(discard(0, 8, 1, &secure).unwrap().is_secure());
+        assert!(!discard(0, 8, 0xfe, &secure).unwrap().is_secure());
+    }
+
+    #[test]
+    fn a_discard_comes_in_pieces() {
+        let mut erasure = discard(10, 25, 0, &DISK).unwrap();
+        assert_eq!(erasure.next_piece(10), Some((10, 10)));
+        assert_eq!(erasure.next_piece(10), Some((20, 10)));
+        assert_eq!(erasure.next_piece(10), Some((30, 5)));
+        assert_eq!(erasure.next_piece(10), None);
     }
 }

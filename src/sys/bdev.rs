@@ -47,6 +47,14 @@ pub(crate) struct Traits {
     pub(crate) cdrom: bool,
     /// Its medium can be taken out.
     pub(crate) removable: bool,
+    /// Sectors of 512 bytes that one discard may cover; 0: it knows none.
+    pub(crate) discard_sectors: u32,
+    /// Bytes that a discard frees at least, if aligned to them.
+    pub(crate) discard_granularity: u32,
+    /// Bytes from the start to the first place so aligned.
+    pub(crate) discard_alignment: u32,
+    /// It can make sectors unreadable.
+    pub(crate) secure_erase: bool,
 }
 
 impl BlockDevice {
@@ -96,7 +104,23 @@ impl BlockDevice {
             write_cache: disk.write_cache,
             cdrom: disk.cdrom,
             removable: disk.removable,
+            discard_sectors: disk.discard_sectors,
+            discard_granularity: disk.discard_granularity,
+            discard_alignment: disk.discard_alignment,
+            secure_erase: disk.secure_erase,
         }
+    }
+
+    /// Tells the device that sectors (of 512 bytes) are no longer needed; `secure`: that
+    /// they must become unreadable. Sleeps for as long as the device takes.
+    ///
+    /// # Errors
+    ///
+    /// What the device answers: `EOPNOTSUPP` if it knows no such thing.
+    pub(crate) fn discard(&self, sector: u64, sectors: u64, secure: bool) -> Result {
+        let bdev = self.as_ptr();
+        // SAFETY: By the type invariant.
+        to_result(unsafe { helpers::xbk_disk_discard(bdev, sector, sectors, secure) })
     }
 
     /// Writes back what the page cache holds of the device, and drops what it can of

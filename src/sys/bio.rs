@@ -29,6 +29,8 @@ pub(crate) enum Direction {
     /// Make finished writes durable first, then write what the bio carries, if
     /// anything.
     FlushThenWrite,
+    /// As that, and what it carries is durable itself when it is answered.
+    FlushThenWriteThrough,
 }
 
 /// Where a bio's bytes lie: `len` bytes at `offset` of a page.
@@ -88,6 +90,13 @@ fn build<T: Io>(owner: &T) -> Result<NonNull<bindings::bio>> {
         Direction::Read => bindings::req_op_REQ_OP_READ,
         Direction::Write => bindings::req_op_REQ_OP_WRITE | DIRECT_WRITE,
         Direction::FlushThenWrite => bindings::req_op_REQ_OP_WRITE | DIRECT_WRITE | PREFLUSH,
+        // A flush without data has nothing to write through.
+        Direction::FlushThenWriteThrough if owner.piece_count() == 0 => {
+            bindings::req_op_REQ_OP_WRITE | DIRECT_WRITE | PREFLUSH
+        }
+        Direction::FlushThenWriteThrough => {
+            bindings::req_op_REQ_OP_WRITE | DIRECT_WRITE | PREFLUSH | FUA
+        }
     };
     // SAFETY: The device is open.
     let bio = unsafe { helpers::xbk_bio_alloc(owner.device().as_ptr(), owner.piece_count(), opf) };
@@ -112,6 +121,7 @@ fn build<T: Io>(owner: &T) -> Result<NonNull<bindings::bio>> {
 const DIRECT_WRITE: u32 =
     (1 << bindings::req_flag_bits___REQ_SYNC) | (1 << bindings::req_flag_bits___REQ_IDLE);
 const PREFLUSH: u32 = 1 << bindings::req_flag_bits___REQ_PREFLUSH;
+const FUA: u32 = 1 << bindings::req_flag_bits___REQ_FUA;
 
 extern "C" fn end_io<T: Io>(bio: *mut bindings::bio) {
     // SAFETY: The block layer calls this once for the bio of `submit`, with the box

@@ -8,6 +8,7 @@
 #include <linux/fs.h>
 #include <linux/module.h>
 #include <linux/pagemap.h>
+#include <linux/random.h>
 
 #include "src/sys/helpers.h"
 
@@ -20,6 +21,10 @@ void xbk_disk_read(struct block_device *bdev, struct xbk_disk *disk)
 		.write_cache = bdev_write_cache(bdev),
 		.cdrom = disk_to_cdi(bdev->bd_disk) != NULL,
 		.removable = bdev->bd_disk->flags & GENHD_FL_REMOVABLE,
+		.discard_sectors = bdev_max_discard_sectors(bdev),
+		.discard_granularity = bdev_discard_granularity(bdev),
+		.discard_alignment = bdev_discard_alignment(bdev),
+		.secure_erase = bdev_max_secure_erase_sectors(bdev) != 0,
 	};
 }
 
@@ -54,9 +59,23 @@ int xbk_disk_uncache(struct block_device *bdev)
 	return err;
 }
 
+int xbk_disk_discard(struct block_device *bdev, u64 sector, u64 sectors,
+		     bool secure)
+{
+	if (secure)
+		return blkdev_issue_secure_erase(bdev, sector, sectors,
+						 GFP_KERNEL);
+	return blkdev_issue_discard(bdev, sector, sectors, GFP_KERNEL);
+}
+
 struct bio *xbk_bio_alloc(struct block_device *bdev, u16 vecs, u32 opf)
 {
 	return bio_alloc(bdev, vecs, opf, GFP_NOIO);
+}
+
+u32 xbk_random_u32(void)
+{
+	return get_random_u32();
 }
 
 void xbk_module_get(struct module *module)

@@ -19,6 +19,10 @@ struct xbk_disk {
 	bool write_cache;
 	bool cdrom;
 	bool removable;
+	u32 discard_sectors;		/* of 512 bytes */
+	u32 discard_granularity;
+	u32 discard_alignment;
+	bool secure_erase;
 };
 
 void xbk_disk_read(struct block_device *bdev, struct xbk_disk *disk);
@@ -33,9 +37,27 @@ struct block_device *xbk_disk_of(struct file *file);
  */
 int xbk_disk_uncache(struct block_device *bdev);
 
+/* Discards, or erases if @secure; waits for the device. */
+int xbk_disk_discard(struct block_device *bdev, u64 sector, u64 sectors,
+		     bool secure);
+
 /* A bio of @vecs empty segments that is never refused: it waits for the pool. */
 struct bio *xbk_bio_alloc(struct block_device *bdev, u16 vecs, u32 opf);
 
+/* Module parameters, as they are now: see params.c. */
+u32 xbk_param_max_buffer_pages(void);
+u32 xbk_param_max_persistent_grants(void);
+u32 xbk_param_persistent_grant_unused_seconds(void);
+u32 xbk_param_max_queues(void);
+u32 xbk_param_max_ring_page_order(void);
+bool xbk_param_feature_persistent(void);
+u32 xbk_param_buffer_squeeze_duration_ms(void);
+u32 xbk_param_max_guest_frames(void);
+bool xbk_param_log_stats(void);
+/* Puts in defaults that depend on the machine. */
+void xbk_params_init(void);
+
+u32 xbk_random_u32(void);
 void xbk_module_get(struct module *module);
 
 #endif

@@ -11,11 +11,23 @@ pub(super) use kernel::bindings::{
 pub(super) use crate::xenbus::bindings::{
     xbk_bio_alloc,
     xbk_disk,
+    xbk_disk_discard,
     xbk_disk_is_read_only,
     xbk_disk_of,
     xbk_disk_open,
     xbk_disk_read,
     xbk_disk_sectors,
     xbk_disk_uncache,
-    xbk_module_get, //
+    xbk_module_get,
+    xbk_param_buffer_squeeze_duration_ms,
+    xbk_param_feature_persistent,
+    xbk_param_log_stats,
+    xbk_param_max_buffer_pages,
+    xbk_param_max_guest_frames,
+    xbk_param_max_persistent_grants,
+    xbk_param_max_queues,
+    xbk_param_max_ring_page_order,
+    xbk_param_persistent_grant_unused_seconds,
+    xbk_params_init,
+    xbk_random_u32, //
 };

@@ -10,6 +10,8 @@
 //! | [`bio`] | sending one request to it, plugging |
 //! | [`timer`] | a one-shot hrtimer that is re-armed in place |
 //! | [`queue`] | the module's own workqueues |
+//! | [`params`] | module parameters |
+//! | [`rounds`] | one slow round over all disks, budgets of domains |
 //! | [`sysfs`] | attribute groups of a device |
 //! | [`module_ref`] | a reference to this module |
 
@@ -17,6 +19,8 @@ pub(crate) mod bdev;
 pub(crate) mod bio;
 mod helpers;
 pub(crate) mod module_ref;
+pub(crate) mod params;
 pub(crate) mod queue;
+pub(crate) mod rounds;
 pub(crate) mod sysfs;
 pub(crate) mod timer;

@@ -1,0 +1,518 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What a worker does when it runs: collect what came back, answer it, take what is
+//! new, send it to the disk.
+//!
+//! Used by one worker, under its `engine` lock.
+
+use kernel::{
+    prelude::*,
+    sync::Arc, //
+};
+
+use super::eraser::Errand;
+use super::gate::Pass;
+use super::gate::Passes;
+use super::inbox::Mail;
+use super::job::Job;
+use super::mapper::Mapper;
+use super::pool::Pool;
+use super::pool::Room;
+use super::ring::Answer;
+use super::ring::Ring;
+use super::worker::Wake;
+use super::worker::Worker;
+use crate::disk::Disk;
+use crate::logic::abi::Segment;
+use crate::logic::abi::Slot;
+use crate::logic::abi::Status;
+use crate::logic::index::Overrun;
+use crate::logic::request::answered_operation;
+use crate::logic::request::parse;
+use crate::logic::request::Operation;
+use crate::logic::request::Parsed;
+use crate::logic::request::Refusal;
+use crate::logic::request::Transfer;
+use crate::sys::bio;
+use crate::sys::bio::Plug;
+use crate::sys::params;
+use crate::sys::timer;
+use crate::xenbus::evtchn::Channel;
+use crate::xenbus::evtchn::Eoi;
+
+/// Requests that one run takes at most, in rings: other rings want the processor, too.
+const RINGS_PER_RUN: u32 = 4;
+
+/// What a ring is connected with.
+pub(crate) struct Setup {
+    /// The ring.
+    pub(crate) ring: Ring,
+    /// Its slots.
+    pub(crate) entries: u32,
+    /// The disk.
+    pub(crate) disk: Arc<Disk>,
+    /// The frontend's event channel.
+    pub(crate) port: u32,
+    /// The frontend offers persistent grants, and so do we.
+    pub(crate) persistent: bool,
+    /// Frames that its requests may use at a time.
+    pub(crate) frames_max: u32,
+}
+
+/// What the worker works with while the ring is connected.
+pub(crate) struct Engine {
+    // First: dropped first, so that no event comes while the rest goes.
+    channel: Pin<KBox<Channel<Wake>>>,
+    ring: Ring,
+    entries: u32,
+    disk: Arc<Disk>,
+    mapper: Mapper,
+    pool: Pool,
+    mail: Mail,
+    /// Jobs that the disk has answered and somebody still looks at a page of.
+    lingering: KVec<KBox<Job>>,
+    /// A write barrier that waits for all rings.
+    barrier: Option<KBox<Job>>,
+    /// The EOI that is owed for the last event.
+    owed: Option<Eoi>,
+    /// Something was taken off the ring since the last EOI.
+    worked: bool,
+    /// Requests on the ring that need no token: the toolstack wants the disk back.
+    credit: u32,
+    /// Free pages are given back until this time; 0: no.
+    squeezed_until: u64,
+    /// When the run began.
+    now: u64,
+    /// Grants that stayed mapped, as the disk knows it.
+    kept: i32,
+    /// The frontend published impossible indices.
+    broken: bool,
+}
+
+/// Why the worker stopped taking requests off the ring.
+enum Pause {
+    /// There is nothing on it.
+    Idle,
+    /// It took as many as one run should.
+    Budget,
+    /// The gate said so; it will wake us.
+    Throttled,
+    /// No memory, or too many frames in use; the next finished job brings some.
+    NoRoom,
+    /// A write barrier waits for its turn.
+    Barrier,
+    /// The frontend's indices are impossible.
+    Broken(Overrun),
+}
+
+impl Engine {
+    /// Binds the event channel, whose events go to `wake`. Sleeps.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`, or why the event channel cannot be bound.
+    pub(super) fn new(worker: &Arc<Worker>, setup: Setup, wake: Wake) -> Result<Self> {
+        let entries = setup.entries as usize;
+        Ok(Self {
+            mapper: Mapper::new(
+                worker.vbd.frontend_id(),
+                entries,
+                setup.frames_max,
+                setup.persistent,
+            )?,
+            ring: setup.ring,
+            entries: setup.entries,
+            disk: setup.disk,
+            pool: Pool::new(entries)?,
+            mail: Mail::new(entries)?,
+            lingering: KVec::with_capacity(entries, GFP_KERNEL)?,
+            barrier: None,
+            owed: None,
+            worked: false,
+            credit: 0,
+            squeezed_until: 0,
+            now: 0,
+            kept: 0,
+            broken: false,
+            // Last: from here on there are events.
+            channel: KBox::pin_init(
+                Channel::bind(worker.vbd.device(), setup.port, wake),
+                GFP_KERNEL,
+            )?,
+        })
+    }
+
+    /// One run.
+    pub(super) fn run(&mut self, worker: &Arc<Worker>) {
+        let mut budget = self.entries.saturating_mul(RINGS_PER_RUN);
+        loop {
+            self.now = timer::now();
+            if let Some(event) = self.channel.take_event() {
+                self.owed = Some(event);
+            }
+            self.collect(worker);
+            self.tidy(worker);
+            // Before anything that may sleep for the device.
+            self.publish();
+            self.serve(worker, &mut budget);
+            self.pass_barrier(worker);
+            // Devices without a queue answer at once: no need to be queued for that.
+            if worker.inbox.sleep() {
+                break;
+            }
+        }
+        self.count_kept(worker);
+    }
+
+    /// Keeps the disk's number of grants that stay mapped.
+    fn count_kept(&mut self, worker: &Worker) {
+        let kept = i32::from(self.mapper.kept());
+        if kept != self.kept {
+            worker.vbd.count_kept(kept.wrapping_sub(self.kept));
+            self.kept = kept;
+        }
+    }
+
+    /// Takes what is on the ring, or comes to an end.
+    fn serve(&mut self, worker: &Arc<Worker>, budget: &mut u32) {
+        if worker.is_stopping() || self.broken {
+            worker.vbd.gate().leave(worker.number);
+            self.finish(worker);
+            return;
+        }
+        let pause = self.intake(worker, budget);
+        // Requests that were refused at once are answered already.
+        self.publish();
+        match pause {
+            Pause::Idle => {
+                if let Some(event) = self.owed.take() {
+                    self.channel.eoi(event, !self.worked);
+                    self.worked = false;
+                }
+            }
+            Pause::Budget => worker.wake(),
+            // The EOI is withheld: the guest's events cost us nothing meanwhile.
+            Pause::Throttled | Pause::NoRoom | Pause::Barrier => {}
+            Pause::Broken(overrun) => {
+                self.broken = true;
+                worker.vbd.gate().leave(worker.number);
+                worker.vbd.ring_broke(worker.number, overrun);
+            }
+        }
+    }
+
+    /// Says so when a ring that is to be let go has nothing in flight any more.
+    fn finish(&mut self, worker: &Arc<Worker>) {
+        if !worker.is_stopping() || self.ring.in_flight() != 0 {
+            return;
+        }
+        if self.mapper.forget() {
+            worker.report_drained();
+        } else {
+            worker.wake_later();
+        }
+    }
+
+    fn publish(&mut self) {
+        if self.ring.publish() {
+            self.channel.notify();
+        }
+    }
+
+    /// Releases and answers what came back.
+    fn collect(&mut self, worker: &Arc<Worker>) {
+        worker.inbox.collect(&mut self.mail);
+        for answer in self.mail.answers.drain_all() {
+            self.ring.answer(answer);
+            note_unsupported(worker, answer);
+        }
+        // What lingered before goes round once more.
+        for job in self.lingering.drain_all() {
+            let _ = self.mail.jobs.push_within_capacity(job);
+        }
+        if self.mail.jobs.is_empty() {
+            return;
+        }
+        let mut done = core::mem::take(&mut self.mail.jobs);
+        for index in (0..done.len()).rev() {
+            if done.get(index).is_some_and(|job| job.is_used()) {
+                if let Ok(job) = done.remove(index) {
+                    let _ = self.lingering.push_within_capacity(job);
+                }
+            }
+        }
+        for job in done.iter_mut() {
+            self.mapper.release(job);
+        }
+        // Nothing is answered before it is unmapped.
+        self.mapper.settle();
+        for job in done.drain_all() {
+            self.answer(worker, job);
+        }
+        self.mail.jobs = done;
+        self.mapper.shrink(self.pages_kept());
+        if !self.lingering.is_empty() {
+            worker.wake_later();
+        }
+    }
+
+    fn answer(&mut self, worker: &Arc<Worker>, job: KBox<Job>) {
+        let answer = job.answer();
+        self.ring.answer(answer);
+        note_unsupported(worker, answer);
+        if job.operation() == Operation::Barrier {
+            worker.vbd.turnstile().done(worker.number);
+            worker.vbd.gate().wake_all();
+        }
+        self.pool.put(job.recycle());
+    }
+
+    fn pages_kept(&self) -> u32 {
+        if self.squeezed_until > self.now {
+            0
+        } else {
+            params::max_buffer_pages()
+        }
+    }
+
+    /// Gives back what was not used for long, or is needed elsewhere.
+    fn tidy(&mut self, worker: &Worker) {
+        if worker.take_squeeze() {
+            let pause = u64::from(params::buffer_squeeze_duration_ms()).saturating_mul(1_000_000);
+            self.squeezed_until = self.now.saturating_add(pause);
+            self.mapper.forget();
+            self.mapper.shrink(0);
+        }
+        if worker.take_tidy() {
+            self.mapper.expire(self.now);
+        }
+    }
+
+    /// Takes requests off the ring until something stops it.
+    fn intake(&mut self, worker: &Arc<Worker>, budget: &mut u32) -> Pause {
+        pin_init::stack_pin_init!(let _plug = Plug::new());
+        let pause = self.take_all(worker, budget);
+        self.submit_staged(worker);
+        pause
+    }
+
+    fn take_all(&mut self, worker: &Arc<Worker>, budget: &mut u32) -> Pause {
+        loop {
+            if self.barrier.is_some() || worker.vbd.turnstile().is_closed() {
+                return Pause::Barrier;
+            }
+            let unread = match self.look() {
+                Ok(0) => {
+                    self.credit = 0;
+                    worker.vbd.gate().leave(worker.number);
+                    return Pause::Idle;
+                }
+                Ok(unread) => unread,
+                Err(overrun) => return Pause::Broken(overrun),
+            };
+            let wanted = unread.min(*budget);
+            if wanted == 0 {
+                return Pause::Budget;
+            }
+            if worker.take_hurry() {
+                self.credit = unread;
+            }
+            let Some(passes) = self.ask(worker, wanted) else {
+                return Pause::Throttled;
+            };
+            *budget = budget.saturating_sub(wanted);
+            if let Some(pause) = self.use_up(worker, passes) {
+                return pause;
+            }
+        }
+    }
+
+    /// Takes a request for each pass. Gives the rest of them back if it cannot.
+    fn use_up(&mut self, worker: &Arc<Worker>, mut passes: Passes) -> Option<Pause> {
+        while let Some(pass) = passes.next() {
+            let refused = self.take_one(worker, pass);
+            let pause = match refused {
+                Ok(()) if self.barrier.is_some() => Pause::Barrier,
+                Ok(()) => continue,
+                Err(pass) => {
+                    passes.put_back(pass);
+                    worker.vbd.stats().count_out_of_room();
+                    Pause::NoRoom
+                }
+            };
+            self.credit = self.credit.saturating_add(passes.on_credit());
+            worker.vbd.gate().give_back(passes);
+            worker.vbd.gate().leave(worker.number);
+            return Some(pause);
+        }
+        None
+    }
+
+    /// Passes for some of `wanted` requests, or `None` to wait for them.
+    fn ask(&mut self, worker: &Worker, wanted: u32) -> Option<Passes> {
+        let gate = worker.vbd.gate();
+        let on_credit = wanted.min(self.credit);
+        if on_credit == 0 || worker.is_stopping() {
+            return gate.admit(worker.number, wanted);
+        }
+        self.credit = self.credit.saturating_sub(on_credit);
+        Some(gate.admit_on_credit(worker.number, on_credit))
+    }
+
+    /// How many requests are on the ring. If none, the guest sends an event for the
+    /// next one.
+    fn look(&self) -> Result<u32, Overrun> {
+        match self.ring.unread()? {
+            0 => self.ring.final_check(),
+            unread => Ok(unread),
+        }
+    }
+
+    /// Takes one request off the ring and sends it on its way. May sleep.
+    ///
+    /// # Errors
+    ///
+    /// Gives the pass back if there is no room for the request, which then stays on the
+    /// ring.
+    fn take_one(&mut self, worker: &Arc<Worker>, pass: Pass) -> Result<(), Pass> {
+        let slot = self.ring.peek();
+        let answer = Answer {
+            id: slot.id(self.ring.abi()),
+            operation: answered_operation(&slot),
+            status: Status::Error,
+        };
+        match parse(&slot, self.ring.abi()) {
+            Ok(Parsed::Transfer(transfer)) => {
+                let segments = usize::from(transfer.count());
+                let fits = self.mapper.has_room_for(transfer.count());
+                let Some(room) = fits.then(|| self.pool.take(segments)).flatten() else {
+                    return Err(pass);
+                };
+                self.consume();
+                self.dispatch(worker, pass, answer, &slot, transfer, room);
+            }
+            Ok(Parsed::Discard(discard)) => {
+                self.consume();
+                match discard.check(&self.disk.view()) {
+                    Ok(erasure) => {
+                        worker.vbd.stats().count_discard();
+                        worker.erase(Errand {
+                            disk: self.disk.clone(),
+                            erasure,
+                            answer,
+                            _pass: pass,
+                        });
+                    }
+                    Err(refusal) => self.refuse(answer, refusal),
+                }
+            }
+            Err(refusal) => {
+                self.consume();
+                self.refuse(answer, refusal);
+            }
+        }
+        Ok(())
+    }
+
+    fn consume(&mut self) {
+        self.ring.consume();
+        self.worked = true;
+    }
+
+    fn refuse(&mut self, mut answer: Answer, refusal: Refusal) {
+        answer.status = refusal.status();
+        self.ring.answer(answer);
+    }
+
+    /// Checks a transfer and makes a job of it.
+    fn dispatch(
+        &mut self,
+        worker: &Arc<Worker>,
+        pass: Pass,
+        answer: Answer,
+        slot: &Slot,
+        transfer: Transfer,
+        mut room: Room,
+    ) {
+        let extents = core::mem::take(&mut room.extents);
+        let disk = self.disk.view();
+        let count = transfer.count();
+        let checked = match transfer.frame() {
+            None => transfer.check(&disk, slot.segments(self.ring.abi(), count), extents),
+            Some(frame) => match self.mapper.segments(&transfer, frame) {
+                Ok(bytes) => transfer.check(&disk, Segment::list(bytes, count), extents),
+                Err(_) => Err((Refusal::Segment, extents)),
+            },
+        };
+        match checked {
+            Ok(request) => {
+                worker.vbd.stats().count(&request);
+                let disk = self.disk.clone();
+                let job = Job::new(room, pass, worker.clone(), disk, answer, request);
+                if job.operation() == Operation::Barrier {
+                    self.barrier = Some(job);
+                } else {
+                    self.stage(worker, job);
+                }
+            }
+            Err((refusal, extents)) => {
+                room.extents = extents;
+                self.pool.put(room);
+                self.refuse(answer, refusal);
+            }
+        }
+    }
+
+    fn stage(&mut self, worker: &Arc<Worker>, job: KBox<Job>) {
+        if self.mapper.must_map_first(job.frame_count()) {
+            self.submit_staged(worker);
+        }
+        self.mapper.stage(job, self.now);
+    }
+
+    /// Maps what is staged and sends it to the disk.
+    fn submit_staged(&mut self, worker: &Arc<Worker>) {
+        self.mapper.map_staged(self.now, |job| {
+            // Whatever does not get to the disk goes the same way back as what does, so
+            // that what was mapped of it is unmapped first.
+            let left = if job.is_mapped() {
+                bio::submit(job).err()
+            } else {
+                Some(job)
+            };
+            if let Some(job) = left {
+                worker.finished(job);
+            }
+        });
+    }
+
+    /// Brings a write barrier on its way when it is its turn; says so when this ring
+    /// holds nobody else's up.
+    fn pass_barrier(&mut self, worker: &Arc<Worker>) {
+        let turnstile = worker.vbd.turnstile();
+        if self.barrier.is_some() && !turnstile.is_closed() && turnstile.claim(worker.number) {
+            worker.vbd.gate().wake_all();
+        }
+        if !turnstile.is_closed() {
+            return;
+        }
+        if self.ring.in_flight() == u32::from(self.barrier.is_some()) {
+            if let Some(claimant) = turnstile.quiet(worker.number) {
+                worker.vbd.gate().wake(claimant);
+            }
+        }
+        if turnstile.may_go(worker.number) {
+            if let Some(job) = self.barrier.take() {
+                self.stage(worker, job);
+                self.submit_staged(worker);
+            }
+        }
+    }
+}
+
+/// The device cannot do what was offered: no longer offer it.
+fn note_unsupported(worker: &Worker, answer: Answer) {
+    if answer.status == Status::Unsupported {
+        worker.vbd.withdraw(answer.operation);
+    }
+}

@@ -1,0 +1,99 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Discards of one ring, one after the other, beside everything else.
+//!
+//! A device may take minutes over a discard, and the call that asks for one waits for
+//! it. So they have a work item of their own, on the queue of the disks: reads and
+//! writes pass them by. When the ring is to be let go, the rest of a discard is given
+//! up with an error: it is a hint, and nobody should wait for it.
+//!
+//! Lock: a spinlock, process context only; a leaf.
+
+use kernel::{
+    new_spinlock,
+    prelude::*,
+    sync::{
+        Arc,
+        SpinLock, //
+    }, //
+};
+
+use super::gate::Pass;
+use super::ring::Answer;
+use crate::disk::Disk;
+use crate::logic::abi::Status;
+use crate::logic::request::Erasure;
+
+/// Sectors of 512 bytes that are discarded with one call: after each, the eraser looks
+/// whether it is to stop. 1 GiB.
+const PIECE: u64 = 1 << 21;
+
+/// One admitted discard.
+pub(crate) struct Errand {
+    /// The disk.
+    pub(super) disk: Arc<Disk>,
+    /// What to discard.
+    pub(super) erasure: Erasure,
+    /// What the guest is told; the status is still to come.
+    pub(super) answer: Answer,
+    /// The right to do so.
+    pub(super) _pass: Pass,
+}
+
+impl Errand {
+    /// Does it. Sleeps, for as long as the device takes.
+    pub(super) fn run(mut self, stop: impl Fn() -> bool) -> Answer {
+        let device = self.disk.device();
+        let secure = self.erasure.is_secure();
+        self.answer.status = Status::Okay;
+        while let Some((sector, sectors)) = self.erasure.next_piece(PIECE) {
+            if stop() {
+                self.answer.status = Status::Error;
+                break;
+            }
+            if let Err(e) = device.discard(sector, sectors, secure) {
+                self.answer.status = if e == EOPNOTSUPP {
+                    Status::Unsupported
+                } else {
+                    Status::Error
+                };
+                break;
+            }
+        }
+        self.answer
+    }
+}
+
+/// The discards that wait.
+#[pin_data]
+pub(crate) struct Errands {
+    #[pin]
+    waiting: SpinLock<KVec<Errand>>,
+}
+
+impl Errands {
+    /// None. `room` is empty and has capacity for one per slot of the ring.
+    pub(crate) fn new(room: KVec<Errand>) -> impl PinInit<Self> {
+        pin_init!(Self {
+            waiting <- new_spinlock!(room, "rblkback::errands"),
+        })
+    }
+
+    /// Adds one.
+    ///
+    /// # Errors
+    ///
+    /// Gives its answer back if there is no room: the ring has more discards than slots.
+    pub(crate) fn put(&self, errand: Errand) -> Result<(), Answer> {
+        let mut waiting = self.waiting.lock();
+        let left = waiting.push_within_capacity(errand);
+        drop(waiting);
+        left.map_err(|rest| rest.0.answer)
+    }
+
+    /// Takes the one that came first.
+    pub(crate) fn take(&self) -> Option<Errand> {
+        let mut waiting = self.waiting.lock();
+        waiting.remove(0).ok()
+    }
+}

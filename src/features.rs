@@ -1,0 +1,140 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What we write into our directory for the frontend to read.
+//!
+//! | when | keys |
+//! |---|---|
+//! | probed | `max-ring-page-order`, `multi-queue-max-queues`, `feature-max-indirect-segments` |
+//! | connecting | `feature-*`, `discard-*`, `sectors`, `info`, sector sizes |
+//! | the device's size changed | `sectors`, and `state` once more so that the frontend looks |
+//! | the device cannot do it after all | the feature's key becomes 0 |
+//!
+//! Each in one transaction. Source of the keys: Xen's `xen/include/public/io/blkif.h`.
+
+#![forbid(unsafe_code)]
+
+use kernel::{
+    prelude::*,
+    sync::atomic::{
+        ordering::{
+            Full,
+            Relaxed, //
+        },
+        AtomicFlag, //
+    }, //
+};
+
+use crate::disk::Disk;
+use crate::logic::abi::INDIRECT_MAX;
+use crate::logic::request::OP_BARRIER;
+use crate::logic::request::OP_DISCARD;
+use crate::logic::request::OP_FLUSH;
+use crate::sys::params;
+use crate::vbd::Vbd;
+use crate::xenbus::store::within;
+
+const FLUSH: &CStr = c"feature-flush-cache";
+const BARRIER: &CStr = c"feature-barrier";
+const DISCARD: &CStr = c"feature-discard";
+const SECTORS: &CStr = c"sectors";
+/// `XenbusStateConnected`.
+const CONNECTED: u32 = 4;
+
+/// Writes what a frontend has to know before it asks for anything.
+pub(crate) fn offer(vbd: &Vbd) -> Result {
+    within(vbd.nodename(), |store, dir| {
+        let number = |key, value: u32| store.write(dir, key, fmt!("{}", value));
+        number(c"max-ring-page-order", params::max_ring_page_order())?;
+        number(c"multi-queue-max-queues", params::max_queues())?;
+        number(c"feature-max-indirect-segments", u32::from(INDIRECT_MAX))
+    })
+}
+
+/// Writes what a frontend has to know of the disk. Returns the sectors it was told of.
+pub(crate) fn describe(vbd: &Vbd, disk: &Disk, cdrom: bool) -> Result<u64> {
+    let traits = disk.traits();
+    within(vbd.nodename(), |store, dir| {
+        let number = |key, value: u32| store.write(dir, key, fmt!("{}", value));
+        number(FLUSH, traits.write_cache.into())?;
+        number(BARRIER, traits.write_cache.into())?;
+        number(c"feature-persistent", params::feature_persistent().into())?;
+        match disk.discard() {
+            Some(discard) => {
+                number(DISCARD, 1)?;
+                number(c"discard-granularity", discard.granularity)?;
+                number(c"discard-alignment", discard.alignment)?;
+                number(c"discard-secure", discard.secure.into())?;
+            }
+            None => number(DISCARD, 0)?,
+        }
+        store.write(dir, SECTORS, fmt!("{}", traits.sectors))?;
+        number(c"info", disk.info(cdrom))?;
+        number(c"sector-size", traits.logical_block_size)?;
+        number(c"physical-sector-size", traits.physical_block_size)
+    })?;
+    Ok(traits.sectors)
+}
+
+/// Tells a connected frontend that the disk has `sectors` sectors now.
+pub(crate) fn resize(vbd: &Vbd, sectors: u64) -> Result {
+    within(vbd.nodename(), |store, dir| {
+        store.write(dir, SECTORS, fmt!("{}", sectors))?;
+        store.write(dir, c"state", fmt!("{}", CONNECTED))
+    })
+}
+
+/// A feature that turned out not to work.
+struct Failing {
+    seen: AtomicFlag,
+    told: AtomicFlag,
+}
+
+/// The features that a device may refuse although it was thought to know them.
+pub(crate) struct Optional {
+    flush: Failing,
+    barrier: Failing,
+    discard: Failing,
+}
+
+impl Optional {
+    /// All of them are thought to work.
+    pub(crate) const fn new() -> Self {
+        const GOOD: Failing = Failing {
+            seen: AtomicFlag::new(false),
+            told: AtomicFlag::new(false),
+        };
+        Self {
+            flush: GOOD,
+            barrier: GOOD,
+            discard: GOOD,
+        }
+    }
+
+    /// The device does not know what `operation` asks for. Returns whether that is new.
+    /// Any context.
+    pub(crate) fn fails(&self, operation: u8) -> bool {
+        let failing = match operation {
+            OP_FLUSH => &self.flush,
+            OP_BARRIER => &self.barrier,
+            OP_DISCARD => &self.discard,
+            _ => return false,
+        };
+        !failing.seen.load(Relaxed) && !failing.seen.xchg(true, Full)
+    }
+
+    /// Takes back the keys of those that failed since this was called last.
+    pub(crate) fn withdraw(&self, vbd: &Vbd) {
+        for (failing, key) in [
+            (&self.flush, FLUSH),
+            (&self.barrier, BARRIER),
+            (&self.discard, DISCARD),
+        ] {
+            if failing.seen.load(Relaxed) && !failing.told.xchg(true, Full) {
+                // If it cannot be written, the frontend learns it from each answer.
+                let _ = within(vbd.nodename(), |store, dir| {
+                    store.write(dir, key, fmt!("0"))
+                });
+            }
+        }
+    }
+}

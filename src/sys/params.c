@@ -1,0 +1,97 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Module parameters: names, units and defaults of xen-blkback, so that an
+ * administrator's modprobe.d stays true, and a few of our own. The kernel crate's
+ * parameters are set once at load and cannot be changed after, hence C.
+ *
+ * A value out of range is refused; what is written applies to what is connected
+ * or attached afterwards, unless its description says otherwise.
+ */
+#include <linux/cpumask.h>
+#include <linux/kernel.h>
+#include <linux/module.h>
+#include <linux/moduleparam.h>
+#include <linux/sysfs.h>
+
+#include "src/sys/helpers.h"
+
+struct bounds {
+	u32 value;
+	u32 min;
+	u32 max;
+};
+
+static int bounds_set(const char *text, const struct kernel_param *kp)
+{
+	struct bounds *bounds = kp->arg;
+	u32 value;
+	int err = kstrtouint(text, 0, &value);
+
+	if (err)
+		return err;
+	if (value < bounds->min || value > bounds->max)
+		return -ERANGE;
+	WRITE_ONCE(bounds->value, value);
+	return 0;
+}
+
+static int bounds_get(char *buffer, const struct kernel_param *kp)
+{
+	const struct bounds *bounds = kp->arg;
+
+	return sysfs_emit(buffer, "%u\n", READ_ONCE(bounds->value));
+}
+
+static const struct kernel_param_ops bounds_ops = {
+	.set = bounds_set,
+	.get = bounds_get,
+};
+
+#define RANGE(name, default_, min_, max_, mode, text)			\
+	static struct bounds name##_bounds = { default_, min_, max_ };	\
+	module_param_cb(name, &bounds_ops, &name##_bounds, mode);		\
+	__MODULE_PARM_TYPE(name, "uint");				\
+	MODULE_PARM_DESC(name, text);					\
+	u32 xbk_param_##name(void)					\
+	{								\
+		return READ_ONCE(name##_bounds.value);			\
+	}
+
+RANGE(max_buffer_pages, 1024, 0, 1048576, 0644,
+      "Free pages that a ring keeps for mapping grants; applies at once")
+RANGE(max_persistent_grants, 1056, 0, 16384, 0644,
+      "Grants that stay mapped, per ring; a smaller value applies at once")
+RANGE(persistent_grant_unused_seconds, 60, 0, 86400, 0644,
+      "Seconds after which an unused grant is unmapped; applies at once")
+RANGE(max_ring_page_order, 4, 0, 4, 0444,
+      "Largest ring offered, as the logarithm of its pages")
+RANGE(buffer_squeeze_duration_ms, 10, 0, 60000, 0644,
+      "Milliseconds for which no free page is kept when memory is short; applies at once")
+RANGE(max_guest_frames, 131072, 1024, 16777216, 0644,
+      "Frames of 4 KiB that all disks of one guest may have mapped; a connect beyond is refused")
+
+/* 0 stands for the number of processors, until it is known. */
+RANGE(max_queues, 0, 0, 64, 0644,
+      "Rings offered per disk (default: the number of processors)")
+void xbk_params_init(void)
+{
+	if (!max_queues_bounds.value)
+		max_queues_bounds.value = min(num_online_cpus(), 64U);
+	max_queues_bounds.min = 1;
+}
+
+static bool feature_persistent = true;
+module_param(feature_persistent, bool, 0644);
+MODULE_PARM_DESC(feature_persistent, "Offer persistent grants");
+bool xbk_param_feature_persistent(void)
+{
+	return READ_ONCE(feature_persistent);
+}
+
+static bool log_stats;
+module_param(log_stats, bool, 0644);
+MODULE_PARM_DESC(log_stats, "Write each disk's statistics to the log every ten seconds; applies at once");
+bool xbk_param_log_stats(void)
+{
+	return READ_ONCE(log_stats);
+}

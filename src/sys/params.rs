@@ -1,0 +1,41 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Module parameters, each as it is now; `params.c` says what they mean.
+//!
+//! C header: [`include/linux/moduleparam.h`](srctree/include/linux/moduleparam.h)
+
+use super::helpers;
+
+macro_rules! parameters {
+    ($($name:ident: $type:ty = $get:ident;)*) => {$(
+        #[doc = concat!("The parameter `", stringify!($name), "`. Any context.")]
+        pub(crate) fn $name() -> $type {
+            // SAFETY: No preconditions.
+            unsafe { helpers::$get() }
+        }
+    )*};
+}
+
+parameters! {
+    max_buffer_pages: u32 = xbk_param_max_buffer_pages;
+    max_persistent_grants: u32 = xbk_param_max_persistent_grants;
+    persistent_grant_unused_seconds: u32 = xbk_param_persistent_grant_unused_seconds;
+    max_queues: u32 = xbk_param_max_queues;
+    max_ring_page_order: u32 = xbk_param_max_ring_page_order;
+    max_guest_frames: u32 = xbk_param_max_guest_frames;
+    feature_persistent: bool = xbk_param_feature_persistent;
+    buffer_squeeze_duration_ms: u32 = xbk_param_buffer_squeeze_duration_ms;
+    log_stats: bool = xbk_param_log_stats;
+}
+
+/// Puts in defaults that depend on the machine. Called once, before any other.
+pub(crate) fn init() {
+    // SAFETY: No preconditions.
+    unsafe { helpers::xbk_params_init() }
+}
+
+/// A number nobody can guess.
+pub(crate) fn random() -> u32 {
+    // SAFETY: No preconditions.
+    unsafe { helpers::xbk_random_u32() }
+}

@@ -1,0 +1,183 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! All disks of the module: one slow round over them, word of memory pressure, and what
+//! the disks of one guest have reserved together.
+//!
+//! One timer serves all, armed only while there is somebody to visit: a disk that does
+//! nothing costs no timer of its own.
+//!
+//! Lock: a spinlock that disables interrupts, because the timer takes it; the timer's
+//! and the workqueues' own locks are taken under it.
+
+use core::ptr::null_mut;
+
+use kernel::{
+    new_spinlock_irq,
+    prelude::*,
+    sync::{
+        atomic::{
+            ordering::{
+                Acquire,
+                Release, //
+            },
+            Atomic, //
+        },
+        Arc,
+        SpinLockIrq, //
+    }, //
+};
+
+use super::timer;
+use super::timer::Expire;
+use super::timer::OneShot;
+
+/// Nanoseconds between two rounds.
+const PERIOD: u64 = 2_000_000_000;
+
+/// Somebody to visit.
+pub(crate) trait Member: Send + Sync + 'static {
+    /// The round comes by. Hard interrupt context, with the lock of all: only to look,
+    /// and to queue whoever has something to do.
+    fn visit(self: Arc<Self>);
+
+    /// Memory is short: give back what can be given back. Context as above.
+    fn squeeze(self: Arc<Self>);
+
+    /// The domain that it belongs to.
+    fn domain(&self) -> u16;
+
+    /// Its name, unlike all others.
+    fn name(&self) -> &CStr;
+}
+
+struct Entry {
+    member: Arc<dyn Member>,
+    /// Of its domain's budget.
+    reserved: u32,
+}
+
+#[pin_data]
+struct Members {
+    #[pin]
+    list: SpinLockIrq<KVec<Entry>>,
+}
+
+type Timer = OneShot<Members>;
+
+static TIMER: Atomic<*mut Timer> = Atomic::new(null_mut());
+
+/// Rounds are made from its creation to its drop, which waits for one that is being made.
+pub(crate) struct Rounds(Pin<KBox<Timer>>);
+
+impl Rounds {
+    /// Called once, before anybody can join.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`.
+    pub(crate) fn new() -> Result<Self> {
+        let members = try_pin_init!(Members {
+            list <- new_spinlock_irq!(KVec::new(), "rblkback::rounds"),
+        }? Error);
+        let timer = KBox::pin_init(Timer::new(members), GFP_KERNEL)?;
+        TIMER.store((&raw const *timer).cast_mut(), Release);
+        Ok(Self(timer))
+    }
+}
+
+impl Drop for Rounds {
+    fn drop(&mut self) {
+        TIMER.store(null_mut(), Release);
+        self.0.disarm();
+    }
+}
+
+impl Expire for Members {
+    fn expired(timer: &Timer) {
+        let list = timer.value().list.lock();
+        for entry in list.iter() {
+            entry.member.clone().visit();
+        }
+        if !list.is_empty() {
+            timer.arm(timer::now().saturating_add(PERIOD));
+        }
+    }
+}
+
+fn timer() -> &'static Timer {
+    // SAFETY: The module makes the rounds before it registers the driver and drops them
+    // after it has unregistered it; all callers are called by that driver.
+    unsafe { &*TIMER.load(Acquire) }
+}
+
+/// `member` is visited from now on.
+///
+/// # Errors
+///
+/// `ENOMEM`.
+pub(crate) fn join(member: Arc<dyn Member>) -> Result {
+    let timer = timer();
+    let mut list = timer.value().list.lock();
+    let first = list.is_empty();
+    let entry = Entry {
+        member,
+        reserved: 0,
+    };
+    // Whoever joins holds a reference, so what does not fit is no last one.
+    let pushed = list.push(entry, GFP_ATOMIC);
+    if first && pushed.is_ok() {
+        timer.arm(timer::now().saturating_add(PERIOD));
+    }
+    drop(list);
+    Ok(pushed?)
+}
+
+/// `member` is visited no more.
+pub(crate) fn leave(member: &Arc<dyn Member>) {
+    let timer = timer();
+    let mut list = timer.value().list.lock();
+    let at = list
+        .iter()
+        .position(|entry| Arc::ptr_eq(&entry.member, member));
+    let gone = at.and_then(|at| list.remove(at).ok());
+    let spare = if list.is_empty() {
+        timer.disarm();
+        core::mem::take(&mut *list)
+    } else {
+        KVec::new()
+    };
+    drop(list);
+    drop((gone, spare));
+}
+
+/// Memory is short: lets the member of that name give back what it can. Any context.
+pub(crate) fn squeeze(name: &CStr) {
+    let list = timer().value().list.lock();
+    let mut members = list.iter().map(|entry| &entry.member);
+    if let Some(member) = members.find(|member| member.name() == name) {
+        member.clone().squeeze();
+    }
+}
+
+/// Reserves `amount` of the budget of `member`'s domain, instead of what it had
+/// reserved before.
+///
+/// # Errors
+///
+/// What the domain's other members have reserved, if `amount` more would be over `most`.
+pub(crate) fn reserve(member: &Arc<dyn Member>, amount: u32, most: u32) -> Result<(), u32> {
+    let mut list = timer().value().list.lock();
+    let domain = member.domain();
+    let others = list
+        .iter()
+        .filter(|entry| entry.member.domain() == domain && !Arc::ptr_eq(&entry.member, member))
+        .fold(0u32, |sum, entry| sum.saturating_add(entry.reserved));
+    if amount > 0 && others.saturating_add(amount) > most {
+        return Err(others);
+    }
+    let mut own = list.iter_mut();
+    if let Some(entry) = own.find(|entry| Arc::ptr_eq(&entry.member, member)) {
+        entry.reserved = amount;
+    }
+    Ok(())
+}

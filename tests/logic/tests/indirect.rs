@@ -1,0 +1,181 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Indirect requests and discards: the rules once more, from the raw bytes and in wide
+//! numbers, with the offsets of `blkif.h` as a C compiler lays them out.
+
+mod host;
+
+use host::cases;
+use proptest::collection::vec;
+use proptest::prelude::*;
+use rblkback_logic::abi::Abi;
+use rblkback_logic::abi::Segment;
+use rblkback_logic::abi::Slot;
+use rblkback_logic::abi::SLOT_MAX;
+use rblkback_logic::request::parse;
+use rblkback_logic::request::Disk;
+use rblkback_logic::request::Extent;
+use rblkback_logic::request::Operation;
+use rblkback_logic::request::Parsed;
+
+/// `offsetof` id, sector_number, indirect_grefs in `struct blkif_request_indirect`.
+fn offsets(abi: Abi) -> (usize, usize, usize) {
+    match abi {
+        Abi::X86_64 => (8, 16, 28),
+        Abi::X86_32 => (4, 12, 24),
+    }
+}
+
+fn abis() -> impl Strategy<Value = Abi> {
+    prop_oneof![Just(Abi::X86_64), Just(Abi::X86_32)]
+}
+
+fn disks() -> impl Strategy<Value = Disk> {
+    let sectors = prop_oneof![1..4096u64, Just(u64::MAX), any::<u64>()];
+    (sectors, prop_oneof![Just(1u32), Just(8)], any::<[bool; 3]>()).prop_map(
+        |(sectors, block, [read_only, discard, secure])| Disk {
+            sectors,
+            block,
+            read_only,
+            discard,
+            secure,
+        },
+    )
+}
+
+fn places(disk: Disk) -> impl Strategy<Value = u64> {
+    prop_oneof![
+        (0..64u64).prop_map(|block| block * 8),
+        (0..3000u64).prop_map(move |back| disk.sectors.wrapping_sub(back)),
+        any::<u64>(),
+    ]
+}
+
+/// Whole frames mostly, so that some requests are right.
+fn descriptors() -> impl Strategy<Value = (u32, u8, u8)> {
+    let range = prop_oneof![
+        200 => Just((0u8, 7u8)),
+        1 => (0..10u8, 0..10u8),
+    ];
+    (any::<u32>(), range).prop_map(|(frame, (first, last))| (frame, first, last))
+}
+
+fn indirect(abi: Abi, inner: u8, count: u16, sector: u64, frame: u32) -> Slot {
+    let mut bytes = [0xa5; SLOT_MAX];
+    let (_, sector_at, frames_at) = offsets(abi);
+    bytes[0] = 6;
+    bytes[1] = inner;
+    bytes[2..4].copy_from_slice(&count.to_le_bytes());
+    bytes[sector_at..sector_at + 8].copy_from_slice(&sector.to_le_bytes());
+    bytes[frames_at..frames_at + 4].copy_from_slice(&frame.to_le_bytes());
+    Slot(bytes)
+}
+
+fn discard(abi: Abi, flags: u8, sector: u64, sectors: u64) -> Slot {
+    let mut bytes = [0xa5; SLOT_MAX];
+    let (_, at, _) = offsets(abi);
+    bytes[0] = 5;
+    bytes[1] = flags;
+    bytes[at..at + 8].copy_from_slice(&sector.to_le_bytes());
+    bytes[at + 8..at + 16].copy_from_slice(&sectors.to_le_bytes());
+    Slot(bytes)
+}
+
+proptest! {
+    #![proptest_config(cases(4000))]
+
+    #[test]
+    fn an_indirect_request_is_sound_or_refused(
+        (disk, sector) in disks().prop_flat_map(|disk| (Just(disk), places(disk))),
+        abi in abis(),
+        inner in prop_oneof![8 => 0..2u8, 1 => any::<u8>()],
+        descriptors in prop_oneof![vec(descriptors(), 1..16), vec(descriptors(), 256)],
+        lie in prop_oneof![8 => Just(None), 1 => any::<u16>().prop_map(Some)],
+        frame: u32,
+    ) {
+        let count = lie.unwrap_or(descriptors.len() as u16);
+        let slot = indirect(abi, inner, count, sector, frame);
+        let bytes: Vec<u8> = descriptors
+            .iter()
+            .flat_map(|(gref, first, last)| {
+                let [a, b, c, d] = gref.to_le_bytes();
+                [a, b, c, d, *first, *last, 0xff, 0xff]
+            })
+            .collect();
+        let length: u128 = descriptors
+            .iter()
+            .map(|(_, first, last)| (u128::from(*last) + 1).saturating_sub(u128::from(*first)))
+            .sum();
+        let end = u128::from(sector) + length;
+        let block = u128::from(disk.block);
+        let right = inner < 2
+            && usize::from(count) == descriptors.len()
+            && !(inner == 1 && disk.read_only)
+            && descriptors.iter().all(|(_, first, last)| first <= last && *last < 8)
+            && descriptors
+                .iter()
+                .all(|(_, first, last)| (u128::from(last - first) + 1) % block == 0)
+            && end <= u128::from(disk.sectors)
+            && u128::from(sector) % block == 0;
+        let checked = match parse(&slot, abi) {
+            Ok(Parsed::Transfer(transfer)) => {
+                prop_assert_eq!(transfer.frame(), Some(frame));
+                let room = vec![Extent::default(); 256];
+                transfer.check(&disk, Segment::list(&bytes, transfer.count()), room).ok()
+            }
+            Ok(Parsed::Discard(_)) => panic!("a discard"),
+            Err(_) => None,
+        };
+        // A count smaller than the list is no lie that anybody could see.
+        if lie.is_none() {
+            prop_assert_eq!(checked.is_some(), right, "{:?}", disk);
+        }
+        if let Some(request) = checked.filter(|_| lie.is_none()) {
+            let operation = if inner == 0 { Operation::Read } else { Operation::Write };
+            prop_assert_eq!(request.operation(), operation);
+            prop_assert_eq!((request.sector(), u128::from(request.sectors())), (sector, length));
+            let seen: Vec<_> = request.extents().map(|e| (e.gref(), e.offset(), e.len())).collect();
+            let expected: Vec<_> = descriptors
+                .iter()
+                .map(|(gref, first, last)| {
+                    (*gref, u32::from(*first) * 512, u32::from(last - first + 1) * 512)
+                })
+                .collect();
+            prop_assert_eq!(seen, expected);
+        }
+    }
+
+    #[test]
+    fn a_discard_is_sound_or_refused(
+        (disk, sector) in disks().prop_flat_map(|disk| (Just(disk), places(disk))),
+        sectors in prop_oneof![(0..100u64).prop_map(|n| n * 8), any::<u64>()],
+        flags: u8,
+        abi in abis(),
+        most in 1..5000u64,
+    ) {
+        let end = u128::from(sector) + u128::from(sectors);
+        let block = u128::from(disk.block);
+        let right = disk.discard
+            && !disk.read_only
+            && end <= u128::from(disk.sectors)
+            && u128::from(sector) % block == 0
+            && u128::from(sectors) % block == 0;
+        let Ok(Parsed::Discard(parsed)) = parse(&discard(abi, flags, sector, sectors), abi) else {
+            panic!("no discard");
+        };
+        let erasure = parsed.check(&disk);
+        prop_assert_eq!(erasure.is_ok(), right);
+        if let Ok(mut erasure) = erasure {
+            prop_assert_eq!(erasure.is_secure(), flags & 1 == 1 && disk.secure);
+            // Its pieces are all of it, in order, without holes. Not too many of them.
+            let most = most.max(sectors / 100);
+            let mut at = sector;
+            while let Some((from, length)) = erasure.next_piece(most) {
+                prop_assert_eq!(from, at);
+                prop_assert!(length > 0 && length <= most);
+                at += length;
+            }
+            prop_assert_eq!(u128::from(at), end);
+        }
+    }
+}
