@@ -53,7 +53,7 @@ impl<'h, 'l> GuestSpec<'h, 'l> {
         let bridge = last.next().unwrap_or_default().to_string();
         let shell = Shell::new(&format!("guest {}", self.name), stream.try_clone()?)
             .with_diary(self.host.diary()?);
-        shell.wait_ready(BOOT_DEADLINE)?;
+        shell.wait_boot(&self.name, BOOT_DEADLINE)?;
         Ok(Guest {
             host: self.host,
             name: self.name,
@@ -72,7 +72,7 @@ impl<'h, 'l> GuestSpec<'h, 'l> {
             "cat >/run/{name}.cfg <<'CFG'\n\
              name = \"{name}\"\ntype = \"pv\"\nmemory = 320\nvcpus = 1\n\
              kernel = \"/lab-guest/vmlinux\"\nramdisk = \"/lab-guest/initrd\"\n\
-             extra = \"console=hvc0 mitigations=off rodata=off init_on_alloc=0\"\n\
+             extra = \"console=hvc0 quiet cryptomgr.notests mitigations=off rodata=off init_on_alloc=0\"\n\
              disk = [{}]\non_crash = \"preserve\"\n\
              CFG\n\
              xl create -q /run/{name}.cfg && {{ lab-console {name} {port} </dev/null >/run/{name}.bridge 2>&1 & echo $!; }} \

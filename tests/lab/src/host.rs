@@ -43,8 +43,13 @@ pub struct Host<'l> {
 impl<'l> Host<'l> {
     /// Boots a host and loads the backend under test.
     pub fn boot(lab: &'l Lab, clock: Clock, kind: &str) -> Result<Self> {
+        Host::boot_with(lab, clock, kind, "")
+    }
+
+    /// As [`Host::boot`], with options for dom0's kernel.
+    pub fn boot_with(lab: &'l Lab, clock: Clock, kind: &str, options: &str) -> Result<Self> {
         let dir = lab.host_dir(kind)?;
-        let mut qemu = Qemu::start(lab, clock, &dir)?;
+        let mut qemu = Qemu::start(lab, clock, options, &dir)?;
         let diary = Diary {
             file: File::create(dir.join("commands.log"))?,
             emulator: qemu.pid(),

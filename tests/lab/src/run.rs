@@ -153,7 +153,7 @@ fn run_scenarios(lab: &Lab, kind: Kind, list: Vec<&Scenario>, results: &Results)
 
 fn boot(lab: &Lab, kind: Kind) -> Result<Host<'_>> {
     let begin = Instant::now();
-    let host = Host::boot(lab, kind.clock(), kind.name())?;
+    let host = Host::boot_with(lab, kind.clock(), kind.name(), kind.dom0_options())?;
     println!(
         "       {} host up in {} s",
         kind.name(),

@@ -41,6 +41,16 @@ impl Kind {
         }
     }
 
+    /// What dom0's kernel is told besides.
+    pub fn dom0_options(self) -> &'static str {
+        match self {
+            // Protecting the kernel's own text and checking all page tables takes seconds; the
+            // parallel host does that.
+            Kind::Rates | Kind::Timed | Kind::Plain | Kind::Cycles => "rodata=off",
+            Kind::Parallel => "",
+        }
+    }
+
     pub fn name(self) -> &'static str {
         match self {
             Kind::Rates => "rates",

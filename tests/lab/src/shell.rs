@@ -94,6 +94,16 @@ impl Shell {
         }
     }
 
+    /// As [`Shell::wait_ready`], noted in the diary as the boot of `what`.
+    pub fn wait_boot(&self, what: &str, deadline: Duration) -> Result<()> {
+        let (begin, cpu) = (Instant::now(), self.cpu());
+        self.wait_ready(deadline)?;
+        if let Some(diary) = &self.diary {
+            diary.note(&self.name, begin, cpu, &format!("(boot of {what})"), 0);
+        }
+        Ok(())
+    }
+
     /// Waits for the line `LAB READY`, which the far end writes before its bash starts.
     pub fn wait_ready(&self, deadline: Duration) -> Result<()> {
         let end = Instant::now() + deadline;
