@@ -22,9 +22,15 @@ lab_wait() {
 	return "$found"
 }
 
+# lab_pause: a millisecond in which this shell does not keep the processor from
+# whom it waits for.
+exec {LAB_NEVER}<> <(:)
+lab_pause() {
+	read -r -t 0.001 -u "$LAB_NEVER" || true
+}
+
 # lab_file FILE REGEX SECONDS: until the file's first line matches. sysfs files
-# of a driver announce nothing, so this one reads again and again: it is for
-# changes that take milliseconds.
+# of a driver announce nothing, so this one reads again and again.
 lab_file() {
 	local value end
 	lab_now
@@ -32,6 +38,7 @@ lab_file() {
 	until read -r value <"$1" && [[ $value =~ $2 ]]; do
 		lab_now
 		((NOW < end)) || { echo "$value"; return 1; }
+		lab_pause
 	done
 }
 
@@ -44,7 +51,30 @@ lab_gone() {
 	while [ -e "$1" ]; do
 		lab_now
 		((NOW < end)) || { echo "$1 is still there"; return 1; }
+		lab_pause
 	done
+}
+
+# lab_clean SECONDS: until no guest, disk or trace instance is left; prints what
+# is. The kernel takes devices away after xl has returned.
+lab_clean() {
+	local left end
+	lab_now
+	end=$((NOW + $1 * 100))
+	while left=$(lab_left) && [ -n "$left" ]; do
+		lab_now
+		((NOW < end)) || { echo "$left"; return 1; }
+		lab_pause
+	done
+}
+
+lab_left() {
+	xl list | tail -n +3
+	ls /sys/bus/xen-backend/devices
+	ls /sys/kernel/config/nullb | grep -v features
+	losetup -nl
+	ls /sys/kernel/tracing/instances | grep -v gate
+	true
 }
 
 # lab_gate DEV_T: from now on lab_first_io returns at the first bio for the

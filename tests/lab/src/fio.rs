@@ -70,6 +70,16 @@ impl Job {
         self.start(guest)?.finish()
     }
 
+    /// Starts it in a guest, over and over.
+    pub fn repeat<'g, 'h, 'l>(&self, guest: &'g Guest<'h, 'l>) -> Result<RepeatedJob<'g, 'h, 'l>> {
+        guest.ok(&format!(
+            "rm -f /tmp/stop /tmp/runs; while :; do {} >/tmp/report 2>&1 || exit 1; \
+             echo >>/tmp/runs; [ ! -e /tmp/stop ] || exit 0; done &",
+            self.command()
+        ))?;
+        Ok(RepeatedJob { guest })
+    }
+
     /// Starts it in a guest.
     pub fn start<'g>(&self, guest: &'g Guest<'_, '_>) -> Result<RunningJob<'g>> {
         Ok(RunningJob {
@@ -97,6 +107,23 @@ impl RunningJob<'_> {
             );
         }
         parse(&output.text)
+    }
+}
+
+/// A job that runs again and again in the background of a guest's shell, however long the rest of
+/// the scenario takes.
+pub struct RepeatedJob<'g, 'h, 'l> {
+    guest: &'g Guest<'h, 'l>,
+}
+
+impl RepeatedJob<'_, '_, '_> {
+    /// Waits for the end of the run under way; none may have had an error. Gives the number of
+    /// runs and the last one's report.
+    pub fn stop(self) -> Result<(u64, Report)> {
+        let script = "touch /tmp/stop; wait $!; status=$?; wc -l </tmp/runs; cat /tmp/report; (exit $status)";
+        let text = self.guest.ok_within(script, DEADLINE)?;
+        let (runs, report) = text.split_once('\n').context("no report of fio")?;
+        Ok((runs.trim().parse()?, parse(report)?))
     }
 }
 

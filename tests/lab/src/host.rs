@@ -203,14 +203,25 @@ impl<'l> Host<'l> {
             .parse()?)
     }
 
+    /// Waits until nothing holds the module any more: a disk's last work item may end after what
+    /// it did was seen.
+    pub fn wait_unreferenced(&self) -> Result<()> {
+        let file = format!("/sys/module/{}/refcnt", self.lab.backend.module());
+        let output = self.run(&format!("lab_file {file} '^0$' 30"))?;
+        if output.status != 0 {
+            bail!(
+                "module references: expected 0, saw {}",
+                output.text.trim_end()
+            );
+        }
+        Ok(())
+    }
+
     /// After a scenario: no guest, no disk, no trace instance may be left behind.
     pub fn check_clean(&self) -> Result<()> {
-        let left = self.ok(
-            "xl list | tail -n +3; ls /sys/bus/xen-backend/devices; ls /sys/kernel/config/nullb | grep -v features; \
-             losetup -nl; ls /sys/kernel/tracing/instances | grep -v gate; true",
-        )?;
-        if !left.is_empty() {
-            bail!("left behind in dom0:\n{left}");
+        let output = self.run("lab_clean 60")?;
+        if output.status != 0 {
+            bail!("left behind in dom0:\n{}", output.text);
         }
         Ok(())
     }

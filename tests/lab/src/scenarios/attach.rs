@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
+use anyhow::Context;
 use anyhow::Result;
 
 use crate::check;
@@ -50,10 +51,8 @@ pub fn attach(host: &Host<'_>, figures: &mut Figures) -> Result<()> {
 
     guest.destroy()?;
     host.store_wait(&vbd.path("state"), "absent")?;
-    let device = host.run(&format!("ls {}", vbd.sysfs()))?;
-    check::that(device.status != 0, || {
-        format!("{} is still there after xl destroy", vbd.sysfs())
-    })?;
+    host.ok(&format!("lab_gone {} 10", vbd.sysfs()))
+        .context("after xl destroy")?;
     disk.remove(host)
 }
 

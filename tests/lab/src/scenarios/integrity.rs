@@ -14,9 +14,23 @@ const MEGABYTES: u32 = 64;
 /// 64 MiB of random writes of 4 to 44 KiB read back clean in the guest, and dom0 finds the same
 /// bytes on the backing device: once on a block device, once on a file behind a loop device.
 pub fn integrity(host: &Host<'_>, figures: &mut Figures) -> Result<()> {
-    let guest = host.guest("integrity").start()?;
     let memory = Disk::memory(host, "nb0", MEGABYTES)?;
     let file = Disk::file(host, "file0", MEGABYTES)?;
+    on_disks(host, memory, file, figures)
+}
+
+/// The same where time is real. libxl gives up on a hotplug script after 40 s, which Debian's own
+/// one can take when two emulated processors have less than two real ones.
+pub fn parallel_integrity(host: &Host<'_>, figures: &mut Figures) -> Result<()> {
+    let mut memory = Disk::memory(host, "nb0", MEGABYTES)?;
+    let mut file = Disk::looped(host, "file0", MEGABYTES)?;
+    memory.attach_by_short_script(host)?;
+    file.attach_by_short_script(host)?;
+    on_disks(host, memory, file, figures)
+}
+
+fn on_disks(host: &Host<'_>, memory: Disk, file: Disk, figures: &mut Figures) -> Result<()> {
+    let guest = host.guest("integrity").start()?;
     for (disk, megabytes) in [(&memory, MEGABYTES), (&file, MEGABYTES / 4)] {
         let written = write_and_compare(host, &guest, disk, megabytes)?;
         figures.insert(format!("bytes verified on {}", disk.path), written.into());

@@ -129,6 +129,14 @@ pub const ALL: &[Scenario] = &[
         about: "as integrity, on two processors",
         kind: Kind::Parallel,
         any_backend: true,
-        script: integrity::integrity,
+        script: integrity::parallel_integrity,
+    },
+    Scenario {
+        name: "parallel-rebind",
+        rows: &["P6", "D13"],
+        about: "as rebind, on two processors",
+        kind: Kind::Parallel,
+        any_backend: true,
+        script: module::rebind,
     },
 ];
