@@ -32,6 +32,17 @@ pub enum Clock {
     Instructions { shift: u8 },
 }
 
+impl Clock {
+    /// libxl gives a device 10 s of the machine's own time. Where that is real time, whatever else
+    /// this computer does has to wait.
+    fn niceness(self) -> &'static str {
+        match self {
+            Clock::Wall => "-10",
+            Clock::Instructions { .. } => "0",
+        }
+    }
+}
+
 /// A running QEMU.
 pub struct Qemu {
     child: Child,
@@ -46,8 +57,9 @@ impl Qemu {
         let payload = dir.join("payload.tar");
         lab.make_payload(&payload)?;
         // QEMU dies with the thread that started it, however that ends.
-        let mut command = Command::new("setpriv");
-        command.args(["--pdeathsig", "KILL", "--", "qemu-system-x86_64"]);
+        let mut command = Command::new("nice");
+        command.args(["-n", clock.niceness(), "setpriv", "--pdeathsig", "KILL"]);
+        command.args(["--", "qemu-system-x86_64"]);
         command.args([
             "-display",
             "none",
