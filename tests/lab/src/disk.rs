@@ -33,6 +33,13 @@ impl Disk {
         null_blk(host, name, megabytes, "echo 0 >irqmode")
     }
 
+    /// A null_blk that answers each request after 50 ms and keeps nothing: a busy guest has all its
+    /// requests under way there at any moment.
+    pub fn slow(host: &Host<'_>, name: &str, megabytes: u32) -> Result<Disk> {
+        let setting = "echo 2 >irqmode && echo 50000000 >completion_nsec";
+        null_blk(host, name, megabytes, setting)
+    }
+
     /// A sparse raw file; `xl` puts a loop device before it.
     pub fn file(host: &Host<'_>, name: &str, megabytes: u32) -> Result<Disk> {
         let path = format!("/run/{name}.img");

@@ -122,15 +122,31 @@ lab_counts() {
 	echo "zombies $(xl list | grep -c '(null)')"
 }
 
-# lab_slabs: active objects of each general-purpose slab cache, per-CPU slabs
-# returned first, and kernel mappings.
-lab_slabs() {
-	local cache
-	sync
-	echo 3 >/proc/sys/vm/drop_caches
-	for cache in /sys/kernel/slab/kmalloc-*; do echo 1 >"$cache/shrink"; done
-	awk '$1 ~ /^kmalloc/ { print $1, $2 }' /proc/slabinfo
-	# Mappings, without those that are freed already and wait to be purged
-	# together. Stacks of ended threads are cached, so this is no exact count.
-	echo "vmalloc $(grep -c -v unpurged /proc/vmallocinfo)"
+# lab_allocations MODULE: what lives in the general-purpose slab caches by cache
+# and by who allocated it, one "cache function count" a line; "module:" is before
+# the function if one of MODULE is on the allocation's stack. What the slab
+# allocator itself (__pcs_*) keeps objects of other caches in does not count. And
+# kernel mappings by who made them, without those that are freed already and wait
+# to be purged together, and without stacks, which the kernel keeps for new
+# threads. The host has to be booted with slab_debug=U for these caches: then they
+# also free at once and keep no object for a processor.
+lab_allocations() {
+	local cache _
+	# Entries of sysfs that a shell has looked up keep the name of what is long
+	# gone; the first time they are only marked as unused.
+	for _ in 1 2 3; do echo 2 >/proc/sys/vm/drop_caches; done
+	# Returns when RCU has freed all that it was given so far.
+	echo 1 >/sys/module/rcutree/parameters/do_rcu_barrier
+	for cache in /sys/kernel/debug/slab/kmalloc-*; do
+		awk -v RS= -v module="[$1]" -v cache="${cache##*/}" '$2 !~ /^__pcs_/ {
+			split($2, site, "+")
+			count[(index($0, module) ? "module:" : "") site[1]] += $1
+		}
+		END { for (by in count) print cache, by, count[by] }' "$cache/alloc_traces"
+	done
+	awk '!/unpurged/ && !/kernel_clone/ {
+		split($3, site, "+")
+		count[site[1]]++
+	}
+	END { for (by in count) print "vmalloc", by, count[by] }' /proc/vmallocinfo
 }

@@ -193,16 +193,6 @@ impl<'l> Host<'l> {
             == 0)
     }
 
-    /// The module's reference count.
-    pub fn references(&self) -> Result<u64> {
-        Ok(self
-            .ok(&format!(
-                "cat /sys/module/{}/refcnt",
-                self.lab.backend.module()
-            ))?
-            .parse()?)
-    }
-
     /// Waits until nothing holds the module any more: a disk's last work item may end after what
     /// it did was seen.
     pub fn wait_unreferenced(&self) -> Result<()> {

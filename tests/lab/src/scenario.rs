@@ -44,9 +44,11 @@ impl Kind {
     /// What dom0's kernel is told besides.
     pub fn dom0_options(self) -> &'static str {
         match self {
+            // Who allocated what is recorded, for whoever looks for leaks.
+            Kind::Cycles => "rodata=off slab_debug=U,kmalloc-*",
             // Protecting the kernel's own text and checking all page tables takes seconds; the
             // parallel host does that.
-            Kind::Rates | Kind::Timed | Kind::Plain | Kind::Cycles => "rodata=off",
+            Kind::Rates | Kind::Timed | Kind::Plain => "rodata=off",
             Kind::Parallel => "",
         }
     }
