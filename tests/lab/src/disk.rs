@@ -28,6 +28,12 @@ impl Disk {
         null_blk(host, name, megabytes, "echo 1 >memory_backed")
     }
 
+    /// As [`Disk::memory`], with more of null_blk's attributes set by a shell command.
+    pub fn memory_with(host: &Host<'_>, name: &str, megabytes: u32, setting: &str) -> Result<Disk> {
+        let setting = format!("echo 1 >memory_backed && {setting}");
+        null_blk(host, name, megabytes, &setting)
+    }
+
     /// A null_blk that answers at once and keeps nothing.
     pub fn instant(host: &Host<'_>, name: &str, megabytes: u32) -> Result<Disk> {
         null_blk(host, name, megabytes, "echo 0 >irqmode")

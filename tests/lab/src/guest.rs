@@ -21,6 +21,7 @@ pub struct GuestSpec<'h, 'l> {
     host: &'h Host<'l>,
     name: String,
     disks: Vec<String>,
+    own_frontend: bool,
 }
 
 impl<'h, 'l> GuestSpec<'h, 'l> {
@@ -29,12 +30,25 @@ impl<'h, 'l> GuestSpec<'h, 'l> {
             host,
             name,
             disks: Vec::new(),
+            own_frontend: false,
         }
     }
 
     /// Gives it a disk, such as `xvda`.
     pub fn disk(mut self, disk: &Disk, vdev: &str) -> Self {
         self.disks.push(disk.xl(vdev));
+        self
+    }
+
+    /// Gives it a disk that it may only read.
+    pub fn read_only_disk(mut self, disk: &Disk, vdev: &str) -> Self {
+        self.disks.push(disk.xl(vdev).replace(",rw", ",r"));
+        self
+    }
+
+    /// Its kernel leaves the disks alone; `/frontend` (tests/frontend) can have them.
+    pub fn own_frontend(mut self) -> Self {
+        self.own_frontend = true;
         self
     }
 
@@ -54,6 +68,9 @@ impl<'h, 'l> GuestSpec<'h, 'l> {
         let shell = Shell::new(&format!("guest {}", self.name), stream.try_clone()?)
             .with_diary(self.host.diary()?);
         shell.wait_boot(&self.name, BOOT_DEADLINE)?;
+        if self.own_frontend {
+            shell.ok("modprobe xen-gntalloc limit=16384 && modprobe xen-evtchn")?;
+        }
         Ok(Guest {
             host: self.host,
             name: self.name,
@@ -68,11 +85,21 @@ impl<'h, 'l> GuestSpec<'h, 'l> {
     fn script(&self, port: usize) -> String {
         let name = &self.name;
         let disks: Vec<String> = self.disks.iter().map(|d| format!("\"{d}\"")).collect();
+        let (initrd, prepare, extra) = if self.own_frontend {
+            (
+                "/run/frontend-initrd",
+                // Archives that follow each other are one. Once per host is enough.
+                "[ -e /run/frontend-initrd ] || cat /lab-guest/initrd /lab/frontend.cpio >/run/frontend-initrd",
+                " module_blacklist=xen_blkfront",
+            )
+        } else {
+            ("/lab-guest/initrd", "", "")
+        };
         format!(
-            "cat >/run/{name}.cfg <<'CFG'\n\
+            "{prepare}\ncat >/run/{name}.cfg <<'CFG'\n\
              name = \"{name}\"\ntype = \"pv\"\nmemory = 320\nvcpus = 1\n\
-             kernel = \"/lab-guest/vmlinux\"\nramdisk = \"/lab-guest/initrd\"\n\
-             extra = \"console=hvc0 quiet cryptomgr.notests mitigations=off rodata=off init_on_alloc=0\"\n\
+             kernel = \"/lab-guest/vmlinux\"\nramdisk = \"{initrd}\"\n\
+             extra = \"console=hvc0 quiet cryptomgr.notests mitigations=off rodata=off init_on_alloc=0{extra}\"\n\
              disk = [{}]\non_crash = \"preserve\"\n\
              CFG\n\
              xl create -q /run/{name}.cfg && {{ lab-console {name} {port} </dev/null >/run/{name}.bridge 2>&1 & echo $!; }} \

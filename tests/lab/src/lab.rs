@@ -4,15 +4,20 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::Write;
 use std::path::Path;
 use std::path::PathBuf;
 use std::process::Command;
+use std::process::Stdio;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering;
 
 use anyhow::Context;
 use anyhow::Result;
 use anyhow::bail;
+
+/// What the frontend is built for. Naming it keeps its flags from this host's own build scripts.
+const TARGET: &str = "x86_64-unknown-linux-gnu";
 
 /// Which driver serves the guests' disks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -98,12 +103,16 @@ impl Lab {
         Ok(dir)
     }
 
-    /// The tar that dom0 unpacks to /lab: the module and this program, for its samplers.
+    /// The tar that dom0 unpacks to /lab: the module, this program for its samplers, and the
+    /// frontend as an addition to a guest's initrd.
     pub fn make_payload(&self, tar: &Path) -> Result<()> {
         let own = std::env::current_exe()?;
+        let frontend = tar.with_file_name("frontend.cpio");
+        self.make_frontend(&frontend)?;
         let mut command = Command::new("tar");
         command.arg("-cf").arg(tar);
-        for file in [&own, &self.module].into_iter().filter(|f| f.exists()) {
+        let files = [&own, &self.module, &frontend];
+        for file in files.into_iter().filter(|f| f.exists()) {
             command
                 .arg("-C")
                 .arg(file.parent().unwrap_or(Path::new("/")))
@@ -112,6 +121,43 @@ impl Lab {
         let status = command.status().context("tar")?;
         if !status.success() {
             bail!("tar could not make {}: {status}", tar.display());
+        }
+        fs::remove_file(frontend)?;
+        Ok(())
+    }
+
+    /// The program that guests run as a frontend of their own, in an archive that can follow
+    /// their initrd's. It is built here, and not by who started us, because it is linked
+    /// statically: a guest has no libraries but those of its few programs.
+    fn make_frontend(&self, cpio: &Path) -> Result<()> {
+        let status = Command::new("cargo")
+            .args(["build", "--locked", "--quiet", "--release"])
+            .args(["--manifest-path", "tests/Cargo.toml", "-p", "frontend"])
+            .args(["--target", TARGET])
+            .env("CARGO_PROFILE_RELEASE_STRIP", "symbols")
+            .env("RUSTFLAGS", "-C target-feature=+crt-static")
+            .current_dir(&self.checkout)
+            .status()
+            .context("cargo")?;
+        if !status.success() {
+            bail!("the frontend could not be built: {status}");
+        }
+        let target = std::env::var_os("CARGO_TARGET_DIR")
+            .map_or_else(|| self.checkout.join("tests/target"), PathBuf::from);
+        let mut archiver = Command::new("cpio")
+            .args(["--create", "--format=newc", "--quiet"])
+            .arg("--file")
+            .arg(cpio)
+            .current_dir(target.join(TARGET).join("release"))
+            .stdin(Stdio::piped())
+            .spawn()
+            .context("cpio")?;
+        let mut names = archiver.stdin.take().context("cpio without a pipe")?;
+        names.write_all(b"frontend\n")?;
+        drop(names);
+        let status = archiver.wait()?;
+        if !status.success() {
+            bail!("cpio could not make {}: {status}", cpio.display());
         }
         Ok(())
     }

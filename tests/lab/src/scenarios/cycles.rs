@@ -142,7 +142,7 @@ fn counts(host: &Host<'_>) -> Result<Counts> {
 }
 
 /// Grants that are mapped by anybody, as Xen itself counts them.
-fn mapped_grants(host: &Host<'_>) -> Result<i64> {
+pub fn mapped_grants(host: &Host<'_>) -> Result<i64> {
     // The 'g' key prints each grant that is in use on a line of its own, with its reference and
     // frame; the guest's own ring pages of xenstore and console are among them, at all times.
     let text = host.ok("xl dmesg -c >/dev/null; xl debug-keys g && xl dmesg -c")?;

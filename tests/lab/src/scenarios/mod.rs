@@ -5,6 +5,8 @@
 mod attach;
 mod bad_keys;
 mod cycles;
+mod frontend;
+mod hostile;
 mod integrity;
 mod live_change;
 mod module;
@@ -73,6 +75,34 @@ pub const ALL: &[Scenario] = &[
         kind: Kind::Plain,
         any_backend: true,
         script: module::rebind,
+    },
+    Scenario {
+        name: "frontend-model",
+        rows: &["P5", "P7", "P8", "P9", "P10", "P11", "P12", "H08", "H10"],
+        about: "seeded random requests over a shadow of the disk, for each way to connect",
+        kind: Kind::Plain,
+        any_backend: true,
+        script: frontend::model,
+    },
+    Scenario {
+        name: "hostile-requests",
+        rows: &[
+            "H01", "H02", "H03", "H04", "H05", "H06", "H07", "H08", "H09", "H10", "H11", "H12",
+            "H13", "H14", "H15", "H16", "H17", "H18", "H21", "H22", "H23", "H24", "H25", "H26",
+            "H27", "H28", "H29", "H30", "H31", "H32",
+        ],
+        about: "requests and rings that make no sense are refused, halt the disk or hurt nobody",
+        kind: Kind::Cycles,
+        any_backend: true,
+        script: hostile::requests,
+    },
+    Scenario {
+        name: "hostile-connects",
+        rows: &["H33", "H34", "H35", "H36"],
+        about: "keys that make no sense are refused by name, and a good connection follows",
+        kind: Kind::Cycles,
+        any_backend: true,
+        script: hostile::connects,
     },
     // Last of its kind: it unloads the module.
     Scenario {

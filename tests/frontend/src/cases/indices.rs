@@ -1,0 +1,263 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Indices that cannot be true, that wrap, or that the guest has no business with.
+
+use anyhow::Context;
+use anyhow::Result;
+use anyhow::ensure;
+
+use super::Case;
+use super::Outcome;
+use super::Scope;
+use super::Verdict;
+use super::case;
+use crate::bench::Bench;
+use crate::disk::LIMIT;
+use crate::disk::Setup;
+use crate::layout;
+use crate::queue::Queue;
+use crate::request::ERROR;
+use crate::request::OKAY;
+use crate::request::READ;
+use crate::request::Request;
+use crate::request::UNSUPPORTED;
+
+pub const CASES: &[Case] = &[
+    case(
+        "H07",
+        "the backend's own indices overwritten",
+        Scope::Everywhere,
+        overwritten,
+    ),
+    case(
+        "H08",
+        "slots keep what is not the answer's",
+        Scope::Everywhere,
+        padding,
+    ),
+    case(
+        "H09",
+        "answers that are not consumed",
+        Scope::Everywhere,
+        not_consumed,
+    ),
+    case(
+        "H10",
+        "the same id in every request",
+        Scope::Everywhere,
+        same_ids,
+    ),
+    case("H04", "indices that wrap soon", Scope::Everywhere, wrap),
+    case(
+        "H04",
+        "requests that wait at connect",
+        Scope::Everywhere,
+        waiting,
+    ),
+    case(
+        "H04",
+        "more requests at connect than slots",
+        Scope::Everywhere,
+        overfull,
+    ),
+    case(
+        "H01",
+        "one request more than slots",
+        Scope::Everywhere,
+        one_too_many,
+    ),
+    case("H02", "req_prod 2^31 ahead", Scope::EachLayout, far_ahead),
+    case("H02", "req_prod at its maximum", Scope::EachLayout, maximum),
+    case("H02", "req_prod goes back", Scope::EachLayout, backwards),
+];
+
+const DATA: usize = 3;
+
+/// Waits for answers without counting on events: the guest may have spoilt those.
+fn look(bench: &mut Bench, done: impl Fn(&Queue) -> bool) -> Result<()> {
+    let end = std::time::Instant::now() + LIMIT;
+    let link = bench.link()?;
+    while !done(&link.queues[0]) {
+        ensure!(std::time::Instant::now() < end, "no answer");
+        link.glance()?;
+    }
+    Ok(())
+}
+
+fn overwritten(bench: &mut Bench) -> Outcome {
+    let read = Request::direct(READ, 0, &[bench.pool.whole(DATA)]);
+    for (index, value) in [
+        (layout::RSP_PROD, 0xdead_beef),
+        (layout::RSP_PROD, 0),
+        (layout::REQ_EVENT, 0x8000_0000),
+        (layout::RSP_EVENT, 0x8000_0000),
+        (layout::RSP_EVENT, 0),
+    ] {
+        let link = bench.link()?;
+        let id = link.next_id();
+        let queue = &mut link.queues[0];
+        let wanted = queue.rsp_cons.wrapping_add(1);
+        queue.put(&Request { id, ..read.clone() });
+        queue.set(index, value);
+        queue.set(layout::REQ_PROD, queue.req_prod);
+        queue.port.notify()?;
+        look(bench, |queue| queue.get(layout::RSP_PROD) == wanted)?;
+        let answer = bench.link()?.answer(0)?;
+        ensure!(answer.id == id && answer.status == OKAY, "{answer:?}");
+    }
+    Ok(Verdict::Held)
+}
+
+/// Every answer is compared with its slot as it was; here are some of each kind.
+fn padding(bench: &mut Bench) -> Outcome {
+    let page = bench.pool.whole(DATA);
+    let rows = [
+        (OKAY, Request::direct(READ, 0, &[page; 11])),
+        (ERROR, Request::direct(READ, 1 << 55, &[page])),
+        (
+            UNSUPPORTED,
+            Request {
+                operation: 200,
+                ..Request::direct(READ, 0, &[page])
+            },
+        ),
+    ];
+    for (wanted, request) in rows {
+        let count = bench.link()?.queues[0].entries as usize;
+        let statuses = bench.link()?.ask_all(0, vec![request; count])?;
+        ensure!(
+            statuses.iter().all(|s| *s == wanted),
+            "expected {wanted}, saw {statuses:?}"
+        );
+    }
+    Ok(Verdict::Held)
+}
+
+fn not_consumed(bench: &mut Bench) -> Outcome {
+    let read = Request::direct(READ, 0, &[bench.pool.whole(DATA)]);
+    let link = bench.link()?;
+    let mut ids = Vec::new();
+    while link.queues[0].free() > 0 {
+        let id = link.next_id();
+        link.queues[0].put(&Request { id, ..read.clone() });
+        ids.push(id);
+    }
+    link.queues[0].publish()?;
+    let full = link.queues[0].req_prod;
+    look(bench, |queue| queue.get(layout::RSP_PROD) == full)?;
+    // The ring is full of answers; events without requests change nothing.
+    for _ in 0..8 {
+        bench.link()?.queues[0].port.notify()?;
+        bench.link()?.glance()?;
+    }
+    let link = bench.link()?;
+    let mut answers = Vec::new();
+    while let Some(answer) = link.queues[0].take()? {
+        ensure!(answer.status == OKAY, "{answer:?}");
+        answers.push(answer.id);
+    }
+    ids.sort_unstable();
+    answers.sort_unstable();
+    ensure!(ids == answers, "not every request was answered once");
+    Ok(Verdict::Held)
+}
+
+fn same_ids(bench: &mut Bench) -> Outcome {
+    let read = Request::direct(READ, 0, &[bench.pool.whole(DATA)]);
+    for id in [0, u64::MAX, 0xffff_8880_0000_1000] {
+        let link = bench.link()?;
+        let count = link.queues[0].free();
+        for _ in 0..count {
+            link.queues[0].put(&Request { id, ..read.clone() });
+        }
+        link.queues[0].publish()?;
+        for _ in 0..count {
+            let answer = link.answer(0)?;
+            ensure!(answer.id == id && answer.status == OKAY, "{answer:?}");
+        }
+        ensure!(link.queues[0].pending()? == 0, "more answers than requests");
+    }
+    Ok(Verdict::Held)
+}
+
+fn wrap(bench: &mut Bench) -> Outcome {
+    for start in [u32::MAX - 2, 0x7fff_fffe] {
+        let setup = Setup {
+            start,
+            ..bench.setup
+        };
+        let queues = bench.queues(&setup)?;
+        bench.link_with(&setup, queues)?;
+        let read = Request::direct(READ, 0, &[bench.pool.whole(DATA)]);
+        let statuses = bench.link()?.ask_all(0, vec![read; 40])?;
+        ensure!(statuses.iter().all(|s| *s == OKAY), "saw {statuses:?}");
+        bench.works()?;
+    }
+    bench.close()?;
+    Ok(Verdict::Held)
+}
+
+/// A ring is taken over with what is on it: nobody sends an event for those requests again.
+fn waiting(bench: &mut Bench) -> Outcome {
+    let setup = Setup {
+        start: u32::MAX - 1,
+        ..bench.setup
+    };
+    let mut queues = bench.queues(&setup)?;
+    let read = Request::direct(READ, 0, &[bench.pool.whole(DATA)]);
+    let count = queues[0].entries;
+    for queue in &mut queues {
+        for id in 0..u64::from(count) {
+            queue.put(&Request { id, ..read.clone() });
+        }
+        queue.set(layout::REQ_PROD, queue.req_prod);
+    }
+    let link = bench.link_with(&setup, queues)?;
+    for number in 0..link.queues.len() {
+        for _ in 0..count {
+            let answer = link
+                .answer(number)
+                .context("requests that waited at connect")?;
+            ensure!(answer.status == OKAY, "{answer:?}");
+        }
+    }
+    bench.works()?;
+    bench.close()?;
+    Ok(Verdict::Held)
+}
+
+fn overfull(bench: &mut Bench) -> Outcome {
+    let setup = bench.setup;
+    let queues = bench.queues(&setup)?;
+    let last = &queues[queues.len() - 1];
+    last.set(layout::REQ_PROD, setup.start.wrapping_add(last.entries + 1));
+    bench.refused_with(&setup, &queues, (&[], &[]), "ring-ref")?;
+    Ok(Verdict::Held)
+}
+
+fn one_too_many(bench: &mut Bench) -> Outcome {
+    bench.halts(|queue| {
+        let beyond = queue.rsp_cons.wrapping_add(queue.entries + 1);
+        queue.set(layout::REQ_PROD, beyond);
+    })?;
+    Ok(Verdict::Held)
+}
+
+fn far_ahead(bench: &mut Bench) -> Outcome {
+    bench.halts(|queue| {
+        queue.set(layout::REQ_PROD, queue.req_prod.wrapping_add(1 << 31));
+    })?;
+    Ok(Verdict::Held)
+}
+
+fn maximum(bench: &mut Bench) -> Outcome {
+    bench.halts(|queue| queue.set(layout::REQ_PROD, u32::MAX))?;
+    Ok(Verdict::Held)
+}
+
+fn backwards(bench: &mut Bench) -> Outcome {
+    bench.halts(|queue| {
+        queue.set(layout::REQ_PROD, queue.req_prod.wrapping_sub(1));
+    })?;
+    Ok(Verdict::Held)
+}

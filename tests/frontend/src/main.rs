@@ -1,0 +1,214 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! A block frontend in user space: it speaks the ring protocol itself, in each layout, and also
+//! says what a polite frontend never would. It runs in a guest whose kernel leaves the disk alone
+//! (`module_blacklist=xen_blkfront`) and has the modules xen-gntalloc and xen-evtchn.
+//!
+//! It prints one JSON object a line and ends with status 0 when nothing failed.
+
+#![deny(unsafe_code)]
+
+mod arena;
+mod bench;
+mod cases;
+mod disk;
+mod events;
+mod grants;
+mod layout;
+mod link;
+mod model;
+mod plan;
+mod pool;
+mod queue;
+mod request;
+mod store;
+#[expect(unsafe_code)]
+mod sys;
+
+use std::process::ExitCode;
+
+use anyhow::Context;
+use anyhow::Result;
+use clap::Parser;
+use clap::Subcommand;
+use serde_json::json;
+
+use crate::arena::Arena;
+use crate::bench::Bench;
+use crate::disk::Disk;
+use crate::disk::Setup;
+use crate::events::Events;
+use crate::grants::Grants;
+use crate::layout::Layout;
+use crate::link::Link;
+use crate::model::Run;
+use crate::pool::Pool;
+
+/// Pages for data: what a full ring of direct requests needs, and some.
+const POOL_PAGES: usize = 600;
+
+#[derive(Parser)]
+#[command(about, version)]
+struct Arguments {
+    /// Number of the virtual disk; 51712 is xvda.
+    #[arg(long, global = true, default_value_t = 51712)]
+    vdev: u32,
+    #[command(subcommand)]
+    command: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Random requests over a shadow of the disk, once for each way to connect.
+    Run {
+        #[arg(long)]
+        seed: u64,
+        /// Requests per connection.
+        #[arg(long)]
+        requests: u64,
+        #[command(flatten)]
+        only: Only,
+    },
+    /// Cases of the catalogue, in each way to connect that makes a difference to them.
+    Cases {
+        /// Rows such as H21; all without.
+        rows: Vec<String>,
+        /// How often those do so that repeat themselves.
+        #[arg(long, default_value_t = 20_000)]
+        loops: u64,
+        #[command(flatten)]
+        only: Only,
+    },
+    /// Lists the cases.
+    List,
+}
+
+/// Narrows down the ways to connect.
+#[derive(clap::Args, Clone, Default)]
+struct Only {
+    #[arg(long)]
+    layout: Option<String>,
+    #[arg(long)]
+    queues: Option<u32>,
+    #[arg(long)]
+    order: Option<u32>,
+    #[arg(long)]
+    persistent: Option<bool>,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    match act(&arguments) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            println!("{}", json!({"ok": false, "seen": format!("{error:#}")}));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn act(arguments: &Arguments) -> Result<bool> {
+    if let Task::List = arguments.command {
+        for case in cases::all() {
+            println!("{} {}", case.row, case.name);
+        }
+        return Ok(true);
+    }
+    let disk = Disk::open(arguments.vdev)?;
+    match &arguments.command {
+        Task::List => Ok(true),
+        Task::Cases { rows, loops, only } => {
+            disk.reset()?;
+            let only = Only {
+                // Persistent grants stay mapped, which would hide what these cases look for.
+                persistent: only.persistent.or(Some(false)),
+                ..only.clone()
+            };
+            let setups = setups(&disk, &only)?;
+            let first = *setups.first().context("no way to connect is left")?;
+            let mut bench = Bench::new(disk, first, POOL_PAGES, *loops)?;
+            cases::run(&mut bench, &setups, rows)
+        }
+        Task::Run {
+            seed,
+            requests,
+            only,
+        } => run(&disk, *seed, *requests, only),
+    }
+}
+
+/// The ways to connect that the backend offers and the user wants.
+fn setups(disk: &Disk, only: &Only) -> Result<Vec<Setup>> {
+    let offer = disk.offer()?;
+    let mut setups = Vec::new();
+    for layout in &layout::ALL {
+        for queues in one_and(4.min(offer.queues), 1) {
+            for order in one_and(4.min(offer.order), 0) {
+                for persistent in [false, true] {
+                    setups.push(Setup {
+                        queues,
+                        order,
+                        persistent,
+                        ..Setup::plain(layout)
+                    });
+                }
+            }
+        }
+    }
+    let layout = only.layout.as_deref().and_then(Layout::by_name);
+    setups.retain(|s| {
+        layout.is_none_or(|l| l == s.layout)
+            && only.queues.is_none_or(|q| q == s.queues)
+            && only.order.is_none_or(|o| o == s.order)
+            && only.persistent.is_none_or(|p| p == s.persistent)
+    });
+    Ok(setups)
+}
+
+/// The least and the most, which may be the same.
+fn one_and(most: u32, least: u32) -> Vec<u32> {
+    let mut both = vec![least, most];
+    both.dedup();
+    both
+}
+
+fn run(disk: &Disk, seed: u64, requests: u64, only: &Only) -> Result<bool> {
+    let (grants, events) = (Grants::open()?, Events::open()?);
+    let pool = Pool {
+        pages: grants.pages(POOL_PAGES)?,
+    };
+    disk.reset()?;
+    let segments = disk.offer()?.segments;
+    let mut arena = None;
+    let mut good = true;
+    for (number, setup) in (0..).zip(setups(disk, only)?) {
+        let mut once = || -> Result<_> {
+            let mut link = Link::connect(disk, &grants, &events, &setup)?;
+            let arena = match &mut arena {
+                Some(arena) => arena,
+                None => arena.insert(Arena::new(&mut link, &pool)?),
+            };
+            Run::new(&mut link, arena, &pool, segments, seed + number).run(requests)
+        };
+        let result = once();
+        let mut line = describe(&setup);
+        line["seed"] = json!(seed + number);
+        line["persistent"] = json!(setup.persistent);
+        line["ok"] = json!(result.is_ok());
+        match result {
+            Ok(tally) => line["done"] = serde_json::to_value(tally)?,
+            Err(error) => {
+                line["seen"] = json!(format!("{error:#}"));
+                good = false;
+            }
+        }
+        println!("{line}");
+        disk.reopen()?;
+    }
+    Ok(good)
+}
+
+fn describe(setup: &Setup) -> serde_json::Value {
+    json!({"layout": setup.layout.name, "queues": setup.queues, "order": setup.order})
+}

@@ -1,0 +1,184 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! All `unsafe` code of the frontend: the ioctls of gntalloc and evtchn, and memory that another
+//! domain reads and writes at the same time.
+//!
+//! Source of the numbers: `include/uapi/xen/gntalloc.h` and `evtchn.h` of the kernel.
+
+use std::fs::File;
+use std::num::NonZeroUsize;
+use std::os::fd::AsRawFd;
+use std::ptr::NonNull;
+use std::sync::atomic::Ordering;
+use std::sync::atomic::fence;
+
+use anyhow::Context;
+use anyhow::Result;
+use nix::errno::Errno;
+use nix::sys::mman::MapFlags;
+use nix::sys::mman::ProtFlags;
+use nix::sys::mman::mmap;
+use nix::sys::mman::munmap;
+
+pub const PAGE: usize = 4096;
+
+/// `_IOC(_IOC_NONE, kind, number, size)`.
+const fn code(kind: u8, number: u8, size: usize) -> nix::libc::Ioctl {
+    ((size as nix::libc::Ioctl) << 16)
+        | ((kind as nix::libc::Ioctl) << 8)
+        | number as nix::libc::Ioctl
+}
+
+const ALLOC_GREF: nix::libc::Ioctl = code(b'G', 5, 24);
+const DEALLOC_GREF: nix::libc::Ioctl = code(b'G', 6, 16);
+const BIND_UNBOUND_PORT: nix::libc::Ioctl = code(b'E', 2, 4);
+const UNBIND: nix::libc::Ioctl = code(b'E', 3, 4);
+const NOTIFY: nix::libc::Ioctl = code(b'E', 4, 4);
+
+/// `argument` has to be what the request of this number reads and writes.
+fn ioctl(file: &File, request: nix::libc::Ioctl, argument: &mut [u32]) -> Result<i32> {
+    // SAFETY: the descriptor is open, and the callers below pass, for each request, a buffer as
+    // long as its structure (and, for ALLOC_GREF, its flexible array) in the kernel's header.
+    let result = unsafe { nix::libc::ioctl(file.as_raw_fd(), request, argument.as_mut_ptr()) };
+    Ok(Errno::result(result)?)
+}
+
+/// Pages of this domain that `domid` may map. Gives their place in `file` and their references.
+pub fn grant(file: &File, domid: u16, writable: bool, count: usize) -> Result<(u64, Vec<u32>)> {
+    // struct ioctl_gntalloc_alloc_gref: u16 domid, u16 flags, u32 count, u64 index, u32 gref_ids[].
+    // At least as long as the size in the request's number.
+    let mut words = vec![0u32; (4 + count).max(6)];
+    words[0] = u32::from(domid) | (u32::from(writable) << 16);
+    words[1] = u32::try_from(count)?;
+    ioctl(file, ALLOC_GREF, &mut words).with_context(|| format!("granting {count} pages"))?;
+    let index = u64::from(words[2]) | u64::from(words[3]) << 32;
+    Ok((index, words[4..4 + count].to_vec()))
+}
+
+/// Takes grants back. A page that the other domain still maps stays granted until it does not.
+pub fn revoke(file: &File, index: u64, count: usize) -> Result<()> {
+    // struct ioctl_gntalloc_dealloc_gref: u64 index, u32 count, padding.
+    let mut words = [index as u32, (index >> 32) as u32, count as u32, 0];
+    ioctl(file, DEALLOC_GREF, &mut words)
+        .context("revoking grants")
+        .map(drop)
+}
+
+/// A new event channel that `domid` may bind to.
+pub fn bind_unbound(file: &File, domid: u32) -> Result<u32> {
+    let port = ioctl(file, BIND_UNBOUND_PORT, &mut [domid]).context("making an event channel")?;
+    Ok(u32::try_from(port)?)
+}
+
+/// Closes an event channel.
+pub fn unbind(file: &File, port: u32) -> Result<()> {
+    ioctl(file, UNBIND, &mut [port])
+        .with_context(|| format!("closing event channel {port}"))
+        .map(drop)
+}
+
+/// Sends an event.
+pub fn notify(file: &File, port: u32) -> Result<()> {
+    ioctl(file, NOTIFY, &mut [port])
+        .with_context(|| format!("notifying event channel {port}"))
+        .map(drop)
+}
+
+/// Memory that the backend, and other threads of ours, may change at any time. It is only copied
+/// from and to, with volatile accesses; nothing ever refers to it.
+pub struct Shared {
+    base: NonNull<u8>,
+    length: usize,
+}
+
+// SAFETY: it is accessed through volatile copies only; what races is the point of this program.
+unsafe impl Send for Shared {}
+// SAFETY: as above.
+unsafe impl Sync for Shared {}
+
+impl Shared {
+    /// Maps `pages` that were granted together, at their place in `file`.
+    pub fn map(file: &File, index: u64, pages: usize) -> Result<Self> {
+        let length = NonZeroUsize::new(pages * PAGE).context("no page to map")?;
+        let protection = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
+        // SAFETY: a new mapping at an address of the kernel's choice.
+        let base = unsafe {
+            mmap(
+                None,
+                length,
+                protection,
+                MapFlags::MAP_SHARED,
+                file,
+                i64::try_from(index)?,
+            )
+        }
+        .context("mapping granted pages")?;
+        Ok(Shared {
+            base: base.cast(),
+            length: length.get(),
+        })
+    }
+
+    pub fn pages(&self) -> usize {
+        self.length / PAGE
+    }
+
+    fn at<T>(&self, offset: usize) -> *mut T {
+        let size = size_of::<T>();
+        assert!(offset % size == 0 && offset + size <= self.length);
+        // SAFETY: within the mapping, as just checked.
+        unsafe { self.base.as_ptr().add(offset).cast() }
+    }
+
+    /// A number at `offset`, in one access.
+    pub fn read<T: Number>(&self, offset: usize) -> T {
+        // SAFETY: mapped and aligned (see `at`), and every bit pattern is a `T`.
+        unsafe { self.at::<T>(offset).read_volatile() }
+    }
+
+    /// Writes a number at `offset`, in one access.
+    pub fn write<T: Number>(&self, offset: usize, value: T) {
+        // SAFETY: mapped and aligned (see `at`).
+        unsafe { self.at::<T>(offset).write_volatile(value) }
+    }
+
+    pub fn load(&self, offset: usize, bytes: &mut [u8]) {
+        for (i, byte) in bytes.iter_mut().enumerate() {
+            *byte = self.read(offset + i);
+        }
+    }
+
+    pub fn store(&self, offset: usize, bytes: &[u8]) {
+        for (i, byte) in bytes.iter().enumerate() {
+            self.write(offset + i, *byte);
+        }
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        // SAFETY: the mapping is ours and nothing refers into it. A failure leaves it mapped,
+        // which harms nobody.
+        let _ = unsafe { munmap(self.base.cast(), self.length) };
+    }
+}
+
+/// Numbers that are read and written in one access. Every bit pattern is one.
+pub trait Number: Copy {}
+impl Number for u8 {}
+impl Number for u32 {}
+impl Number for u64 {}
+
+/// All accesses before it come before all accesses after it, for the other domain as well.
+pub fn barrier() {
+    fence(Ordering::SeqCst);
+}
+
+/// Opens a device of Xen's.
+pub fn open(path: &str) -> Result<File> {
+    File::options()
+        .read(true)
+        .write(true)
+        .open(path)
+        .with_context(|| format!("opening {path} (is its kernel module loaded?)"))
+}

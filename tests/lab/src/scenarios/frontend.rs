@@ -1,0 +1,76 @@
+// SPDX-License-Identifier: GPL-2.0
+
+use anyhow::Context;
+use anyhow::Result;
+use anyhow::bail;
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::check;
+use crate::disk::Disk;
+use crate::guest::Guest;
+use crate::host::Host;
+use crate::results::Figures;
+
+/// Seconds of host time after which a run of the frontend is taken for hung.
+const DEADLINE: u64 = 540;
+
+/// One line of what the frontend prints.
+#[derive(Debug, Deserialize)]
+pub struct Line {
+    pub ok: bool,
+    #[serde(default)]
+    pub done: Value,
+    #[serde(flatten)]
+    pub rest: serde_json::Map<String, Value>,
+}
+
+/// Random requests, well-formed and not, in each layout, with one and several queues, small and
+/// large rings, with and without persistent grants: every one is answered once and every byte is
+/// the right one.
+pub fn model(host: &Host<'_>, figures: &mut Figures) -> Result<()> {
+    let disk = Disk::memory_with(host, "nb0", 64, "echo 1 >discard")?;
+    more_queues(host)?;
+    let guest = host
+        .guest("model")
+        .disk(&disk, "xvda")
+        .own_frontend()
+        .start()?;
+    let lines = frontend(&guest, "run --seed 1 --requests 120")?;
+    let mut total = serde_json::Map::new();
+    for line in &lines {
+        check::that(line.ok, || format!("{:?}", line.rest))?;
+        for (name, count) in line.done.as_object().into_iter().flatten() {
+            let sum = total.get(name).and_then(Value::as_u64).unwrap_or(0);
+            total.insert(name.clone(), (sum + count.as_u64().unwrap_or(0)).into());
+        }
+    }
+    check::that(lines.len() >= 6, || format!("only {} runs", lines.len()))?;
+    figures.insert("connections".into(), lines.len().into());
+    figures.extend(total);
+    guest.destroy()?;
+    disk.remove(host)
+}
+
+/// Lets a guest have four queues, where the backend has them: its own default is one for each of
+/// dom0's processors, and that is one here.
+pub fn more_queues(host: &Host<'_>) -> Result<()> {
+    host.ok(&format!(
+        "limit=/sys/module/{}/parameters/max_queues; [ ! -e $limit ] || echo 4 >$limit",
+        host.lab.backend.module()
+    ))
+    .map(drop)
+}
+
+/// Runs the frontend in a guest; gives what it printed. That cases failed is no error here.
+pub fn frontend(guest: &Guest<'_, '_>, arguments: &str) -> Result<Vec<Line>> {
+    let text = guest.ok_within(&format!("/frontend {arguments}; [ $? -le 1 ]"), DEADLINE)?;
+    let parse = |line: &str| {
+        serde_json::from_str(line).with_context(|| format!("the frontend printed {line:?}"))
+    };
+    let lines: Vec<Line> = text.lines().map(parse).collect::<Result<_>>()?;
+    if lines.is_empty() {
+        bail!("the frontend printed nothing");
+    }
+    Ok(lines)
+}

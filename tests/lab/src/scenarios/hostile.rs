@@ -1,0 +1,259 @@
+// SPDX-License-Identifier: GPL-2.0
+
+use std::collections::BTreeMap;
+
+use anyhow::Context;
+use anyhow::Result;
+use anyhow::bail;
+use serde_json::json;
+
+use super::cycles::mapped_grants;
+use super::frontend::Line;
+use super::frontend::frontend;
+use super::frontend::more_queues;
+use crate::check;
+use crate::disk::Disk;
+use crate::fio::Job;
+use crate::guest::Guest;
+use crate::host::Host;
+use crate::lab::Backend;
+use crate::results::Figures;
+
+/// Lines that one guest may make dom0 log in a second.
+const LINES_PER_SECOND: usize = 10;
+
+/// Rows for which the C driver is known to answer differently. It is here for comparison; these
+/// are no failures of the lab.
+const C_DRIVER: &[(&str, &str)] = &[];
+
+/// Requests that no polite frontend sends, on disks of several kinds.
+pub fn requests(host: &Host<'_>, figures: &mut Figures) -> Result<()> {
+    let disks = Disks::new(host)?;
+    let guest = disks.guest()?;
+    let besieged = Besieged::new(&guest)?;
+    let before = disks.read_only_sum()?;
+    let lines = with_neighbour(host, &disks.neighbours, || {
+        let mut lines = besieged.cases("51712", "H21 H22 H23 H24 H26 H27 H28 H29 H32")?;
+        lines.extend(besieged.cases("51712", "H11 H12 H13 H14 H15 H16 H17 H18")?);
+        lines.extend(besieged.cases("51712", "H01 H02 H03 H04 H05 H06 H07 H08 H09 H10")?);
+        lines.extend(besieged.cases("51728", "H23 H24 H25 H29 H31")?);
+        lines.extend(besieged.cases("51744", "H30")?);
+        Ok(lines)
+    })?;
+    check::equal(
+        "sha256 of the read-only disk",
+        disks.read_only_sum()?,
+        before,
+    )?;
+    besieged.end(lines, figures)?;
+    guest.destroy()?;
+    disks.remove()
+}
+
+/// Keys that no polite frontend writes when it connects.
+pub fn connects(host: &Host<'_>, figures: &mut Figures) -> Result<()> {
+    let disks = Disks::new(host)?;
+    let guest = disks.guest()?;
+    let besieged = Besieged::new(&guest)?;
+    let lines = with_neighbour(host, &disks.neighbours, || {
+        besieged.cases("51712", "H33 H34 H35 H36")
+    })?;
+    besieged.end(lines, figures)?;
+    guest.destroy()?;
+    disks.remove()
+}
+
+/// A neighbour that verifies its writes all the while.
+fn with_neighbour<T>(
+    host: &Host<'_>,
+    disk: &Disk,
+    action: impl FnOnce() -> Result<T>,
+) -> Result<T> {
+    let guest = host.guest("neighbour").disk(disk, "xvda").start()?;
+    guest.wait_disk("xvda")?;
+    let verify = Job::verified_writes("xvda", "4k-44k", 16).depth(16);
+    let running = verify.start(&guest)?;
+    let result = action()?;
+    running.finish().context("the neighbour's fio")?;
+    // And again, now that all has happened.
+    verify.run(&guest).context("the neighbour's fio, after")?;
+    check::equal(
+        "the neighbour's error node",
+        guest.vbd("xvda").error()?,
+        None,
+    )?;
+    guest.destroy()?;
+    Ok(result)
+}
+
+/// What the hostile guest and its neighbour have.
+struct Disks<'h, 'l> {
+    host: &'h Host<'l>,
+    plain: Disk,
+    /// With logical blocks of 4096 bytes and late answers.
+    large_blocks: Disk,
+    read_only: Disk,
+    neighbours: Disk,
+}
+
+impl<'h, 'l> Disks<'h, 'l> {
+    fn new(host: &'h Host<'l>) -> Result<Self> {
+        more_queues(host)?;
+        let slow = "echo 1 >discard && echo 4096 >blocksize && echo 2 >irqmode && echo 20000000 >completion_nsec";
+        let disks = Disks {
+            host,
+            plain: Disk::memory_with(host, "nb0", 64, "echo 1 >discard")?,
+            large_blocks: Disk::memory_with(host, "nb1", 64, slow)?,
+            read_only: Disk::memory_with(host, "nb2", 64, "echo 1 >discard")?,
+            neighbours: Disk::memory(host, "nb3", 64)?,
+        };
+        let path = &disks.read_only.path;
+        host.ok(&format!("head -c 1M /dev/urandom >{path} && sync {path}"))?;
+        Ok(disks)
+    }
+
+    fn guest(&self) -> Result<Guest<'h, 'l>> {
+        self.host
+            .guest("hostile")
+            .disk(&self.plain, "xvda")
+            .disk(&self.large_blocks, "xvdb")
+            .read_only_disk(&self.read_only, "xvdc")
+            .own_frontend()
+            .start()
+    }
+
+    fn read_only_sum(&self) -> Result<String> {
+        let path = &self.read_only.path;
+        self.host.ok(&format!(
+            "dd if={path} bs=1M iflag=direct status=none | sha256sum"
+        ))
+    }
+
+    fn remove(self) -> Result<()> {
+        for disk in [
+            self.plain,
+            self.large_blocks,
+            self.read_only,
+            self.neighbours,
+        ] {
+            disk.remove(self.host)?;
+        }
+        Ok(())
+    }
+}
+
+/// A host that a guest is about to be hostile to.
+struct Besieged<'g, 'h, 'l> {
+    host: &'h Host<'l>,
+    guest: &'g Guest<'h, 'l>,
+    mapped: i64,
+    logged: usize,
+}
+
+impl<'g, 'h, 'l> Besieged<'g, 'h, 'l> {
+    fn new(guest: &'g Guest<'h, 'l>) -> Result<Self> {
+        let host = guest.host;
+        // The frontend is to read what the administrator reads.
+        for vdev in [51712, 51728, 51744] {
+            let node = format!("/local/domain/0/error/backend/vbd/{}/{vdev}", guest.domid);
+            host.ok(&format!(
+                "xenstore-write {node} '' && xenstore-chmod {node} n0 b{}",
+                guest.domid
+            ))?;
+        }
+        Ok(Besieged {
+            host,
+            guest,
+            mapped: mapped_grants(host)?,
+            logged: host.ok("dmesg")?.lines().count(),
+        })
+    }
+
+    fn cases(&self, vdev: &str, rows: &str) -> Result<Vec<Line>> {
+        frontend(
+            self.guest,
+            &format!("cases --vdev {vdev} --loops 2000 {rows}"),
+        )
+        .with_context(|| format!("cases {rows} on disk {vdev}"))
+    }
+
+    /// Judges what came of it, in the guest and in dom0.
+    fn end(self, lines: Vec<Line>, figures: &mut Figures) -> Result<()> {
+        check::equal(
+            "mapped grants before and after",
+            mapped_grants(self.host)?,
+            self.mapped,
+        )?;
+        self.host.ok(&format!(
+            "xenstore-rm /local/domain/0/error/backend/vbd/{}",
+            self.guest.domid
+        ))?;
+        self.judge(&lines, figures)?;
+        let busiest = self.busiest_second()?;
+        figures.insert("most lines dom0 logged in a second".into(), busiest.into());
+        if self.host.lab.backend == Backend::Rblkback {
+            check::within("lines logged in a second", busiest, 0..=LINES_PER_SECOND)?;
+        }
+        Ok(())
+    }
+
+    fn judge(&self, lines: &[Line], figures: &mut Figures) -> Result<()> {
+        let word = |line: &Line, key: &str| {
+            line.rest
+                .get(key)
+                .map(|v| v.to_string())
+                .unwrap_or_default()
+        };
+        let known = |row: &str| {
+            let listed = C_DRIVER.iter().any(|(case, _)| row.contains(case));
+            listed && self.host.lab.backend == Backend::Blkback
+        };
+        let mut failed: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        let mut differs = Vec::new();
+        for line in lines.iter().filter(|line| !line.ok) {
+            let row = word(line, "case");
+            let what = format!("{row} {}: {}", word(line, "name"), word(line, "seen"));
+            let place = format!(
+                "{} {} queues order {}",
+                word(line, "layout"),
+                word(line, "queues"),
+                word(line, "order")
+            );
+            if known(&row) {
+                differs.push(what);
+            } else {
+                failed.entry(what).or_default().push(place);
+            }
+        }
+        let skipped = lines.iter().filter(|l| l.rest.contains_key("skipped"));
+        figures.insert("skipped".into(), skipped.count().into());
+        figures.insert("cases".into(), lines.len().into());
+        differs.dedup();
+        figures.insert("the C driver differs".into(), json!(differs));
+        if !failed.is_empty() {
+            bail!("{failed:#?}");
+        }
+        Ok(())
+    }
+
+    /// The most lines that dom0 logged within one second of its own clock.
+    fn busiest_second(&self) -> Result<usize> {
+        let text = self.host.ok("dmesg")?;
+        let stamps: Vec<f64> = text
+            .lines()
+            .skip(self.logged)
+            .filter_map(|line| {
+                line.strip_prefix('[')?
+                    .split(']')
+                    .next()?
+                    .trim()
+                    .parse()
+                    .ok()
+            })
+            .collect();
+        let within = |(i, first): (usize, &f64)| {
+            stamps[i..].iter().take_while(|s| **s < first + 1.0).count()
+        };
+        Ok(stamps.iter().enumerate().map(within).max().unwrap_or(0))
+    }
+}
