@@ -71,8 +71,8 @@ enum Task {
     },
     /// Cases of the catalogue, in each way to connect that makes a difference to them.
     Cases {
-        /// Rows such as H21; all without.
-        rows: Vec<String>,
+        #[command(flatten)]
+        wanted: cases::Wanted,
         /// How often those do so that repeat themselves.
         #[arg(long, default_value_t = 20_000)]
         loops: u64,
@@ -118,7 +118,11 @@ fn act(arguments: &Arguments) -> Result<bool> {
     let disk = Disk::open(arguments.vdev)?;
     match &arguments.command {
         Task::List => Ok(true),
-        Task::Cases { rows, loops, only } => {
+        Task::Cases {
+            wanted,
+            loops,
+            only,
+        } => {
             disk.reset()?;
             let only = Only {
                 // Persistent grants stay mapped, which would hide what these cases look for.
@@ -128,7 +132,7 @@ fn act(arguments: &Arguments) -> Result<bool> {
             let setups = setups(&disk, &only)?;
             let first = *setups.first().context("no way to connect is left")?;
             let mut bench = Bench::new(disk, first, POOL_PAGES, *loops)?;
-            cases::run(&mut bench, &setups, rows)
+            cases::run(&mut bench, &setups, wanted)
         }
         Task::Run {
             seed,
@@ -143,8 +147,8 @@ fn setups(disk: &Disk, only: &Only) -> Result<Vec<Setup>> {
     let offer = disk.offer()?;
     let mut setups = Vec::new();
     for layout in &layout::ALL {
-        for queues in one_and(4.min(offer.queues), 1) {
-            for order in one_and(4.min(offer.order), 0) {
+        for queues in one_and(1, 4.min(offer.queues)) {
+            for order in one_and(0, 4.min(offer.order)) {
                 for persistent in [false, true] {
                     setups.push(Setup {
                         queues,
@@ -167,7 +171,7 @@ fn setups(disk: &Disk, only: &Only) -> Result<Vec<Setup>> {
 }
 
 /// The least and the most, which may be the same.
-fn one_and(most: u32, least: u32) -> Vec<u32> {
+fn one_and(least: u32, most: u32) -> Vec<u32> {
     let mut both = vec![least, most];
     both.dedup();
     both
@@ -183,6 +187,12 @@ fn run(disk: &Disk, seed: u64, requests: u64, only: &Only) -> Result<bool> {
     let mut arena = None;
     let mut good = true;
     for (number, setup) in (0..).zip(setups(disk, only)?) {
+        let setup = Setup {
+            numbered: number % 2 == 1,
+            // All but the first wrap within the run.
+            start: 0u32.wrapping_sub(16 * number as u32),
+            ..setup
+        };
         let mut once = || -> Result<_> {
             let mut link = Link::connect(disk, &grants, &events, &setup)?;
             let arena = match &mut arena {

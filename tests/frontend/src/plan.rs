@@ -24,7 +24,10 @@ use crate::request::WRITE;
 #[derive(Clone, Debug)]
 pub enum Plan {
     /// Nothing is transferred, and nothing changes.
-    Bare { request: Request, status: i16 },
+    Bare {
+        request: Request,
+        statuses: &'static [i16],
+    },
     Discard {
         sector: u64,
         sectors: u64,
@@ -38,7 +41,10 @@ pub enum Plan {
         indirect: bool,
     },
     /// One thing is wrong, of this one-segment request; its page must not change.
-    Malformed { request: Request, status: i16 },
+    Malformed {
+        request: Request,
+        statuses: &'static [i16],
+    },
 }
 
 impl Plan {
@@ -81,9 +87,9 @@ fn total(parts: &[(u8, u8)]) -> u64 {
 pub fn draw(random: &mut ChaCha8Rng, traits: &Traits, segments: u16) -> Plan {
     match random.random_range(0..100) {
         // A flush succeeds even where there is no cache: then there is nothing to do.
-        0..6 => bare(random, FLUSH, OKAY),
-        6..8 if traits.barrier => bare(random, BARRIER, OKAY),
-        6..8 => bare(random, BARRIER, UNSUPPORTED),
+        0..6 => bare(random, FLUSH, &[OKAY]),
+        6..8 if traits.barrier => bare(random, BARRIER, &[OKAY]),
+        6..8 => bare(random, BARRIER, &[OKAY, UNSUPPORTED]),
         8..11 => discard(random, traits),
         11..15 => malformed(random, traits.sectors),
         15..18 => transfer(random, traits, 0, FLUSH),
@@ -94,10 +100,10 @@ pub fn draw(random: &mut ChaCha8Rng, traits: &Traits, segments: u16) -> Plan {
 }
 
 /// A request without data names no place: whatever stands there is ignored.
-fn bare(random: &mut ChaCha8Rng, operation: u8, status: i16) -> Plan {
+fn bare(random: &mut ChaCha8Rng, operation: u8, statuses: &'static [i16]) -> Plan {
     Plan::Bare {
         request: Request::direct(operation, random.random(), &[]),
-        status,
+        statuses,
     }
 }
 
@@ -106,7 +112,7 @@ fn discard(random: &mut ChaCha8Rng, traits: &Traits) -> Plan {
     if !traits.discard {
         return Plan::Bare {
             request: Request::discard(0, 8, flags),
-            status: UNSUPPORTED,
+            statuses: &[UNSUPPORTED],
         };
     }
     let block = traits.block.max(u64::from(PAGE_SECTORS));
@@ -184,12 +190,12 @@ fn malformed(random: &mut ChaCha8Rng, end: u64) -> Plan {
             ..one(0, good)
         },
     };
-    let status = if request.operation > WRITE {
-        UNSUPPORTED
+    let statuses = if request.operation > WRITE {
+        &[UNSUPPORTED]
     } else {
-        ERROR
+        &[ERROR]
     };
-    Plan::Malformed { request, status }
+    Plan::Malformed { request, statuses }
 }
 
 #[cfg(test)]

@@ -51,7 +51,7 @@ pub fn grant(file: &File, domid: u16, writable: bool, count: usize) -> Result<(u
     words[0] = u32::from(domid) | (u32::from(writable) << 16);
     words[1] = u32::try_from(count)?;
     ioctl(file, ALLOC_GREF, &mut words).with_context(|| format!("granting {count} pages"))?;
-    let index = u64::from(words[2]) | u64::from(words[3]) << 32;
+    let index = u64::from(words[2]) | (u64::from(words[3]) << 32);
     Ok((index, words[4..4 + count].to_vec()))
 }
 

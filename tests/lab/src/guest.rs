@@ -22,6 +22,7 @@ pub struct GuestSpec<'h, 'l> {
     name: String,
     disks: Vec<String>,
     own_frontend: bool,
+    processors: u32,
 }
 
 impl<'h, 'l> GuestSpec<'h, 'l> {
@@ -31,6 +32,7 @@ impl<'h, 'l> GuestSpec<'h, 'l> {
             name,
             disks: Vec::new(),
             own_frontend: false,
+            processors: 1,
         }
     }
 
@@ -43,6 +45,12 @@ impl<'h, 'l> GuestSpec<'h, 'l> {
     /// Gives it a disk that it may only read.
     pub fn read_only_disk(mut self, disk: &Disk, vdev: &str) -> Self {
         self.disks.push(disk.xl(vdev).replace(",rw", ",r"));
+        self
+    }
+
+    /// Gives it more than one virtual processor.
+    pub fn processors(mut self, count: u32) -> Self {
+        self.processors = count;
         self
     }
 
@@ -97,13 +105,14 @@ impl<'h, 'l> GuestSpec<'h, 'l> {
         };
         format!(
             "{prepare}\ncat >/run/{name}.cfg <<'CFG'\n\
-             name = \"{name}\"\ntype = \"pv\"\nmemory = 320\nvcpus = 1\n\
+             name = \"{name}\"\ntype = \"pv\"\nmemory = 320\nvcpus = {}\n\
              kernel = \"/lab-guest/vmlinux\"\nramdisk = \"{initrd}\"\n\
              extra = \"console=hvc0 quiet cryptomgr.notests mitigations=off rodata=off init_on_alloc=0{extra}\"\n\
              disk = [{}]\non_crash = \"preserve\"\n\
              CFG\n\
              xl create -q /run/{name}.cfg && {{ lab-console {name} {port} </dev/null >/run/{name}.bridge 2>&1 & echo $!; }} \
              && xl domid {name}",
+            self.processors,
             disks.join(", ")
         )
     }

@@ -13,8 +13,15 @@ use super::Verdict;
 use super::case;
 use crate::bench::Bench;
 use crate::disk::Setup;
+use crate::layout;
 
-pub const CASES: &[Case] = &[
+pub static CASES: &[Case] = &[
+    case(
+        "H04",
+        "more requests at connect than slots",
+        Scope::Everywhere,
+        overfull,
+    ),
     case("H33", "ring-ref", Scope::EachLayout, ring_ref),
     case("H34", "event-channel", Scope::EachLayout, event_channel),
     case("H34", "event channels of others", Scope::Once, ports),
@@ -33,6 +40,15 @@ pub const CASES: &[Case] = &[
     ),
     case("H36", "directories of queues", Scope::Once, directories),
 ];
+
+fn overfull(bench: &mut Bench) -> Outcome {
+    let setup = bench.setup;
+    let queues = bench.queues(&setup)?;
+    let last = &queues[queues.len() - 1];
+    last.set(layout::REQ_PROD, setup.start.wrapping_add(last.entries + 1));
+    bench.refused_with(&setup, &queues, (&[], &[]), "ring-ref")?;
+    Ok(Verdict::Held)
+}
 
 /// What no key that holds a number may hold.
 const NO_NUMBERS: [&str; 5] = ["", "-1", "4294967296", "junk", "1x"];

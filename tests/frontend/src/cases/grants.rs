@@ -21,11 +21,11 @@ use crate::request::Request;
 use crate::request::Segment;
 use crate::request::WRITE;
 
-pub const CASES: &[Case] = &[
+pub static CASES: &[Case] = &[
     case(
         "H11",
         "grants that are not for the backend",
-        Scope::Everywhere,
+        Scope::Ends,
         not_granted,
     ),
     case(
@@ -50,25 +50,25 @@ pub const CASES: &[Case] = &[
     case(
         "H15",
         "one grant many times in a request",
-        Scope::Everywhere,
+        Scope::Ends,
         same_in_one,
     ),
     case(
         "H16",
         "one grant in many requests and queues",
-        Scope::Everywhere,
+        Scope::Ends,
         same_in_many,
     ),
     case(
         "H17",
         "a read into a page granted read-only",
-        Scope::Everywhere,
+        Scope::Ends,
         read_only,
     ),
     case(
         "H18",
         "a grant revoked while in flight",
-        Scope::Everywhere,
+        Scope::Ends,
         revoked,
     ),
 ];

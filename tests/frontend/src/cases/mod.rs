@@ -34,9 +34,11 @@ pub type Outcome = Result<Verdict>;
 /// In which connections a case is of use.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Scope {
-    /// In all.
+    /// In each layout with the smallest and the largest connection, in the first layout with all.
     Everywhere,
-    /// In each layout, with one queue and the smallest ring.
+    /// In each layout with the smallest and the largest connection.
+    Ends,
+    /// In each layout with the smallest.
     EachLayout,
     /// Once, with as much as there is of queues and ring.
     Once,
@@ -78,40 +80,52 @@ pub fn all() -> impl Iterator<Item = &'static Case> {
     .flatten()
 }
 
-/// Whether `wanted` names the case: by its row, or by row and first words.
-pub fn matches(case: &Case, wanted: &[String]) -> bool {
-    wanted.is_empty() || wanted.iter().any(|w| w == case.row)
+/// Whether the backend has to refuse to connect in a case.
+fn refuses(case: &Case) -> bool {
+    connects::CASES.iter().any(|c| std::ptr::eq(c, case))
+}
+
+/// Which cases a user wants.
+#[derive(clap::Args)]
+pub struct Wanted {
+    /// Rows such as H21; all without.
+    rows: Vec<String>,
+    /// Leave out what the backend has to refuse to connect with.
+    #[arg(long)]
+    no_connects: bool,
+}
+
+impl Wanted {
+    fn has(&self, case: &Case) -> bool {
+        let named = self.rows.is_empty() || self.rows.iter().any(|row| row == case.row);
+        named && !(self.no_connects && refuses(case))
+    }
 }
 
 impl Scope {
     fn fits(self, setups: &[Setup], number: usize) -> bool {
         let setup = &setups[number];
+        let size = |s: &Setup| (s.queues, s.order);
+        let sizes = || setups.iter().map(size);
+        let smallest = sizes().min() == Some(size(setup));
+        let largest = sizes().max() == Some(size(setup));
+        let first = setup.layout == setups[0].layout;
         match self {
-            Scope::Everywhere => true,
-            Scope::EachLayout => {
-                let same = |s: &&Setup| s.layout == setup.layout;
-                setups
-                    .iter()
-                    .position(|s| same(&s))
-                    .is_some_and(|first| first == number)
-            }
-            Scope::Once => {
-                let size = |s: &Setup| (s.queues, s.order);
-                let most = setups.iter().map(size).max();
-                let first = setups.iter().position(|s| Some(size(s)) == most);
-                first == Some(number)
-            }
+            Scope::Everywhere => first || smallest || largest,
+            Scope::Ends => smallest || largest,
+            Scope::EachLayout => smallest,
+            Scope::Once => first && largest,
         }
     }
 }
 
 /// Runs a case in every setup it is of use in; prints a line for each. True if all held.
-pub fn run(bench: &mut Bench, setups: &[Setup], wanted: &[String]) -> Result<bool> {
+pub fn run(bench: &mut Bench, setups: &[Setup], wanted: &Wanted) -> Result<bool> {
     let mut good = true;
     for (number, setup) in setups.iter().enumerate() {
         bench.close()?;
         bench.setup = *setup;
-        let fits = |case: &&Case| matches(case, wanted) && case.scope.fits(setups, number);
+        let fits = |case: &&Case| wanted.has(case) && case.scope.fits(setups, number);
         for case in all().filter(fits) {
             let outcome = (case.run)(bench);
             let held = outcome.is_ok();

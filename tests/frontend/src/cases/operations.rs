@@ -26,25 +26,20 @@ use crate::request::SECURE;
 use crate::request::UNSUPPORTED;
 use crate::request::WRITE;
 
-pub const CASES: &[Case] = &[
+pub static CASES: &[Case] = &[
     case(
         "H27",
         "barriers among writes, in all queues",
-        Scope::Everywhere,
+        Scope::Ends,
         barriers,
     ),
-    case(
-        "H28",
-        "flushes with and without data",
-        Scope::Everywhere,
-        flushes,
-    ),
+    case("H28", "flushes with and without data", Scope::Ends, flushes),
     case("H28", "nothing but flushes", Scope::Once, many_flushes),
-    case("H29", "discards of odd ranges", Scope::Everywhere, discards),
+    case("H29", "discards of odd ranges", Scope::Ends, discards),
     case(
         "H30",
         "whatever writes, on a read-only disk",
-        Scope::Everywhere,
+        Scope::Ends,
         read_only,
     ),
     case(
@@ -61,7 +56,12 @@ const DATA: usize = 3;
 /// one wins, and without barriers on offer none of them is lost.
 fn barriers(bench: &mut Bench) -> Outcome {
     let offered = bench.traits()?.barrier;
-    let wanted = if offered { OKAY } else { UNSUPPORTED };
+    // "Not likely to succeed" is all that a backend says by not offering them.
+    let wanted: &[i16] = if offered {
+        &[OKAY]
+    } else {
+        &[OKAY, UNSUPPORTED]
+    };
     let queues = bench.link()?.queues.len();
     let mut expected = Vec::new();
     for number in 0..queues {
@@ -81,10 +81,14 @@ fn barriers(bench: &mut Bench) -> Outcome {
             let answer = link.answer(number)?;
             let at = expected.iter().position(|(id, _)| *id == answer.id);
             let (_, operation) = expected.swap_remove(at.context("an answer to no request")?);
-            let status = if operation == BARRIER { wanted } else { OKAY };
+            let statuses = if operation == BARRIER {
+                wanted
+            } else {
+                &[OKAY]
+            };
             ensure!(
-                answer.status == status,
-                "operation {operation}: expected {status}, saw {answer:?}"
+                statuses.contains(&answer.status),
+                "operation {operation}: expected {statuses:?}, saw {answer:?}"
             );
             if expected.is_empty() {
                 break;
@@ -105,12 +109,15 @@ fn barriers(bench: &mut Bench) -> Outcome {
     Ok(Verdict::Held)
 }
 
-fn full_barrier(bench: &mut Bench, wanted: i16) -> Result<()> {
+fn full_barrier(bench: &mut Bench, wanted: &[i16]) -> Result<()> {
     let pages: Vec<_> = (DATA..DATA + DIRECT_SEGMENTS)
         .map(|page| bench.pool.whole(page))
         .collect();
     let status = bench.ask(0, Request::direct(BARRIER, SECTORS, &pages))?;
-    ensure!(status == wanted, "a barrier of 11 pages: status {status}");
+    ensure!(
+        wanted.contains(&status),
+        "a barrier of 11 pages: status {status}"
+    );
     Ok(())
 }
 

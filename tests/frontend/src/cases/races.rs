@@ -33,7 +33,7 @@ use crate::request::Segment;
 use crate::request::UNSUPPORTED;
 use crate::sys::PAGE;
 
-pub const CASES: &[Case] = &[
+pub static CASES: &[Case] = &[
     case(
         "H05",
         "a request rewritten while it is read",

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
+use std::collections::BTreeMap;
+
 use anyhow::Context;
 use anyhow::Result;
 use anyhow::bail;
@@ -25,6 +27,31 @@ pub struct Line {
     pub rest: serde_json::Map<String, Value>,
 }
 
+impl Line {
+    pub fn word(&self, key: &str) -> String {
+        match self.rest.get(key) {
+            Some(Value::String(text)) => text.clone(),
+            Some(other) => other.to_string(),
+            None => String::new(),
+        }
+    }
+}
+
+/// What failed, each with the connections in which it did.
+pub fn summary(lines: &[&Line]) -> String {
+    let mut found: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for line in lines {
+        let what = ["case", "name", "seen"].map(|key| line.word(key)).join(" ");
+        let place = ["layout", "queues", "order", "persistent"].map(|key| line.word(key));
+        found.entry(what).or_default().push(place.join("/"));
+    }
+    let text: Vec<String> = found
+        .iter()
+        .map(|(what, places)| format!("{} ({})", what.trim(), places.join(", ")))
+        .collect();
+    text.join("\n")
+}
+
 /// Random requests, well-formed and not, in each layout, with one and several queues, small and
 /// large rings, with and without persistent grants: every one is answered once and every byte is
 /// the right one.
@@ -38,8 +65,9 @@ pub fn model(host: &Host<'_>, figures: &mut Figures) -> Result<()> {
         .start()?;
     let lines = frontend(&guest, "run --seed 1 --requests 120")?;
     let mut total = serde_json::Map::new();
+    let failed: Vec<&Line> = lines.iter().filter(|line| !line.ok).collect();
+    check::that(failed.is_empty(), || summary(&failed))?;
     for line in &lines {
-        check::that(line.ok, || format!("{:?}", line.rest))?;
         for (name, count) in line.done.as_object().into_iter().flatten() {
             let sum = total.get(name).and_then(Value::as_u64).unwrap_or(0);
             total.insert(name.clone(), (sum + count.as_u64().unwrap_or(0)).into());

@@ -85,24 +85,16 @@ pub const ALL: &[Scenario] = &[
         script: frontend::model,
     },
     Scenario {
-        name: "hostile-requests",
+        name: "hostile-guest",
         rows: &[
             "H01", "H02", "H03", "H04", "H05", "H06", "H07", "H08", "H09", "H10", "H11", "H12",
             "H13", "H14", "H15", "H16", "H17", "H18", "H21", "H22", "H23", "H24", "H25", "H26",
-            "H27", "H28", "H29", "H30", "H31", "H32",
+            "H27", "H28", "H29", "H30", "H31", "H32", "H33", "H34", "H35", "H36",
         ],
-        about: "requests and rings that make no sense are refused, halt the disk or hurt nobody",
+        about: "requests, rings and keys that make no sense are refused and hurt nobody else",
         kind: Kind::Cycles,
         any_backend: true,
-        script: hostile::requests,
-    },
-    Scenario {
-        name: "hostile-connects",
-        rows: &["H33", "H34", "H35", "H36"],
-        about: "keys that make no sense are refused by name, and a good connection follows",
-        kind: Kind::Cycles,
-        any_backend: true,
-        script: hostile::connects,
+        script: hostile::hostile,
     },
     // Last of its kind: it unloads the module.
     Scenario {
@@ -168,5 +160,13 @@ pub const ALL: &[Scenario] = &[
         kind: Kind::Parallel,
         any_backend: true,
         script: module::rebind,
+    },
+    Scenario {
+        name: "parallel-races",
+        rows: &["H03", "H05", "H06"],
+        about: "a guest rewrites its requests while the backend reads them",
+        kind: Kind::Parallel,
+        any_backend: true,
+        script: hostile::races,
     },
 ];
