@@ -20,6 +20,7 @@ use crate::request::ERROR;
 use crate::request::OKAY;
 use crate::request::READ;
 use crate::request::Request;
+use crate::request::Segment;
 use crate::request::UNSUPPORTED;
 
 pub static CASES: &[Case] = &[
@@ -62,6 +63,19 @@ pub static CASES: &[Case] = &[
 
 const DATA: usize = 3;
 
+/// Requests that are in flight together have different pages: Xen maps one grant only so many
+/// times at once.
+fn page_of(bench: &Bench, number: u32) -> Segment {
+    bench.pool.whole(DATA + number as usize % 512)
+}
+
+/// A read for each slot of a ring.
+fn reads(bench: &Bench, count: u32) -> Vec<Request> {
+    (0..count)
+        .map(|i| Request::direct(READ, 0, &[page_of(bench, i)]))
+        .collect()
+}
+
 /// Waits for answers without counting on events: the guest may have spoilt those.
 fn look(bench: &mut Bench, done: impl Fn(&Queue) -> bool) -> Result<()> {
     let end = std::time::Instant::now() + LIMIT;
@@ -99,21 +113,19 @@ fn overwritten(bench: &mut Bench) -> Outcome {
 
 /// Every answer is compared with its slot as it was; here are some of each kind.
 fn padding(bench: &mut Bench) -> Outcome {
-    let page = bench.pool.whole(DATA);
     let rows = [
-        (OKAY, Request::direct(READ, 0, &[page; 11])),
-        (ERROR, Request::direct(READ, 1 << 55, &[page])),
-        (
-            UNSUPPORTED,
-            Request {
-                operation: 200,
-                ..Request::direct(READ, 0, &[page])
-            },
-        ),
+        (OKAY, READ, 0),
+        (ERROR, READ, 1 << 55),
+        (UNSUPPORTED, 200, 0),
     ];
-    for (wanted, request) in rows {
-        let count = bench.link()?.queues[0].entries as usize;
-        let statuses = bench.link()?.ask_all(0, vec![request; count])?;
+    for (wanted, operation, sector) in rows {
+        let count = bench.link()?.queues[0].entries;
+        let requests = (0..count).map(|i| {
+            let segment = page_of(bench, i);
+            Request::direct(operation, sector, &[segment])
+        });
+        let requests = requests.collect();
+        let statuses = bench.link()?.ask_all(0, requests)?;
         ensure!(
             statuses.iter().all(|s| *s == wanted),
             "expected {wanted}, saw {statuses:?}"
@@ -123,12 +135,13 @@ fn padding(bench: &mut Bench) -> Outcome {
 }
 
 fn not_consumed(bench: &mut Bench) -> Outcome {
-    let read = Request::direct(READ, 0, &[bench.pool.whole(DATA)]);
+    let count = bench.link()?.queues[0].free();
+    let reads = reads(bench, count);
     let link = bench.link()?;
     let mut ids = Vec::new();
-    while link.queues[0].free() > 0 {
+    for read in reads {
         let id = link.next_id();
-        link.queues[0].put(&Request { id, ..read.clone() });
+        link.queues[0].put(&Request { id, ..read });
         ids.push(id);
     }
     link.queues[0].publish()?;
@@ -152,12 +165,12 @@ fn not_consumed(bench: &mut Bench) -> Outcome {
 }
 
 fn same_ids(bench: &mut Bench) -> Outcome {
-    let read = Request::direct(READ, 0, &[bench.pool.whole(DATA)]);
     for id in [0, u64::MAX, 0xffff_8880_0000_1000] {
+        let count = bench.link()?.queues[0].free();
+        let reads = reads(bench, count);
         let link = bench.link()?;
-        let count = link.queues[0].free();
-        for _ in 0..count {
-            link.queues[0].put(&Request { id, ..read.clone() });
+        for read in reads {
+            link.queues[0].put(&Request { id, ..read });
         }
         link.queues[0].publish()?;
         for _ in 0..count {
@@ -189,11 +202,10 @@ fn waiting(bench: &mut Bench) -> Outcome {
         ..bench.setup
     };
     let mut queues = bench.queues(&setup)?;
-    let read = Request::direct(READ, 0, &[bench.pool.whole(DATA)]);
     let count = queues[0].entries;
     for queue in &mut queues {
-        for id in 0..u64::from(count) {
-            queue.put(&Request { id, ..read.clone() });
+        for (id, read) in (0..).zip(reads(bench, count)) {
+            queue.put(&Request { id, ..read });
         }
         queue.set(layout::REQ_PROD, queue.req_prod);
     }

@@ -54,8 +54,8 @@ pub static CASES: &[Case] = &[
     ),
 ];
 
-/// Requests raced for at most, whatever the loops.
-const ROUNDS: u64 = 400;
+/// Loops for each round: a round is worth many requests.
+const LOOPS_A_ROUND: u64 = 20;
 const LIST: usize = 2;
 /// Only a mixture or a legal request reads into this one.
 const DATA: usize = 3;
@@ -122,7 +122,7 @@ fn request(bench: &mut Bench) -> Outcome {
     bench.link()?;
     let sectors = [0, 4096];
     let versions = versions(bench.pool.whole(DATA), sectors);
-    for _ in 0..bench.loops.min(ROUNDS) {
+    for _ in 0..bench.loops / LOOPS_A_ROUND {
         bench.pool.mark(DATA);
         bench.pool.mark(BESIDE);
         let status = race(bench, &versions)?;
@@ -184,7 +184,7 @@ fn segments(bench: &mut Bench) -> Outcome {
         ..good
     };
     let list = bench.pool.pages.grefs[LIST];
-    for round in 0..bench.loops.min(ROUNDS) {
+    for round in 0..bench.loops / LOOPS_A_ROUND {
         bench.pool.mark(DATA);
         bench.pool.mark(BESIDE);
         bench.pool.describe(LIST, &[good]);

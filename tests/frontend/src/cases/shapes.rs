@@ -64,8 +64,11 @@ const LISTS: usize = 20;
 const BOTH: [u8; 2] = [READ, WRITE];
 
 /// The data pages are marked, so that what arrives in them is seen.
-fn mark(bench: &Bench) {
+fn mark(bench: &mut Bench) -> Result<()> {
+    // Connecting may fill the arena, through the same pages.
+    bench.link()?;
     (DATA..DATA + 3).for_each(|page| bench.pool.mark(page));
+    Ok(())
 }
 
 /// No byte arrived, and none left: the arena is as it was where these cases aim at.
@@ -80,7 +83,7 @@ fn untouched(bench: &mut Bench) -> Result<()> {
 }
 
 fn counts(bench: &mut Bench) -> Outcome {
-    mark(bench);
+    mark(bench)?;
     let page = bench.pool.whole(DATA);
     let requests = BOTH.into_iter().flat_map(|operation| {
         [0, 12, 13, 254, 255].map(|count| {
@@ -101,9 +104,12 @@ fn indirect_counts(bench: &mut Bench) -> Outcome {
     if most == 0 {
         return Ok(Verdict::Skipped("indirect requests are not offered"));
     }
-    mark(bench);
-    let page = bench.pool.whole(DATA);
-    bench.pool.describe(LIST, &[page; 512]);
+    mark(bench)?;
+    // Each its own page: Xen maps one grant only so many times at once.
+    let pages: Vec<Segment> = (DATA..DATA + 512)
+        .map(|page| bench.pool.whole(page))
+        .collect();
+    bench.pool.describe(LIST, &pages);
     let list = bench.pool.pages.grefs[LIST];
     let of = |operation, count| {
         let name = format!("operation {operation} with {count} segments");
@@ -133,7 +139,7 @@ const OUTSIDE: [(u8, u8); 9] = [
 ];
 
 fn bounds(bench: &mut Bench) -> Outcome {
-    mark(bench);
+    mark(bench)?;
     let good = [DATA, DATA + 1, DATA + 2].map(|page| bench.pool.whole(page));
     let mut rows = Vec::new();
     for operation in BOTH {
@@ -173,7 +179,7 @@ fn refuse_both_ways(bench: &mut Bench, rows: Vec<Row>) -> Result<()> {
 
 fn ends(bench: &mut Bench) -> Outcome {
     let end = bench.traits()?.sectors;
-    mark(bench);
+    mark(bench)?;
     let (whole, pair) = (bench.pool.whole(DATA), bench.pool.segment(DATA, 0, 1));
     let past: [(u64, &[Segment]); 8] = [
         (end, &[whole]),
@@ -204,7 +210,7 @@ fn alignment(bench: &mut Bench) -> Outcome {
     if block == 1 {
         return Ok(Verdict::Skipped("its logical blocks are sectors"));
     }
-    mark(bench);
+    mark(bench)?;
     let page = bench.pool.whole(DATA);
     let halves = [
         bench.pool.segment(DATA, 0, 3),
@@ -230,7 +236,7 @@ fn alignment(bench: &mut Bench) -> Outcome {
 }
 
 fn unknown(bench: &mut Bench) -> Outcome {
-    mark(bench);
+    mark(bench)?;
     let page = bench.pool.whole(DATA);
     let operations = [4].into_iter().chain(7..=255);
     let requests = operations.map(|operation| {
@@ -243,7 +249,7 @@ fn unknown(bench: &mut Bench) -> Outcome {
 }
 
 fn nested(bench: &mut Bench) -> Outcome {
-    mark(bench);
+    mark(bench)?;
     let page = bench.pool.whole(DATA);
     bench.pool.describe(LIST, &[page]);
     let list = bench.pool.pages.grefs[LIST];

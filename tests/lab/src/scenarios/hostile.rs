@@ -21,9 +21,6 @@ use crate::results::Figures;
 /// Lines that one guest may make dom0 log in a second.
 const LINES_PER_SECOND: usize = 10;
 
-/// How often cases do so that repeat themselves.
-const LOOPS: u64 = 2000;
-
 /// Rows for which the C driver is known to answer differently. It is here for comparison; these
 /// are no failures of the lab.
 const C_DRIVER: &[(&str, &str)] = &[
@@ -41,8 +38,8 @@ pub fn hostile(host: &Host<'_>, figures: &mut Figures) -> Result<()> {
     let besieged = Besieged::new(&guest)?;
     let before = disks.read_only_sum()?;
     let lines = with_neighbour(host, &disks.neighbours, || {
-        let mut lines = besieged.cases("51712", "")?;
-        lines.extend(besieged.cases("51728", "H23 H24 H25 H29 H31")?);
+        let mut lines = besieged.cases("51712", "--loops 2000")?;
+        lines.extend(besieged.cases("51728", "--loops 2000 H23 H24 H25 H29 H31")?);
         lines.extend(besieged.cases("51744", "H30")?);
         Ok(lines)
     })?;
@@ -61,7 +58,7 @@ pub fn races(host: &Host<'_>, figures: &mut Figures) -> Result<()> {
     let disks = Disks::new(host)?;
     let guest = disks.spec().processors(2).start()?;
     let besieged = Besieged::new(&guest)?;
-    let lines = besieged.cases("51712", "H03 H05 H06")?;
+    let lines = besieged.cases("51712", "--loops 10000 H03 H05 H06")?;
     besieged.end(&lines, figures)?;
     guest.destroy()?;
     disks.remove()
@@ -75,7 +72,7 @@ fn with_neighbour<T>(
 ) -> Result<T> {
     let guest = host.guest("neighbour").disk(disk, "xvda").start()?;
     guest.wait_disk("xvda")?;
-    let verify = Job::verified_writes("xvda", "4k-44k", 16).depth(16);
+    let verify = Job::verified_writes("xvda", "4k-44k", 12).depth(16);
     let running = verify.start(&guest)?;
     let result = action()?;
     running.finish().context("the neighbour's fio")?;
@@ -174,16 +171,13 @@ impl<'g, 'h, 'l> Besieged<'g, 'h, 'l> {
         })
     }
 
-    fn cases(&self, vdev: &str, rows: &str) -> Result<Vec<Line>> {
+    fn cases(&self, vdev: &str, wanted: &str) -> Result<Vec<Line>> {
         let fewer = match self.host.lab.backend {
             Backend::Rblkback => "",
             Backend::Blkback => C_DRIVER_CASES,
         };
-        frontend(
-            self.guest,
-            &format!("cases --vdev {vdev} --loops {LOOPS} {fewer} {rows}"),
-        )
-        .with_context(|| format!("cases {rows} on disk {vdev}"))
+        frontend(self.guest, &format!("cases --vdev {vdev} {fewer} {wanted}"))
+            .with_context(|| format!("cases {wanted} on disk {vdev}"))
     }
 
     /// Judges what came of it, in the guest and in dom0.
