@@ -89,6 +89,15 @@ struct Failing {
     told: AtomicFlag,
 }
 
+impl Failing {
+    const fn new() -> Self {
+        Self {
+            seen: AtomicFlag::new(false),
+            told: AtomicFlag::new(false),
+        }
+    }
+}
+
 /// The features that a device may refuse although it was thought to know them.
 pub(crate) struct Optional {
     flush: Failing,
@@ -99,14 +108,10 @@ pub(crate) struct Optional {
 impl Optional {
     /// All of them are thought to work.
     pub(crate) const fn new() -> Self {
-        const GOOD: Failing = Failing {
-            seen: AtomicFlag::new(false),
-            told: AtomicFlag::new(false),
-        };
         Self {
-            flush: GOOD,
-            barrier: GOOD,
-            discard: GOOD,
+            flush: Failing::new(),
+            barrier: Failing::new(),
+            discard: Failing::new(),
         }
     }
 

@@ -21,6 +21,11 @@
 //!
 //! `identity` (spinlock) is a leaf.
 //!
+//! | file | does |
+//! |---|---|
+//! | [`opening`] | opens the device that the hotplug script named |
+//! | [`upkeep`] | what a disk needs now and then |
+//!
 //! Who holds what: the driver's data holds the `Vbd`; so do the work item while it
 //! is queued and each worker. `state.link` and the gate hold the workers until
 //! [`Vbd::release`], which breaks that circle when the last request is answered.
@@ -64,12 +69,14 @@ use kernel::{
     }, //
 };
 
+mod opening;
+mod upkeep;
+
 use crate::connect::Link;
 use crate::datapath::gate::Gate;
 use crate::datapath::stats::Stats;
 use crate::datapath::turnstile::Turnstile;
 use crate::disk::Disk;
-use crate::features;
 use crate::features::Optional;
 use crate::logic::index::Overrun;
 use crate::logic::lifecycle::decide;
@@ -78,12 +85,9 @@ use crate::logic::lifecycle::Phase;
 use crate::logic::lifecycle::Seen;
 use crate::logic::lifecycle::Step;
 use crate::logic::number::DeviceNumber;
-use crate::logic::number::Foreign;
 use crate::logic::queue::RingId;
 use crate::sys::module_ref::ModuleRef;
-use crate::sys::params;
 use crate::sys::queue;
-use crate::sys::rounds::Member;
 use crate::sys::timer;
 use crate::xenbus::device::Device;
 use crate::xenbus::device::DeviceRef;
@@ -346,41 +350,6 @@ impl Vbd {
         }
     }
 
-    /// What a connected disk needs now and then.
-    fn keep_up(&self, state: &mut State) {
-        let (Some(link), Some(disk)) = (&state.link, &state.disk) else {
-            return;
-        };
-        if self.unbound.load(Relaxed) || state.phase != Phase::Connected {
-            return;
-        }
-        self.optional.withdraw(self);
-        if self.squeezed.xchg(false, Full) {
-            link.squeeze();
-        }
-        if self.expiring.xchg(false, Full) {
-            link.tidy();
-        }
-        if self.logging.xchg(false, Full) {
-            pr_info!("{}: {}\n", self.nodename(), self.stats);
-        }
-        self.tell_size(disk);
-    }
-
-    /// Tells the frontend when the disk's size is not what it was told.
-    fn tell_size(&self, disk: &Disk) {
-        let sectors = disk.sectors();
-        let told = self.shown.lock().as_ref().map(|shown| shown.sectors);
-        // If it cannot be written now, the next round tries again.
-        if told == Some(sectors) || features::resize(self, sectors).is_err() {
-            return;
-        }
-        let mut shown = self.shown.lock();
-        if let Some(shown) = &mut *shown {
-            shown.sectors = sectors;
-        }
-    }
-
     /// Takes one step; `false` when there is nothing left to do.
     fn step(self: &Arc<Self>, state: &mut State) -> bool {
         let seen = self.look(state);
@@ -491,112 +460,5 @@ impl Vbd {
         self.linked.store(false, Relaxed);
         self.announce(Announce::Closed);
         state.phase = Phase::Closed;
-    }
-
-    /// Opens the device that the hotplug script named, when it is new.
-    fn open_disk(&self, state: &mut State) {
-        if self.unbound.load(Relaxed) || !self.named.xchg(false, Full) {
-            return;
-        }
-        let Ok(Some(text)) = store::DIRECT.read(self.nodename(), c"physical-device") else {
-            return;
-        };
-        let bytes = text.bytes();
-        if state
-            .looked_at
-            .as_ref()
-            .is_some_and(|old| old.bytes() == bytes)
-        {
-            return;
-        }
-        match (&state.disk, DeviceNumber::parse(bytes)) {
-            (Some(disk), number) if number == Some(disk.number()) => {}
-            (Some(disk), _) => self.dev.report(
-                EBUSY,
-                fmt!(
-                    "physical-device cannot change from {} to {} while the disk is attached",
-                    disk.number(),
-                    Foreign(bytes)
-                ),
-            ),
-            (None, Some(number)) => state.disk = self.open(number),
-            (None, None) => self.fail(
-                EINVAL,
-                fmt!("physical-device {} is not major:minor", Foreign(bytes)),
-            ),
-        }
-        state.looked_at = Some(text);
-        if state.disk.is_none() {
-            state.phase = Phase::Failed;
-        }
-    }
-
-    fn open(&self, number: DeviceNumber) -> Option<Arc<Disk>> {
-        let text = store::DIRECT.read(self.nodename(), c"mode").ok().flatten();
-        let text = text.as_ref().map(Value::bytes).unwrap_or_default();
-        let read_only = match text {
-            // "w!" is what xl writes for a disk that is shared on purpose.
-            b"w" | b"w!" => false,
-            b"r" => true,
-            _ => {
-                self.fail(EINVAL, fmt!("mode {} is neither r nor w", Foreign(text)));
-                return None;
-            }
-        };
-        let enable = store::DIRECT.read(self.nodename(), c"discard-enable");
-        let enable = enable.ok().flatten();
-        let discard = enable.is_none_or(|text| text.bytes() != b"0");
-        let disk = Disk::open(number, read_only, discard)
-            .and_then(|disk| Ok(Arc::new(disk, GFP_KERNEL)?))
-            .inspect_err(|e| {
-                let access = if read_only { "reading" } else { "writing" };
-                self.fail(
-                    *e,
-                    fmt!("opening physical-device {} for {}", number, access),
-                );
-            })
-            .ok()?;
-        let mode = if disk.is_read_only() { "r" } else { "w" };
-        *self.identity.lock() = Identity { number, mode };
-        Some(disk)
-    }
-}
-
-/// Every how many rounds (of two seconds) a disk looks for grants that are not used any
-/// more, and writes its statistics to the log if it should.
-const ROUNDS: u32 = 5;
-
-impl Member for Vbd {
-    fn visit(self: Arc<Self>) {
-        let shown = self.shown.lock();
-        let Some(shown) = &*shown else {
-            return;
-        };
-        let round = self.rounds.fetch_add(1, Relaxed);
-        let due = round % ROUNDS == 0;
-        let expire = due && self.kept.load(Relaxed) > 0;
-        let log = due && params::log_stats();
-        if expire {
-            self.expiring.store(true, Relaxed);
-        }
-        if log {
-            self.logging.store(true, Relaxed);
-        }
-        if expire || log || shown.disk.sectors() != shown.sectors {
-            self.kick();
-        }
-    }
-
-    fn squeeze(self: Arc<Self>) {
-        self.squeezed.store(true, Relaxed);
-        self.kick();
-    }
-
-    fn domain(&self) -> u16 {
-        self.frontend_id()
-    }
-
-    fn name(&self) -> &CStr {
-        self.nodename()
     }
 }

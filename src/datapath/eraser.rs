@@ -22,7 +22,7 @@ use super::gate::Pass;
 use super::ring::Answer;
 use crate::disk::Disk;
 use crate::logic::abi::Status;
-use crate::logic::request::Erasure;
+use crate::logic::erasure::Erasure;
 
 /// Sectors of 512 bytes that are discarded with one call: after each, the eraser looks
 /// whether it is to stop. 1 GiB.

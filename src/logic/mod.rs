@@ -16,6 +16,7 @@
 //! |---|---|
 //! | [`abi`] | where the fields of a ring slot lie, for each guest ABI |
 //! | [`request`] | what a request must satisfy before it may touch the disk |
+//! | [`erasure`] | the same for discards |
 //! | [`index`] | ring index arithmetic |
 //! | [`persistent`] | which grants stay mapped |
 //! | [`barrier`] | when a write barrier may go |
@@ -45,6 +46,7 @@ pub mod abi;
 pub mod admission;
 pub mod barrier;
 pub mod bucket;
+pub mod erasure;
 pub mod index;
 pub mod lifecycle;
 pub mod limits;

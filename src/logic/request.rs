@@ -25,6 +25,7 @@ use super::abi::INDIRECT_MAX;
 use super::abi::SECTORS_PER_PAGE;
 use super::abi::SECTOR_SIZE;
 use super::abi::SEGMENTS_MAX;
+use super::erasure::Discard;
 
 /// `BLKIF_OP_READ`.
 pub const OP_READ: u8 = 0;
@@ -38,8 +39,6 @@ pub const OP_FLUSH: u8 = 3;
 pub const OP_DISCARD: u8 = 5;
 /// `BLKIF_OP_INDIRECT`.
 pub const OP_INDIRECT: u8 = 6;
-/// `BLKIF_DISCARD_SECURE`.
-const SECURE: u8 = 1;
 
 /// What is known of the disk when a request is checked.
 #[derive(Clone, Copy, Debug)]
@@ -280,7 +279,7 @@ fn extent_of(segment: Segment, block: u32) -> Result<Extent, Refusal> {
 }
 
 /// Do `sectors` sectors from `sector` on lie on the disk, in whole blocks?
-fn within(disk: &Disk, sector: u64, sectors: u64) -> Result<(), Refusal> {
+pub(super) fn within(disk: &Disk, sector: u64, sectors: u64) -> Result<(), Refusal> {
     let end = sector.checked_add(sectors).ok_or(Refusal::Range)?;
     if end > disk.sectors {
         return Err(Refusal::Range);
@@ -345,78 +344,6 @@ impl<S: Deref<Target = [Extent]>> Request<S> {
     }
 }
 
-/// A discard that was not looked at.
-#[derive(Clone, Copy, Debug)]
-pub struct Discard {
-    sector: u64,
-    sectors: u64,
-    secure: bool,
-}
-
-impl Discard {
-    fn parse(slot: &Slot, abi: Abi) -> Self {
-        Self {
-            sector: slot.sector(abi),
-            sectors: slot.discard_sectors(abi),
-            secure: slot.discard_flags() & SECURE != 0,
-        }
-    }
-
-    /// Checks the discard against `disk`. The secure flag of a disk that does not
-    /// offer it is ignored, as blkif.h has it.
-    ///
-    /// # Errors
-    ///
-    /// The first [`Refusal`] found.
-    pub fn check(self, disk: &Disk) -> Result<Erasure, Refusal> {
-        if !disk.discard {
-            return Err(Refusal::Operation);
-        }
-        if disk.read_only {
-            return Err(Refusal::ReadOnly);
-        }
-        within(disk, self.sector, self.sectors)?;
-        // INVARIANT: All was checked just now.
-        Ok(Erasure {
-            sector: self.sector,
-            sectors: self.sectors,
-            secure: self.secure && disk.secure,
-        })
-    }
-}
-
-/// A discard that was checked.
-///
-/// # Invariants
-///
-/// The range lies on the disk as it was when checked, in whole logical blocks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Erasure {
-    sector: u64,
-    sectors: u64,
-    secure: bool,
-}
-
-impl Erasure {
-    /// Does what was discarded have to be unreadable?
-    pub fn is_secure(&self) -> bool {
-        self.secure
-    }
-
-    /// Takes a piece of at most `most` sectors (at least 1) off the front: its first
-    /// sector and length. `None` when there is nothing left.
-    pub fn next_piece(&mut self, most: u64) -> Option<(u64, u64)> {
-        let length = self.sectors.min(most.max(1));
-        if length == 0 {
-            return None;
-        }
-        let piece = (self.sector, length);
-        self.sector = self.sector.saturating_add(length);
-        self.sectors = self.sectors.saturating_sub(length);
-        Some(piece)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::abi::SLOT_MAX;
@@ -467,16 +394,6 @@ mod tests {
         slot.0[2..4].copy_from_slice(&count.to_le_bytes());
         slot.0[28..32].copy_from_slice(&77u32.to_le_bytes());
         slot
-    }
-
-    fn discard(sector: u64, sectors: u64, flags: u8, disk: &Disk) -> Result<Erasure, Refusal> {
-        let mut slot = slot(OP_DISCARD, sector, &[]);
-        slot.0[1] = flags;
-        slot.0[24..32].copy_from_slice(&sectors.to_le_bytes());
-        match parse(&slot, Abi::X86_64)? {
-            Parsed::Discard(discard) => discard.check(disk),
-            Parsed::Transfer(_) => panic!("not a discard"),
-        }
     }
 
     #[test]
@@ -631,45 +548,5 @@ mod tests {
         assert_eq!(check(20, 32).unwrap().extents().count(), 20);
         assert_eq!(check(19, 32).unwrap_err(), Refusal::Segment);
         assert_eq!(check(20, 19).unwrap_err(), Refusal::SegmentCount);
-    }
-
-    #[test]
-    fn a_discard_stays_on_the_disk_and_off_read_only_ones() {
-        assert!(discard(0, 1000, 0, &DISK).is_ok());
-        assert!(discard(5, 0, 0, &DISK).is_ok());
-        assert_eq!(discard(1, 1000, 0, &DISK), Err(Refusal::Range));
-        assert_eq!(discard(8, u64::MAX - 3, 0, &DISK), Err(Refusal::Range));
-        let read_only = Disk {
-            read_only: true,
-            ..DISK
-        };
-        assert_eq!(discard(0, 8, 0, &read_only), Err(Refusal::ReadOnly));
-        let none = Disk {
-            discard: false,
-            ..DISK
-        };
-        assert_eq!(discard(0, 8, 0, &none), Err(Refusal::Operation));
-        let blocks = Disk { block: 8, ..DISK };
-        assert_eq!(discard(4, 8, 0, &blocks), Err(Refusal::Alignment));
-    }
-
-    #[test]
-    fn a_secure_discard_is_one_only_where_that_was_offered() {
-        assert!(!discard(0, 8, 1, &DISK).unwrap().is_secure());
-        let secure = Disk {
-            secure: true,
-            ..DISK
-        };
-        assert!(discard(0, 8, 1, &secure).unwrap().is_secure());
-        assert!(!discard(0, 8, 0xfe, &secure).unwrap().is_secure());
-    }
-
-    #[test]
-    fn a_discard_comes_in_pieces() {
-        let mut erasure = discard(10, 25, 0, &DISK).unwrap();
-        assert_eq!(erasure.next_piece(10), Some((10, 10)));
-        assert_eq!(erasure.next_piece(10), Some((20, 10)));
-        assert_eq!(erasure.next_piece(10), Some((30, 5)));
-        assert_eq!(erasure.next_piece(10), None);
     }
 }

@@ -1,0 +1,101 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What a disk needs now and then: a size that changed is told, grants that nobody uses
+//! any more are unmapped, what memory can be spared is given back.
+
+#![forbid(unsafe_code)]
+
+use kernel::{
+    prelude::*,
+    sync::{
+        atomic::ordering::{
+            Full,
+            Relaxed, //
+        },
+        Arc, //
+    }, //
+};
+
+use super::State;
+use super::Vbd;
+use crate::disk::Disk;
+use crate::features;
+use crate::logic::lifecycle::Phase;
+use crate::sys::params;
+use crate::sys::rounds::Member;
+
+/// Every how many rounds (of two seconds) a disk looks for grants that are not used any
+/// more, and writes its statistics to the log if it should.
+const ROUNDS: u32 = 5;
+
+impl Vbd {
+    /// What a connected disk needs now and then.
+    pub(super) fn keep_up(&self, state: &mut State) {
+        let (Some(link), Some(disk)) = (&state.link, &state.disk) else {
+            return;
+        };
+        if self.unbound.load(Relaxed) || state.phase != Phase::Connected {
+            return;
+        }
+        self.optional.withdraw(self);
+        if self.squeezed.xchg(false, Full) {
+            link.squeeze();
+        }
+        if self.expiring.xchg(false, Full) {
+            link.tidy();
+        }
+        if self.logging.xchg(false, Full) {
+            pr_info!("{}: {}\n", self.nodename(), self.stats);
+        }
+        self.tell_size(disk);
+    }
+
+    /// Tells the frontend when the disk's size is not what it was told.
+    fn tell_size(&self, disk: &Disk) {
+        let sectors = disk.sectors();
+        let told = self.shown.lock().as_ref().map(|shown| shown.sectors);
+        // If it cannot be written now, the next round tries again.
+        if told == Some(sectors) || features::resize(self, sectors).is_err() {
+            return;
+        }
+        let mut shown = self.shown.lock();
+        if let Some(shown) = &mut *shown {
+            shown.sectors = sectors;
+        }
+    }
+}
+
+impl Member for Vbd {
+    fn visit(self: Arc<Self>) {
+        let shown = self.shown.lock();
+        let Some(shown) = &*shown else {
+            return;
+        };
+        let round = self.rounds.fetch_add(1, Relaxed);
+        let due = round % ROUNDS == 0;
+        let expire = due && self.kept.load(Relaxed) > 0;
+        let log = due && params::log_stats();
+        if expire {
+            self.expiring.store(true, Relaxed);
+        }
+        if log {
+            self.logging.store(true, Relaxed);
+        }
+        if expire || log || shown.disk.sectors() != shown.sectors {
+            self.kick();
+        }
+    }
+
+    fn squeeze(self: Arc<Self>) {
+        self.squeezed.store(true, Relaxed);
+        self.kick();
+    }
+
+    fn domain(&self) -> u16 {
+        self.frontend_id()
+    }
+
+    fn name(&self) -> &CStr {
+        self.nodename()
+    }
+}
