@@ -22,21 +22,52 @@ use super::device::DeviceRef;
 /// The most pages a ring can have (order 4, as xenbus can map).
 pub(crate) const PAGES_MAX: usize = 16;
 
-/// Mapped ring pages.
+/// One mapped page of a ring.
 ///
-/// Drop unmaps them and sleeps.
+/// Drop unmaps it and sleeps.
 ///
 /// # Invariants
 ///
-/// `base` points to `size` bytes mapped by `xenbus_map_ring_valloc`, page aligned,
-/// until drop.
-pub(crate) struct SharedRing {
+/// `base` points to a page mapped by `xenbus_map_ring_valloc`, until drop.
+struct Page {
     dev: DeviceRef,
     base: NonNull<u8>,
-    size: usize,
 }
 
-// SAFETY: The mapping is valid in every thread; unmapping works from any.
+impl Page {
+    fn map(dev: DeviceRef, gref: u32) -> Result<Self> {
+        let mut base = core::ptr::null_mut();
+        let mut gref = gref;
+        // SAFETY: `dev` is alive; `gref` is one reference; `base` is valid for a write.
+        to_result(unsafe {
+            bindings::xenbus_map_ring_valloc(dev.as_raw(), &mut gref, 1, &mut base)
+        })?;
+        let base = NonNull::new(base.cast::<u8>()).ok_or(EIO)?;
+        // INVARIANT: Mapped just now.
+        Ok(Self { dev, base })
+    }
+}
+
+impl Drop for Page {
+    fn drop(&mut self) {
+        // SAFETY: By the type invariant; nobody uses the mapping any more.
+        unsafe { bindings::xenbus_unmap_ring_vfree(self.dev.as_raw(), self.base.as_ptr().cast()) };
+    }
+}
+
+/// Mapped ring pages.
+///
+/// Each is mapped on its own: told to map several of which a later one is refused, the C
+/// function of Linux 7.3 does not get the earlier ones unmapped again in a PV domain
+/// (it maps by page table entry and unmaps by address), and a guest could make this
+/// domain lose mappings without end.
+///
+/// Drop unmaps them and sleeps.
+pub(crate) struct SharedRing {
+    pages: KVec<Page>,
+}
+
+// SAFETY: The mappings are valid in every thread; unmapping works from any.
 unsafe impl Send for SharedRing {}
 
 impl SharedRing {
@@ -50,37 +81,30 @@ impl SharedRing {
         if refs.is_empty() || refs.len() > PAGES_MAX {
             return Err(EINVAL);
         }
-        let mut base = core::ptr::null_mut();
-        // SAFETY: `dev` is alive; `refs` is valid for its length, and the function
-        // only reads from it; `base` is valid for a write.
-        to_result(unsafe {
-            bindings::xenbus_map_ring_valloc(
-                dev.as_raw(),
-                refs.as_ptr().cast_mut(),
-                refs.len() as c_uint,
-                &mut base,
-            )
-        })?;
-        let base = NonNull::new(base.cast::<u8>()).ok_or(EIO)?;
-        let size = refs.len().checked_mul(PAGE_SIZE).ok_or(EINVAL)?;
-        // INVARIANT: Mapped just now, one page per reference.
-        Ok(Self { dev, base, size })
+        let mut pages = KVec::with_capacity(refs.len(), GFP_KERNEL)?;
+        for gref in refs {
+            // Within its capacity.
+            let _ = pages.push_within_capacity(Page::map(dev.clone(), *gref)?);
+        }
+        Ok(Self { pages })
     }
 
-    /// The address of `len` bytes at `at`, or `None` if they are not all ours.
+    /// The address of `len` bytes at `at`, or `None` if they are not all in one page of
+    /// ours.
     fn at(&self, at: usize, len: usize) -> Option<*mut u8> {
-        let end = at.checked_add(len)?;
-        if end > self.size {
+        let page = self.pages.get(at / PAGE_SIZE)?;
+        let offset = at % PAGE_SIZE;
+        if len > PAGE_SIZE.saturating_sub(offset) {
             return None;
         }
-        // SAFETY: By the check above and the type invariant, within the mapping.
-        Some(unsafe { self.base.as_ptr().add(at) })
+        // SAFETY: By the check above and the type invariant, within the page.
+        Some(unsafe { page.base.as_ptr().add(offset) })
     }
 
     /// Reads the 32-bit index at byte `at`; 0 if that is not in the ring.
     pub(crate) fn load(&self, at: usize) -> u32 {
         match self.at(at, 4) {
-            // SAFETY: Within the mapping and, as every index of `ring.h`, aligned.
+            // SAFETY: Within the page and, as every index of `ring.h`, aligned.
             Some(ptr) if at % 4 == 0 => unsafe { ptr.cast::<u32>().read_volatile() },
             _ => 0,
         }
@@ -99,31 +123,22 @@ impl SharedRing {
     /// Copies `into.len()` bytes from `at`, each read exactly once; both multiples
     /// of 4. Bytes outside of the ring are left as they were.
     pub(crate) fn copy_out(&self, at: usize, into: &mut [u8]) {
-        let Some(ptr) = self.at(at, into.len()).filter(|_| at % 4 == 0) else {
-            return;
-        };
-        let mut words = into.chunks_exact_mut(4);
-        let mut ptr = ptr.cast::<u32>();
-        for word in &mut words {
-            // SAFETY: Within the mapping by the check above.
-            let value = unsafe { ptr.read_volatile() };
-            word.copy_from_slice(&value.to_ne_bytes());
-            // SAFETY: At most one past the last whole word.
-            ptr = unsafe { ptr.add(1) };
+        // A word that is aligned never lies in two pages; a slot may.
+        for (word, at) in into.chunks_exact_mut(4).zip((at..).step_by(4)) {
+            if let Some(ptr) = self.at(at, 4).filter(|_| at % 4 == 0) {
+                // SAFETY: Within the page, by the check of `at`, and aligned.
+                let value = unsafe { ptr.cast::<u32>().read_volatile() };
+                word.copy_from_slice(&value.to_ne_bytes());
+            }
         }
     }
 
     /// Copies `bytes` to `at`.
     pub(crate) fn copy_in(&self, at: usize, bytes: &[u8]) {
-        let Some(mut ptr) = self.at(at, bytes.len()) else {
-            return;
-        };
-        for byte in bytes {
-            // SAFETY: Within the mapping by the check above; at most one past its
-            // end after the last byte.
-            unsafe {
-                ptr.write_volatile(*byte);
-                ptr = ptr.add(1);
+        for (byte, at) in bytes.iter().zip(at..) {
+            if let Some(ptr) = self.at(at, 1) {
+                // SAFETY: Within the page, by the check of `at`.
+                unsafe { ptr.write_volatile(*byte) };
             }
         }
     }
@@ -148,12 +163,5 @@ impl SharedRing {
     pub(crate) fn full_barrier(&self) {
         // SAFETY: A barrier has no preconditions.
         unsafe { bindings::xbk_virt_mb() }
-    }
-}
-
-impl Drop for SharedRing {
-    fn drop(&mut self) {
-        // SAFETY: By the type invariant; nobody uses the mapping any more.
-        unsafe { bindings::xenbus_unmap_ring_vfree(self.dev.as_raw(), self.base.as_ptr().cast()) };
     }
 }
