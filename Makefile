@@ -8,9 +8,14 @@ CARGO_LAB := cargo run --locked --quiet --release --manifest-path tests/Cargo.to
 
 modules:
 
+# What the module is built in, below build/.
+OUT = module
+
 help:
 	@echo 'make              build/module/rblkback.ko, in the lab or against KDIR='
 	@echo 'make test         everything, set-up included; T=name runs one scenario'
+	@echo 'make test-debug   the scenarios on a dom0 kernel that watches itself; takes T= too,'
+	@echo '                  PLANT=lock|sleep|leak shows that it would find such a fault'
 	@echo 'make demo         a guest under a changing limit; writes build/demo.png'
 	@echo 'make shell        a shell in the dom0 of a freshly booted host'
 	@echo 'make lab          only the set-up; REFRESH=1 looks for newer packages'
@@ -27,6 +32,13 @@ lab:
 test demo shell: lab
 	@$(ENTER) make -s modules V='$(V)'
 	@$(ENTER) $(CARGO_LAB) $@ $(if $(T),--only '$(T)')
+
+# See tests/debug.
+test-debug: lab
+	@RBLKBACK_DEBUG=$$(tests/debug/kernel) && export RBLKBACK_DEBUG && \
+	$(if $(PLANT),tests/debug/planted '$(PLANT)', \
+	$(ENTER) make -s modules OUT=debug V='$(V)' && \
+	$(ENTER) $(CARGO_LAB) --module build/debug/rblkback.ko test $(if $(T),--only '$(T)'))
 
 clean:
 	rm -rf build
@@ -48,7 +60,7 @@ kbuild = +$(MAKE) -C $(KDIR) --no-print-directory M=$(CURDIR) MO=$(CURDIR)/build
 
 modules:
 	@mkdir -p build
-	$(call kbuild,module)
+	$(call kbuild,$(OUT))
 
 # W=e: a warning is an error, of the C compiler as well.
 clippy:
@@ -66,8 +78,8 @@ else
 modules clippy rustfmt rustfmtcheck:
 	@tests/setup/lab --print >/dev/null || { echo 'There is no kernel tree: "make lab" makes' \
 		'one for the lab; on a real dom0 give KDIR=, see README.md' >&2; exit 1; }
-	@$(ENTER) make -s $@ V='$(V)'
+	@$(ENTER) make -s $@ OUT='$(OUT)' V='$(V)'
 
 endif
 
-.PHONY: modules help lab test demo shell clean clippy rustfmt rustfmtcheck
+.PHONY: modules help lab test demo shell test-debug clean clippy rustfmt rustfmtcheck

@@ -74,7 +74,8 @@ impl<'h, 'l> GuestSpec<'h, 'l> {
             .with_context(|| format!("no domid in:\n{text}"))?;
         let bridge = last.next().unwrap_or_default().to_string();
         let shell = Shell::new(&format!("guest {}", self.name), stream.try_clone()?)
-            .with_diary(self.host.diary()?);
+            .with_diary(self.host.diary()?)
+            .with_patience(self.host.lab.patience());
         shell.wait_boot(&self.name, BOOT_DEADLINE)?;
         if self.own_frontend {
             shell.ok("modprobe xen-gntalloc limit=16384 && modprobe xen-evtchn")?;

@@ -57,7 +57,8 @@ impl<'l> Host<'l> {
         let mut streams = qemu.shells.drain(..);
         let mut shell = |name| {
             let stream = streams.next().context("too few shells")?;
-            anyhow::Ok(Shell::new(name, stream).with_diary(copy(&diary)?))
+            let shell = Shell::new(name, stream).with_diary(copy(&diary)?);
+            anyhow::Ok(shell.with_patience(lab.patience()))
         };
         let (dom0, post_mortem) = (shell("dom0")?, shell("dom0 (logs)")?);
         drop(streams);

@@ -58,7 +58,9 @@ impl Backend {
 /// Everything a run needs to know about its surroundings.
 pub struct Lab {
     pub checkout: PathBuf,
-    pub images: PathBuf,
+    images: PathBuf,
+    /// Where the kernel that dom0 boots instead of the stock one is, see tests/debug.
+    pub debug_kernel: Option<PathBuf>,
     pub backend: Backend,
     pub module: PathBuf,
     /// `lab.env`: the versions this lab was made of.
@@ -67,7 +69,12 @@ pub struct Lab {
 }
 
 impl Lab {
-    pub fn new(dir: &Path, module: &Path, backend: Backend) -> Result<Self> {
+    pub fn new(
+        dir: &Path,
+        module: &Path,
+        backend: Backend,
+        debug_kernel: Option<PathBuf>,
+    ) -> Result<Self> {
         let checkout = std::env::current_dir()?;
         let env = dir.join("lab.env");
         let text = fs::read_to_string(&env)
@@ -76,16 +83,49 @@ impl Lab {
         if backend == Backend::Rblkback && !module.exists() {
             bail!("{} does not exist: run `make`", module.display());
         }
-        let versions = text.lines().filter_map(parse_assignment).collect();
+        let mut versions: BTreeMap<_, _> = text.lines().filter_map(parse_assignment).collect();
+        if let Some(dir) = &debug_kernel {
+            let env = dir.join("debug.env");
+            let text = fs::read_to_string(&env)
+                .with_context(|| format!("no debug kernel at {}", dir.display()))?;
+            versions.extend(text.lines().filter_map(parse_assignment));
+        }
         let images = dir.join("images");
         Ok(Lab {
             checkout,
             images,
+            debug_kernel,
             backend,
             module,
             versions,
             hosts: AtomicUsize::new(0),
         })
+    }
+
+    /// A file that a host boots: `xen`, `dom0.img`.
+    pub fn image(&self, name: &str) -> PathBuf {
+        self.images.join(name)
+    }
+
+    /// dom0's kernel and the initrd that goes with it.
+    pub fn dom0_kernel(&self) -> (PathBuf, PathBuf) {
+        match &self.debug_kernel {
+            Some(dir) => (dir.join("vmlinux"), dir.join("initrd")),
+            None => (self.image("vmlinux"), self.image("dom0-initrd")),
+        }
+    }
+
+    /// How much of something to do: the debug kernel takes several times as long for it.
+    pub fn amount<T>(&self, usual: T, debug: T) -> T {
+        match self.debug_kernel {
+            Some(_) => debug,
+            None => usual,
+        }
+    }
+
+    /// By how much deadlines in host time are stretched.
+    pub fn patience(&self) -> u32 {
+        self.amount(1, 4)
     }
 
     /// A file or directory below `build/`.

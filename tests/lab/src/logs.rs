@@ -32,9 +32,20 @@ const COMPLAINTS: &[&str] = &[
     "use-after-free",
     "refcount_t:",
     "list_add corruption",
+    "list_add double add",
     "list_del corruption",
     "scheduling while atomic",
     "sleeping function called",
+    // Only the debug kernel has these. Lockdep's reports are a BUG: or a WARNING: each.
+    "trying to register non-static key",
+    "lockdep is turned off",
+    // Slab debugging: "BUG kmalloc-64 (Tainted: G   O): Poison overwritten".
+    "] BUG ",
+    "ODEBUG: ",
+    "UBSAN: ",
+    "suspected memory leaks",
+    "kmemleak: Cannot",
+    "kmemleak: Kernel memory leak detector disabled",
     "Bad page state",
     "Fatal machine check",
     "Domain 0 crashed",
@@ -127,6 +138,9 @@ mod tests {
         assert_eq!(
             complaint("a\n[    1.0] ------------[ cut here ]------------\n"),
             Some("[    1.0] ------------[ cut here ]------------")
+        );
+        assert!(
+            complaint("[    1.0] BUG kmalloc-8 (Not tainted): Right Redzone overwritten").is_some()
         );
         assert!(complaint("xen:grant_table: g.e. 0x8 still in use!").is_some());
         assert_eq!(

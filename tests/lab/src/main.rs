@@ -7,6 +7,7 @@
 mod admission;
 mod check;
 mod checks;
+mod debug;
 mod demo;
 mod disk;
 mod fio;
@@ -49,6 +50,9 @@ struct Arguments {
     /// The module under test.
     #[arg(long, global = true, default_value = "build/module/rblkback.ko")]
     module: PathBuf,
+    /// Boot dom0 with the debug kernel that tests/debug/kernel made.
+    #[arg(long, env = "RBLKBACK_DEBUG", global = true)]
+    debug_kernel: Option<PathBuf>,
     /// Which driver serves the disks.
     #[arg(long, global = true, value_enum, default_value = "rblkback")]
     backend: Backend,
@@ -101,7 +105,8 @@ fn act(arguments: &Arguments) -> Result<bool> {
             .lab
             .as_deref()
             .context("no lab: give --lab or run this with `make`")?;
-        Lab::new(dir, &arguments.module, arguments.backend)
+        let debug_kernel = arguments.debug_kernel.clone();
+        Lab::new(dir, &arguments.module, arguments.backend, debug_kernel)
     };
     match &arguments.command {
         Task::Test { only } => run::test(&lab()?, only),

@@ -149,7 +149,8 @@ fn clock_arguments(clock: Clock) -> Vec<String> {
 }
 
 fn add_images(command: &mut Command, lab: &Lab, options: &str, payload: &Path) {
-    let image = |name: &str| lab.images.join(name).display().to_string();
+    let image = |name: &str| lab.image(name).display().to_string();
+    let (kernel, initrd) = lab.dom0_kernel();
     // eager-fpu: under TCG, Xen's lazy FPU switching corrupts vector registers of user space. The
     // other mitigations cost most of the time in emulation, and there is nothing to protect.
     let xen = "console=com1 com1=115200,8n1 dom0_mem=1500M,max:1500M spec-ctrl=no,eager-fpu=1 xpti=0 pv-l1tf=0 \
@@ -162,7 +163,7 @@ fn add_images(command: &mut Command, lab: &Lab, options: &str, payload: &Path) {
     command.args(["-kernel", &image("xen"), "-append", xen]);
     command.args([
         "-initrd",
-        &format!("{} {linux},{}", image("vmlinux"), image("dom0-initrd")),
+        &format!("{} {linux},{}", kernel.display(), initrd.display()),
     ]);
     let disk = |file: &str, options: &str| format!("file={file},format=raw,if=virtio,{options}");
     command.args(["-drive", &disk(&image("dom0.img"), "snapshot=on")]);

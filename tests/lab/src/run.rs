@@ -13,6 +13,7 @@ use anyhow::bail;
 
 use crate::checks;
 use crate::checks::Check;
+use crate::debug;
 use crate::host::Host;
 use crate::lab::Lab;
 use crate::logs;
@@ -68,7 +69,7 @@ pub fn test(lab: &Lab, only: &[String]) -> Result<bool> {
         &results,
     );
     results.write(
-        &lab.build("results/test.json"),
+        &lab.build(lab.amount("results/test.json", "results/test-debug.json")),
         &lab.versions,
         begin.elapsed(),
     )?;
@@ -89,11 +90,14 @@ fn plan(lab: &Lab, only: &[String]) -> VecDeque<Job> {
     for kind in Kind::COUNTED {
         jobs.push_back(Job::Scenarios(kind, wanted(lab, only, kind)));
     }
-    let checks = checks::ALL
-        .iter()
-        .filter(|c| is_wanted(only, c.name))
-        .collect();
-    jobs.insert(1, Job::Checks(checks));
+    // They do not depend on a kernel.
+    if lab.debug_kernel.is_none() {
+        let checks = checks::ALL
+            .iter()
+            .filter(|c| is_wanted(only, c.name))
+            .collect();
+        jobs.insert(1, Job::Checks(checks));
+    }
     jobs
 }
 
@@ -102,7 +106,13 @@ fn is_wanted(only: &[String], name: &str) -> bool {
 }
 
 fn wanted(lab: &Lab, only: &[String], kind: Kind) -> Vec<&'static Scenario> {
-    let fits = |s: &&Scenario| s.kind == kind && is_wanted(only, s.name) && s.fits(lab.backend);
+    let debug = lab.debug_kernel.is_some();
+    let here = |s: &Scenario| {
+        s.kind == kind || debug && kind == Kind::Parallel && debug::has_twice(s.name)
+    };
+    let skipped = |s: &Scenario| debug && only.is_empty() && !debug::has(s.name);
+    let fits =
+        |s: &&Scenario| here(s) && is_wanted(only, s.name) && s.fits(lab.backend) && !skipped(s);
     scenarios::ALL.iter().filter(fits).collect()
 }
 
@@ -131,7 +141,7 @@ fn run_scenarios(lab: &Lab, kind: Kind, list: Vec<&Scenario>, results: &Results)
                 // A host on which something failed is not to be trusted any more.
                 host = verdict.is_ok().then_some(booted);
                 results.add(entry(
-                    scenario.name,
+                    &name_on(scenario, kind),
                     scenario.rows,
                     begin.elapsed(),
                     figures,
@@ -142,12 +152,27 @@ fn run_scenarios(lab: &Lab, kind: Kind, list: Vec<&Scenario>, results: &Results)
             Err(error) => Err(error),
         };
         results.add(entry(
-            scenario.name,
+            &name_on(scenario, kind),
             scenario.rows,
             begin.elapsed(),
             figures,
             verdict,
         ));
+    }
+    if let Some(host) = host.filter(|_| lab.debug_kernel.is_some()) {
+        let name = format!("debug-kernel ({})", kind.name());
+        let begin = Instant::now();
+        let verdict = judged(&host, &name, debug::end_of_life(&host));
+        results.add(entry(&name, &[], begin.elapsed(), Figures::new(), verdict));
+    }
+}
+
+/// A scenario may run on a second kind of host.
+fn name_on(scenario: &Scenario, kind: Kind) -> String {
+    if scenario.kind == kind {
+        scenario.name.into()
+    } else {
+        format!("{} ({})", scenario.name, kind.name())
     }
 }
 
@@ -173,8 +198,13 @@ fn run_scenario(host: &Host<'_>, scenario: &Scenario, figures: &mut Figures) -> 
         };
     }
     let verdict = verdict.and_then(|()| host.check_clean());
+    judged(host, scenario.name, verdict)
+}
+
+/// Passes a verdict on; if it is bad, collects and shows the host's logs.
+fn judged(host: &Host<'_>, name: &str, verdict: Result<()>) -> Result<()> {
     if verdict.is_err() {
-        let dir = host.lab.build("logs").join(scenario.name);
+        let dir = host.lab.build("logs").join(name);
         // What cannot be collected from a dead host must not hide why the scenario failed.
         match host
             .save_logs(&dir)

@@ -72,6 +72,7 @@ pub struct Shell {
     received: RefCell<Vec<u8>>,
     busy: Cell<bool>,
     diary: Option<Diary>,
+    patience: u32,
 }
 
 impl Shell {
@@ -83,6 +84,7 @@ impl Shell {
             received,
             busy: Cell::new(false),
             diary: None,
+            patience: 1,
         }
     }
 
@@ -104,9 +106,14 @@ impl Shell {
         Ok(())
     }
 
+    /// Multiplies all deadlines, for a host that is slower than the usual one.
+    pub fn with_patience(self, patience: u32) -> Self {
+        Shell { patience, ..self }
+    }
+
     /// Waits for the line `LAB READY`, which the far end writes before its bash starts.
     pub fn wait_ready(&self, deadline: Duration) -> Result<()> {
-        let end = Instant::now() + deadline;
+        let end = Instant::now() + deadline * self.patience;
         loop {
             let ready = find(&self.received.borrow(), b"LAB READY");
             if let Some(at) = ready {
@@ -226,6 +233,7 @@ pub struct Running<'s> {
 impl Running<'_> {
     /// Waits for the command's end.
     pub fn finish_within(self, deadline: Duration) -> Result<Output> {
+        let deadline = deadline * self.shell.patience;
         let end = Instant::now() + deadline;
         let mut scanned = 0;
         loop {
@@ -257,6 +265,7 @@ impl Running<'_> {
 
     /// The command's next line of output, or its status when there is none left.
     pub fn next_line(&mut self, deadline: Duration) -> Result<Line> {
+        let deadline = deadline * self.shell.patience;
         let end = Instant::now() + deadline;
         loop {
             let newline = find(&self.shell.received.borrow(), b"\n");

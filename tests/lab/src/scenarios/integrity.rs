@@ -10,20 +10,23 @@ use crate::host::Host;
 use crate::results::Figures;
 
 const MEGABYTES: u32 = 64;
+const DEBUG_MEGABYTES: u32 = 16;
 
 /// 64 MiB of random writes of 4 to 44 KiB read back clean in the guest, and dom0 finds the same
 /// bytes on the backing device: once on a block device, once on a file behind a loop device.
 pub fn integrity(host: &Host<'_>, figures: &mut Figures) -> Result<()> {
-    let memory = Disk::memory(host, "nb0", MEGABYTES)?;
-    let file = Disk::file(host, "file0", MEGABYTES)?;
+    let megabytes = host.lab.amount(MEGABYTES, DEBUG_MEGABYTES);
+    let memory = Disk::memory(host, "nb0", megabytes)?;
+    let file = Disk::file(host, "file0", megabytes)?;
     on_disks(host, memory, file, figures)
 }
 
 /// The same where time is real. libxl gives up on a hotplug script after 40 s, which Debian's own
 /// one can take when two emulated processors have less than two real ones.
 pub fn parallel_integrity(host: &Host<'_>, figures: &mut Figures) -> Result<()> {
-    let mut memory = Disk::memory(host, "nb0", MEGABYTES)?;
-    let mut file = Disk::looped(host, "file0", MEGABYTES)?;
+    let megabytes = host.lab.amount(MEGABYTES, DEBUG_MEGABYTES);
+    let mut memory = Disk::memory(host, "nb0", megabytes)?;
+    let mut file = Disk::looped(host, "file0", megabytes)?;
     memory.attach_by_short_script(host)?;
     file.attach_by_short_script(host)?;
     on_disks(host, memory, file, figures)
@@ -31,7 +34,8 @@ pub fn parallel_integrity(host: &Host<'_>, figures: &mut Figures) -> Result<()> 
 
 fn on_disks(host: &Host<'_>, memory: Disk, file: Disk, figures: &mut Figures) -> Result<()> {
     let guest = host.guest("integrity").start()?;
-    for (disk, megabytes) in [(&memory, MEGABYTES), (&file, MEGABYTES / 4)] {
+    let megabytes = host.lab.amount(MEGABYTES, DEBUG_MEGABYTES);
+    for (disk, megabytes) in [(&memory, megabytes), (&file, megabytes / 4)] {
         let written = write_and_compare(host, &guest, disk, megabytes)?;
         figures.insert(format!("bytes verified on {}", disk.path), written.into());
     }
