@@ -145,7 +145,7 @@ impl Io for Job {
             .map(|(page, extent)| Piece {
                 page,
                 offset: extent.offset(),
-                len: extent.len(),
+                len: extent.bytes(),
             })
     }
 

@@ -89,7 +89,7 @@ impl Extent {
     }
 
     /// Bytes; never 0, never past the frame's end.
-    pub fn len(&self) -> u32 {
+    pub fn bytes(&self) -> u32 {
         u32::from(self.sectors).saturating_mul(SECTOR_SIZE)
     }
 }
@@ -403,7 +403,7 @@ mod tests {
         assert_eq!((request.sector(), request.sectors()), (10, 10));
         let extents: Vec<_> = request
             .extents()
-            .map(|extent| (extent.gref(), extent.offset(), extent.len()))
+            .map(|extent| (extent.gref(), extent.offset(), extent.bytes()))
             .collect();
         assert_eq!(extents, [(100, 0, 4096), (101, 1024, 1024)]);
     }

@@ -32,15 +32,18 @@ fn abis() -> impl Strategy<Value = Abi> {
 
 fn disks() -> impl Strategy<Value = Disk> {
     let sectors = prop_oneof![1..4096u64, Just(u64::MAX), any::<u64>()];
-    (sectors, prop_oneof![Just(1u32), Just(8)], any::<[bool; 3]>()).prop_map(
-        |(sectors, block, [read_only, discard, secure])| Disk {
+    (
+        sectors,
+        prop_oneof![Just(1u32), Just(8)],
+        any::<[bool; 3]>(),
+    )
+        .prop_map(|(sectors, block, [read_only, discard, secure])| Disk {
             sectors,
             block,
             read_only,
             discard,
             secure,
-        },
-    )
+        })
 }
 
 fn places(disk: Disk) -> impl Strategy<Value = u64> {
@@ -134,7 +137,7 @@ proptest! {
             let operation = if inner == 0 { Operation::Read } else { Operation::Write };
             prop_assert_eq!(request.operation(), operation);
             prop_assert_eq!((request.sector(), u128::from(request.sectors())), (sector, length));
-            let seen: Vec<_> = request.extents().map(|e| (e.gref(), e.offset(), e.len())).collect();
+            let seen: Vec<_> = request.extents().map(|e| (e.gref(), e.offset(), e.bytes())).collect();
             let expected: Vec<_> = descriptors
                 .iter()
                 .map(|(gref, first, last)| {

@@ -15,8 +15,8 @@ use proptest::prelude::*;
 use rblkback_logic::abi::Abi;
 use rblkback_logic::abi::Slot;
 use rblkback_logic::abi::Status;
-use rblkback_logic::abi::SLOT_MAX;
 use rblkback_logic::abi::SEGMENTS_MAX;
+use rblkback_logic::abi::SLOT_MAX;
 use rblkback_logic::request::parse;
 use rblkback_logic::request::Disk;
 use rblkback_logic::request::Extent;
@@ -190,7 +190,7 @@ fn judge(slot: &Slot, abi: Abi, disk: &Disk) -> Result<(), TestCaseError> {
     prop_assert_eq!(request.sector(), sector);
     let extents: Vec<_> = request
         .extents()
-        .map(|e| (e.gref(), e.offset(), e.len()))
+        .map(|e| (e.gref(), e.offset(), e.bytes()))
         .collect();
     let bytes = |(frame, first, last): &(u32, u8, u8)| {
         (
