@@ -124,22 +124,26 @@ impl SharedRing {
     /// of 4. Bytes outside of the ring are left as they were.
     pub(crate) fn copy_out(&self, at: usize, into: &mut [u8]) {
         // A word that is aligned never lies in two pages; a slot may.
-        for (word, at) in into.chunks_exact_mut(4).zip((at..).step_by(4)) {
+        let mut at = at;
+        for word in into.chunks_exact_mut(4) {
             if let Some(ptr) = self.at(at, 4).filter(|_| at % 4 == 0) {
                 // SAFETY: Within the page, by the check of `at`, and aligned.
                 let value = unsafe { ptr.cast::<u32>().read_volatile() };
                 word.copy_from_slice(&value.to_ne_bytes());
             }
+            at = at.wrapping_add(4);
         }
     }
 
     /// Copies `bytes` to `at`.
     pub(crate) fn copy_in(&self, at: usize, bytes: &[u8]) {
-        for (byte, at) in bytes.iter().zip(at..) {
+        let mut at = at;
+        for byte in bytes {
             if let Some(ptr) = self.at(at, 1) {
                 // SAFETY: Within the page, by the check of `at`.
                 unsafe { ptr.write_volatile(*byte) };
             }
+            at = at.wrapping_add(1);
         }
     }
 

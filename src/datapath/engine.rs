@@ -58,6 +58,8 @@ pub(crate) struct Engine {
     mapper: Mapper,
     pool: Pool,
     mail: Mail,
+    /// Jobs that can be released and answered; empty between runs.
+    ready: KVec<KBox<Job>>,
     /// Jobs that the disk has answered and somebody still looks at a page of.
     lingering: KVec<KBox<Job>>,
     /// A write barrier that waits for all rings.
@@ -114,6 +116,7 @@ impl Engine {
             disk: setup.disk,
             pool: Pool::new(entries)?,
             mail: Mail::new(entries)?,
+            ready: KVec::with_capacity(entries, GFP_KERNEL)?,
             lingering: KVec::with_capacity(entries, GFP_KERNEL)?,
             barrier: None,
             owed: None,
@@ -222,23 +225,24 @@ impl Engine {
         if self.mail.jobs.is_empty() {
             return;
         }
-        let mut done = core::mem::take(&mut self.mail.jobs);
-        for index in (0..done.len()).rev() {
-            if done.get(index).is_some_and(|job| job.is_used()) {
-                if let Ok(job) = done.remove(index) {
-                    let _ = self.lingering.push_within_capacity(job);
-                }
-            }
+        for job in self.mail.jobs.drain_all() {
+            let next = if job.is_used() {
+                &mut self.lingering
+            } else {
+                &mut self.ready
+            };
+            let _ = next.push_within_capacity(job);
         }
-        for job in done.iter_mut() {
+        for job in self.ready.iter_mut() {
             self.mapper.release(job);
         }
         // Nothing is answered before it is unmapped.
         self.mapper.settle();
-        for job in done.drain_all() {
+        let mut ready = core::mem::take(&mut self.ready);
+        for job in ready.drain_all() {
             self.answer(worker, job);
         }
-        self.mail.jobs = done;
+        self.ready = ready;
         self.mapper.shrink(self.pages_kept());
         if !self.lingering.is_empty() {
             worker.wake_later();

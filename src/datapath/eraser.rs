@@ -64,19 +64,35 @@ impl Errand {
     }
 }
 
+/// The discards of a ring that wait, the first to come the first to go.
+struct Waiting {
+    /// As they come.
+    last: KVec<Errand>,
+    /// The next one at the end; refilled from `last`, turned round, when it is empty.
+    first: KVec<Errand>,
+}
+
 /// The discards that wait.
 #[pin_data]
 pub(crate) struct Errands {
     #[pin]
-    waiting: SpinLock<KVec<Errand>>,
+    waiting: SpinLock<Waiting>,
 }
 
 impl Errands {
-    /// None. `room` is empty and has capacity for one per slot of the ring.
-    pub(crate) fn new(room: KVec<Errand>) -> impl PinInit<Self> {
-        pin_init!(Self {
-            waiting <- new_spinlock!(room, "rblkback::errands"),
-        })
+    /// None, with room for one per slot of a ring of `entries`. Sleeps.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`.
+    pub(crate) fn new(entries: usize) -> Result<impl PinInit<Self>> {
+        let waiting = Waiting {
+            last: KVec::with_capacity(entries, GFP_KERNEL)?,
+            first: KVec::with_capacity(entries, GFP_KERNEL)?,
+        };
+        Ok(pin_init!(Self {
+            waiting <- new_spinlock!(waiting, "rblkback::errands"),
+        }))
     }
 
     /// Adds one.
@@ -86,7 +102,7 @@ impl Errands {
     /// Gives its answer back if there is no room: the ring has more discards than slots.
     pub(crate) fn put(&self, errand: Errand) -> Result<(), Answer> {
         let mut waiting = self.waiting.lock();
-        let left = waiting.push_within_capacity(errand);
+        let left = waiting.last.push_within_capacity(errand);
         drop(waiting);
         left.map_err(|rest| rest.0.answer)
     }
@@ -94,6 +110,11 @@ impl Errands {
     /// Takes the one that came first.
     pub(crate) fn take(&self) -> Option<Errand> {
         let mut waiting = self.waiting.lock();
-        waiting.remove(0).ok()
+        let Waiting { last, first } = &mut *waiting;
+        if first.is_empty() {
+            core::mem::swap(last, first);
+            first.reverse();
+        }
+        first.pop()
     }
 }

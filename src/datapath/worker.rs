@@ -158,7 +158,7 @@ impl Worker {
     /// `ENOMEM`.
     pub(crate) fn new(vbd: Arc<Vbd>, number: RingId, entries: usize) -> Result<Arc<Self>> {
         let mail = Mail::new(entries)?;
-        let errands = KVec::with_capacity(entries, GFP_KERNEL)?;
+        let errands = Errands::new(entries)?;
         Arc::pin_init(
             pin_init!(Self {
                 vbd,
@@ -173,7 +173,7 @@ impl Worker {
                 later <- new_delayed_work!("rblkback::later"),
                 erase <- new_work!("rblkback::erase"),
                 inbox <- Inbox::new(mail),
-                errands <- Errands::new(errands),
+                errands <- errands,
                 engine <- new_mutex!(None, "rblkback::engine"),
             }),
             GFP_KERNEL,

@@ -110,26 +110,37 @@ fn timer() -> &'static Timer {
     unsafe { &*TIMER.load(Acquire) }
 }
 
-/// `member` is visited from now on.
+/// `member` is visited from now on. Sleeps.
 ///
 /// # Errors
 ///
 /// `ENOMEM`.
 pub(crate) fn join(member: Arc<dyn Member>) -> Result {
     let timer = timer();
-    let mut list = timer.value().list.lock();
-    let first = list.is_empty();
-    let entry = Entry {
-        member,
-        reserved: 0,
-    };
-    // Whoever joins holds a reference, so what does not fit is no last one.
-    let pushed = list.push(entry, GFP_ATOMIC);
-    if first && pushed.is_ok() {
-        timer.arm(timer::now().saturating_add(PERIOD));
+    loop {
+        let members = timer.value().list.lock().len();
+        let mut larger = KVec::with_capacity(members.saturating_add(1), GFP_KERNEL)?;
+        let mut list = timer.value().list.lock();
+        if list.len() >= larger.capacity() {
+            // Others have joined meanwhile.
+            continue;
+        }
+        let first = list.is_empty();
+        for entry in list.drain_all() {
+            let _ = larger.push_within_capacity(entry);
+        }
+        let _ = larger.push_within_capacity(Entry {
+            member,
+            reserved: 0,
+        });
+        core::mem::swap(&mut *list, &mut larger);
+        if first {
+            timer.arm(timer::now().saturating_add(PERIOD));
+        }
+        drop(list);
+        drop(larger);
+        return Ok(());
     }
-    drop(list);
-    Ok(pushed?)
 }
 
 /// `member` is visited no more.
