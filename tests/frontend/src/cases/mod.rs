@@ -14,6 +14,8 @@ mod operations;
 mod races;
 mod shapes;
 
+use std::time::Instant;
+
 use anyhow::Context;
 use anyhow::Result;
 use serde_json::Value;
@@ -127,6 +129,7 @@ pub fn run(bench: &mut Bench, setups: &[Setup], wanted: &Wanted) -> Result<bool>
         bench.setup = *setup;
         let fits = |case: &&Case| wanted.has(case) && case.scope.fits(setups, number);
         for case in all().filter(fits) {
+            let begin = Instant::now();
             let outcome = (case.run)(bench);
             let held = outcome.is_ok();
             let mut line = crate::describe(setup);
@@ -140,6 +143,7 @@ pub fn run(bench: &mut Bench, setups: &[Setup], wanted: &Wanted) -> Result<bool>
             if works.is_err() {
                 bench.recover()?;
             }
+            line["ms"] = json!(begin.elapsed().as_millis() as u64);
             report(&mut line, outcome.and_then(|v| works.map(|()| v)));
             good &= line["ok"] == json!(true);
             println!("{line}");

@@ -1,8 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0
 
+use std::collections::BTreeMap;
+
 use anyhow::Context;
 use anyhow::Result;
 use anyhow::bail;
+use serde_json::Value;
+use serde_json::json;
 
 use super::cycles::mapped_grants;
 use super::frontend::Line;
@@ -58,7 +62,7 @@ pub fn races(host: &Host<'_>, figures: &mut Figures) -> Result<()> {
     let disks = Disks::new(host)?;
     let guest = disks.spec().processors(2).start()?;
     let besieged = Besieged::new(&guest)?;
-    let lines = besieged.cases("51712", "--loops 10000 H03 H05 H06")?;
+    let lines = besieged.cases("51712", "--loops 2000 H03 H05 H06")?;
     besieged.end(&lines, figures)?;
     guest.destroy()?;
     disks.remove()
@@ -208,6 +212,12 @@ impl<'g, 'h, 'l> Besieged<'g, 'h, 'l> {
         let skipped = lines.iter().filter(|l| l.rest.contains_key("skipped"));
         figures.insert("skipped".into(), skipped.count().into());
         figures.insert("cases".into(), lines.len().into());
+        let mut took: BTreeMap<String, u64> = BTreeMap::new();
+        for line in lines {
+            let ms = line.rest.get("ms").and_then(Value::as_u64).unwrap_or(0);
+            *took.entry(line.word("case")).or_default() += ms;
+        }
+        figures.insert("milliseconds of the guest's clock".into(), json!(took));
         figures.insert("the C driver differs".into(), summary(&differs).into());
         if !failed.is_empty() {
             bail!("{}", summary(&failed));
