@@ -73,8 +73,8 @@ pub static CASES: &[Case] = &[
     ),
 ];
 
-const LIST: usize = 2;
-const DATA: usize = 3;
+const LIST: usize = 20;
+const DATA: usize = 21;
 /// Never granted: far beyond what this guest's table has.
 const NOBODYS: u32 = 0x00ff_ffff;
 

@@ -56,11 +56,11 @@ pub static CASES: &[Case] = &[
 
 /// Loops for each round: a round is worth many requests.
 const LOOPS_A_ROUND: u64 = 20;
-const LIST: usize = 2;
+const LIST: usize = 20;
 /// Only a mixture or a legal request reads into this one.
-const DATA: usize = 3;
+const DATA: usize = 21;
 /// No version of a request has this one.
-const BESIDE: usize = 4;
+const BESIDE: usize = 22;
 
 /// Runs `action` while another thread repeats `disturb`.
 fn beside<T>(disturb: impl Fn(u64) + Sync + Send, action: impl FnOnce() -> T) -> T {

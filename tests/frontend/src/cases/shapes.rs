@@ -55,11 +55,12 @@ pub static CASES: &[Case] = &[
     ),
 ];
 
-/// The page of segments of an indirect request, and the first page of its data.
-const LIST: usize = 2;
-const DATA: usize = 3;
+/// The page of segments of an indirect request, and the first page of its data. Verifying the arena
+/// uses those before.
+const LIST: usize = 20;
+const DATA: usize = 21;
 /// Pages of segments of requests that are in flight together.
-const LISTS: usize = 20;
+const LISTS: usize = 40;
 
 const BOTH: [u8; 2] = [READ, WRITE];
 
