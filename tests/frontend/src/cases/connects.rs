@@ -192,7 +192,8 @@ fn directories(bench: &mut Bench) -> Outcome {
                 .with_context(|| format!("without {left_out:?}"))?;
         }
     }
-    // Both ways of saying it, of which only one can be meant.
+    // Keys of one queue beside those of several mean nothing: a frontend that came from a host
+    // with fewer queues leaves them behind.
     let queues = bench.queues(&setup)?;
     let gref = queues[0].ring.grefs[0].to_string();
     let port = queues[0].port.number.to_string();
@@ -201,7 +202,7 @@ fn directories(bench: &mut Bench) -> Outcome {
         ("event-channel", port.as_str()),
     ];
     bench
-        .refused_with(&setup, &queues, (&both, &[]), "ring-ref")
+        .accepted_with(&setup, &queues, (&both, &[]))
         .context("keys of one queue beside those of several")?;
     Ok(Verdict::Held)
 }

@@ -225,7 +225,13 @@ fn read_only(bench: &mut Bench) -> Outcome {
     let page = bench.pool.whole(DATA);
     let refused: &[i16] = &[ERROR];
     // What is not offered may be refused for either reason.
-    let unless = |offered: bool| if offered { refused } else { &[ERROR, UNSUPPORTED] };
+    let unless = |offered: bool| {
+        if offered {
+            refused
+        } else {
+            &[ERROR, UNSUPPORTED]
+        }
+    };
     let direct = |operation| Request::direct(operation, 0, &[page]);
     let (barrier, discard) = (unless(traits.barrier), unless(traits.discard));
     let mut rows = vec![

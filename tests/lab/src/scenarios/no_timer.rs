@@ -13,8 +13,9 @@ use crate::trace::Source;
 use crate::trace::Trace;
 use crate::trace::times;
 
-/// The kernel's own tracepoint of every timer that is armed shows none of ours while a disk without
-/// a limit is busy, nor while a limited disk idles; and many once a limit makes requests wait.
+/// The kernel's own tracepoint of every timer that is armed shows none of a disk's while a disk
+/// without a limit is busy, nor while a limit is out of reach; and many once a limit makes requests
+/// wait. The one slow round over all disks of the host is told apart by its callback.
 pub fn no_timer(host: &Host<'_>, figures: &mut Figures) -> Result<()> {
     let disk = Disk::instant(host, "nb0", 256)?;
     let guest = host.guest("timer").disk(&disk, "xvda").start()?;
@@ -30,6 +31,11 @@ pub fn no_timer(host: &Host<'_>, figures: &mut Figures) -> Result<()> {
         "timers that the module armed for an unlimited disk",
         unlimited.timers,
         0,
+    )?;
+    check::within(
+        "rounds over all disks while fio ran for 2 s",
+        unlimited.rounds,
+        0..=ROUNDS,
     )?;
 
     // Far above what the guest can reach: the bucket counts, but nobody waits.
@@ -59,21 +65,43 @@ pub fn no_timer(host: &Host<'_>, figures: &mut Figures) -> Result<()> {
 
 struct Seen {
     requests: usize,
+    /// Those of disks.
     timers: usize,
+    rounds: usize,
 }
 
+/// One in two seconds, and fio takes some to start and end.
+const ROUNDS: usize = 4;
+
 fn observe(host: &Host<'_>, guest: &Guest<'_, '_>, disk: &Disk) -> Result<Seen> {
+    let round = round_callback(host)?;
     let timers = Source {
         event: "timer/hrtimer_start",
-        filter: Some(in_module(host)?),
+        filter: Some(format!("{} && function != {round}", in_module(host)?)),
     };
-    let trace = Trace::start(host, &[Source::bios(disk.dev_t(host)?), timers])?;
+    let rounds = Source {
+        event: "timer/hrtimer_expire_entry",
+        filter: Some(format!("function == {round}")),
+    };
+    let bios = Source::bios(disk.dev_t(host)?);
+    let trace = Trace::start(host, &[bios, timers, rounds])?;
     Job::random_reads("xvda", 2).depth(32).run(guest)?;
     let events = trace.stop()?;
     Ok(Seen {
         requests: times(&events, 0).len(),
         timers: times(&events, 1).len(),
+        rounds: times(&events, 2).len(),
     })
+}
+
+/// The callback of the one timer that serves all disks (`src/sys/rounds.rs`): that of the generic
+/// timer for the members of the rounds.
+fn round_callback(host: &Host<'_>) -> Result<String> {
+    let line =
+        host.ok("grep '7OneShot.*6rounds7Members.*8callback' /proc/kallsyms | grep -v __pfx")?;
+    let address = line.split(' ').next().unwrap_or_default();
+    check::equal("callbacks of the round", line.lines().count(), 1)?;
+    Ok(format!("0x{address}"))
 }
 
 /// A filter for timers whose callback lies in the module.
