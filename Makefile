@@ -22,7 +22,6 @@ help:
 	@echo 'make clippy rustfmt rustfmtcheck   the module'"'"'s lints and style'
 	@echo 'make clean        removes build/; the lab stays'
 	@echo
-	@echo 'CYCLES=N    how often "make test" repeats what it repeats'
 	@echo 'KDIR=DIR    kernel tree that scripts/prepare-kdir made'
 	@echo 'MIRROR=URL  Debian mirror for the lab'
 	@echo 'V=1         show commands'
@@ -32,7 +31,7 @@ lab:
 
 test demo shell: lab
 	@$(ENTER) make -s modules V='$(V)'
-	@$(ENTER) $(CARGO_LAB) $@ $(if $(T),--only '$(T)') $(if $(CYCLES),--cycles '$(CYCLES)')
+	@$(ENTER) $(CARGO_LAB) $@ $(if $(T),--only '$(T)')
 
 # See tests/debug.
 test-debug: lab

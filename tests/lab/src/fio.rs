@@ -149,8 +149,7 @@ pub struct Syncs {
     pub total_ios: u64,
 }
 
-/// Reads what a fio printed, which must be without any error.
-pub fn parse(text: &str) -> Result<Report> {
+fn parse(text: &str) -> Result<Report> {
     #[derive(Deserialize)]
     struct Whole {
         jobs: Vec<Report>,
