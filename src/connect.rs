@@ -17,22 +17,15 @@ use crate::datapath::ring::Ring;
 use crate::datapath::worker::Worker;
 use crate::disk::Disk;
 use crate::features;
+use crate::logic::frames;
 use crate::logic::queue::RingId;
 use crate::sys::params;
 use crate::sys::rounds;
-use crate::sys::rounds::Member;
 use crate::vbd::Vbd;
 use crate::wish::Place;
 use crate::wish::Wish;
 use crate::xenbus::device::State;
 use crate::xenbus::shared_ring::SharedRing;
-
-/// Frames in use per slot of a ring, as far as it may have them: two requests of the
-/// default size of Linux.
-const FRAMES_PER_SLOT: u32 = 64;
-/// Frames that the requests of one ring may use at a time: 16 MiB of data on the way
-/// keep the fastest disk busy, and bound what a guest can make this domain map.
-const FRAMES_MAX: u32 = 4096;
 
 /// The rings of a connected disk.
 pub(crate) struct Link {
@@ -50,7 +43,8 @@ impl Link {
         let wish = Wish::read(vbd)?;
         let persistent = wish.persistent && params::feature_persistent();
         let entries = wish.abi.ring_entries(wish.pages);
-        let frames_max = entries.saturating_mul(FRAMES_PER_SLOT).min(FRAMES_MAX);
+        let rings = u32::try_from(wish.rings.len()).unwrap_or(u32::MAX);
+        let frames_max = frames::per_ring(rings, entries);
         reserve(vbd, &wish, frames_max, persistent)?;
         Self::serve(vbd, disk, &wish, persistent, frames_max).inspect_err(|_| unreserve(vbd))
     }
@@ -143,8 +137,7 @@ fn reserve(vbd: &Arc<Vbd>, wish: &Wish, frames_max: u32, persistent: bool) -> Re
     let per_ring = frames_max.saturating_add(kept).saturating_add(wish.pages);
     let amount = rings.saturating_mul(per_ring);
     let most = params::max_guest_frames();
-    let member: Arc<dyn Member> = vbd.clone();
-    rounds::reserve(&member, amount, most).map_err(|others| {
+    rounds::reserve(&**vbd, amount, most).map_err(|others| {
         vbd.fail(
             ENOSPC,
             fmt!(
@@ -161,9 +154,8 @@ fn reserve(vbd: &Arc<Vbd>, wish: &Wish, frames_max: u32, persistent: bool) -> Re
 }
 
 fn unreserve(vbd: &Arc<Vbd>) {
-    let member: Arc<dyn Member> = vbd.clone();
     // Nothing is always granted.
-    let _ = rounds::reserve(&member, 0, 0);
+    let _ = rounds::reserve(&**vbd, 0, 0);
 }
 
 /// Workers for `count` rings of `entries` slots; the gate knows them from here on.

@@ -18,7 +18,7 @@ use kernel::{
 use crate::control::Keys;
 use crate::features;
 use crate::sys::rounds;
-use crate::sys::rounds::Member;
+use crate::sys::rounds::Membership;
 use crate::sys::sysfs::Groups;
 use crate::sysfs;
 use crate::vbd::Vbd;
@@ -40,6 +40,7 @@ pub(crate) struct Bound {
     /// Our directory.
     #[pin]
     keys: Watch<Keys>,
+    _membership: Membership,
     /// The disk, which may outlive the binding.
     pub(crate) vbd: Arc<Vbd>,
 }
@@ -55,6 +56,8 @@ impl Driver for Backend {
         let vbd = Vbd::new(dev);
         try_pin_init!(Bound {
             vbd: vbd?,
+            // Before the disk can connect: what it reserves must count.
+            _membership: Membership::new(vbd.clone())?,
             _: {
                 vbd.start_limit()?;
                 features::offer(vbd)?;
@@ -66,7 +69,6 @@ impl Driver for Backend {
             _: {
                 // What changed before the watch was there.
                 vbd.load_limit();
-                rounds::join(vbd.clone())?;
             },
         }? Error)
     }
@@ -83,8 +85,6 @@ impl Driver for Backend {
         // First: whoever waits for I/O below must not need the xenwatch thread, which
         // may be waiting for this device.
         data.keys.stop();
-        let member: Arc<dyn Member> = data.vbd.clone();
-        rounds::leave(&member);
         data.vbd.unbind(!dev.is_vanished());
     }
 }

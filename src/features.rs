@@ -55,10 +55,15 @@ pub(crate) fn describe(vbd: &Vbd, disk: &Disk, cdrom: bool) -> Result<u64> {
     let traits = disk.traits();
     within(vbd.nodename(), |store, dir| {
         let number = |key, value: u32| store.write(dir, key, fmt!("{}", value));
-        number(FLUSH, traits.write_cache.into())?;
-        number(BARRIER, traits.write_cache.into())?;
+        let works = |feature: &Failing| !feature.seen.load(Relaxed);
+        let optional = vbd.optional();
+        number(FLUSH, (traits.write_cache && works(&optional.flush)).into())?;
+        number(
+            BARRIER,
+            (traits.write_cache && works(&optional.barrier)).into(),
+        )?;
         number(c"feature-persistent", params::feature_persistent().into())?;
-        match disk.discard() {
+        match disk.discard().filter(|_| works(&optional.discard)) {
             Some(discard) => {
                 number(DISCARD, 1)?;
                 number(c"discard-granularity", discard.granularity)?;
@@ -85,7 +90,9 @@ pub(crate) fn resize(vbd: &Vbd, sectors: u64) -> Result {
 
 /// A feature that turned out not to work.
 struct Failing {
+    /// For as long as we have the disk.
     seen: AtomicFlag,
+    /// Its key was taken back.
     told: AtomicFlag,
 }
 
@@ -128,7 +135,7 @@ impl Optional {
     }
 
     /// Takes back the keys of those that failed since this was called last.
-    pub(crate) fn withdraw(&self, vbd: &Vbd) {
+    pub(crate) fn withdraw(&self, dir: &CStr) {
         for (failing, key) in [
             (&self.flush, FLUSH),
             (&self.barrier, BARRIER),
@@ -136,9 +143,7 @@ impl Optional {
         ] {
             if failing.seen.load(Relaxed) && !failing.told.xchg(true, Full) {
                 // If it cannot be written, the frontend learns it from each answer.
-                let _ = within(vbd.nodename(), |store, dir| {
-                    store.write(dir, key, fmt!("0"))
-                });
+                let _ = within(dir, |store, dir| store.write(dir, key, fmt!("0")));
             }
         }
     }

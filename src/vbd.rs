@@ -309,6 +309,11 @@ impl Vbd {
         &self.turnstile
     }
 
+    /// What the device may turn out not to know.
+    pub(crate) fn optional(&self) -> &Optional {
+        &self.optional
+    }
+
     /// The device cannot do what `operation` asked for: no longer offer it.
     pub(crate) fn withdraw(self: &Arc<Self>, operation: u8) {
         if self.optional.fails(operation) {

@@ -72,6 +72,13 @@ impl<Ctx: kdevice::DeviceContext> Device<Ctx> {
         unsafe { (&raw const (*self.as_raw()).vanished).read_volatile() }
     }
 
+    /// Is Connected what was announced last? To be asked by whoever announces.
+    pub(crate) fn is_connected(&self) -> bool {
+        // SAFETY: By the type invariant; only `announce` and `fail` change it.
+        let state = unsafe { (&raw const (*self.as_raw()).state).read_volatile() };
+        state == bindings::xenbus_state_XenbusStateConnected
+    }
+
     /// Announces `state`. Writes nothing if it is the state already, or if the
     /// toolstack has removed our directory. May sleep.
     pub(crate) fn announce(&self, state: State) {

@@ -3,7 +3,7 @@
 //! Discards of one ring, one after the other, beside everything else.
 //!
 //! A device may take minutes over a discard, and the call that asks for one waits for
-//! it. So they have a work item of their own, on the queue of the disks: reads and
+//! it. So they have a work item and a queue of their own: reads and
 //! writes pass them by. When the ring is to be let go, the rest of a discard is given
 //! up with an error: it is a hint, and nobody should wait for it.
 //!

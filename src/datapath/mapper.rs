@@ -100,7 +100,7 @@ impl Mapper {
             persistent: if persistent { Some(table()?) } else { None },
             staged: KVec::with_capacity(entries.min(BATCH), GFP_KERNEL)?,
             frames: 0,
-            frames_max: frames_max.max(u32::from(INDIRECT_MAX)),
+            frames_max,
         })
     }
 
@@ -208,13 +208,15 @@ impl Mapper {
 
     /// Unmaps grants that stayed and were not used for long. Sleeps.
     pub(crate) fn expire(&mut self, now: u64) {
+        // 0 stands for never.
         let unused = u64::from(params::persistent_grant_unused_seconds());
-        let before = now.saturating_sub(unused.saturating_mul(NS_PER_SECOND));
-        self.evict(before, usize::MAX);
+        if unused > 0 {
+            let before = now.saturating_sub(unused.saturating_mul(NS_PER_SECOND));
+            self.evict(before, usize::MAX);
+        }
         // The administrator may have lowered the cap.
         let most = params::max_persistent_grants() as usize;
-        let count = self.persistent.as_ref().map_or(0, |table| table.len());
-        self.evict(now, usize::from(count).saturating_sub(most));
+        self.evict(now, usize::from(self.kept()).saturating_sub(most));
     }
 
     /// Unmaps every grant that stayed and is not in use. Returns whether none is left.

@@ -298,7 +298,7 @@ impl Worker {
         match self.errands.put(errand) {
             Ok(()) => {
                 // Queued already: then it has yet to look.
-                let _ = queue::disks().enqueue::<Arc<Self>, { item::ERASE }>(self.clone());
+                let _ = queue::discards().enqueue::<Arc<Self>, { item::ERASE }>(self.clone());
             }
             // Never: there is room for one per slot.
             Err(answer) => self.answered(answer),

@@ -17,6 +17,7 @@
 //! | [`abi`] | where the fields of a ring slot lie, for each guest ABI |
 //! | [`request`] | what a request must satisfy before it may touch the disk |
 //! | [`erasure`] | the same for discards |
+//! | [`frames`] | how many frames the requests of a ring may use |
 //! | [`index`] | ring index arithmetic |
 //! | [`persistent`] | which grants stay mapped |
 //! | [`barrier`] | when a write barrier may go |
@@ -47,6 +48,7 @@ pub mod admission;
 pub mod barrier;
 pub mod bucket;
 pub mod erasure;
+pub mod frames;
 pub mod index;
 pub mod lifecycle;
 pub mod limits;

@@ -62,12 +62,12 @@ RANGE(max_buffer_pages, 1024, 0, 1048576, 0644,
 RANGE(max_persistent_grants, 1056, 0, 16384, 0644,
       "Grants that stay mapped, per ring; a smaller value applies at once")
 RANGE(persistent_grant_unused_seconds, 60, 0, 86400, 0644,
-      "Seconds after which an unused grant is unmapped; applies at once")
+      "Seconds after which an unused grant is unmapped, 0 for never; applies at once")
 RANGE(max_ring_page_order, 4, 0, 4, 0444,
       "Largest ring offered, as the logarithm of its pages")
 RANGE(buffer_squeeze_duration_ms, 10, 0, 60000, 0644,
       "Milliseconds for which no free page is kept when memory is short; applies at once")
-RANGE(max_guest_frames, 131072, 1024, 16777216, 0644,
+RANGE(max_guest_frames, 262144, 1024, 16777216, 0644,
       "Frames of 4 KiB that all disks of one guest may have mapped; a connect beyond is refused")
 
 /* 0 stands for the number of processors, until it is known. */
@@ -80,18 +80,15 @@ void xbk_params_init(void)
 	max_queues_bounds.min = 1;
 }
 
-static bool feature_persistent = true;
-module_param(feature_persistent, bool, 0644);
-MODULE_PARM_DESC(feature_persistent, "Offer persistent grants");
-bool xbk_param_feature_persistent(void)
-{
-	return READ_ONCE(feature_persistent);
-}
+#define FLAG(name, default_, text)					\
+	static bool name = default_;					\
+	module_param(name, bool, 0644);					\
+	MODULE_PARM_DESC(name, text);					\
+	bool xbk_param_##name(void)					\
+	{								\
+		return READ_ONCE(name);					\
+	}
 
-static bool log_stats;
-module_param(log_stats, bool, 0644);
-MODULE_PARM_DESC(log_stats, "Write each disk's statistics to the log every ten seconds; applies at once");
-bool xbk_param_log_stats(void)
-{
-	return READ_ONCE(log_stats);
-}
+FLAG(feature_persistent, true, "Offer persistent grants")
+FLAG(log_stats, false,
+     "Write each disk's statistics to the log every ten seconds; applies at once")

@@ -3,8 +3,9 @@
 //! The module's own workqueues.
 //!
 //! The system's queues outlive a module's code; one's own can be waited for when
-//! the module goes away. There are two: what a disk does may take as long as its
-//! device, and what a ring does must get on meanwhile, also when memory is short.
+//! the module goes away. There are three: what a ring does must get on always, also
+//! when memory is short; what a disk does may take as long as its device to open; a
+//! discard may take minutes, and many of them must not keep other disks waiting.
 //!
 //! C header: [`include/linux/workqueue.h`](srctree/include/linux/workqueue.h)
 
@@ -24,6 +25,7 @@ use kernel::{
 };
 
 static RINGS: Atomic<*mut bindings::workqueue_struct> = Atomic::new(null_mut());
+static DISCARDS: Atomic<*mut bindings::workqueue_struct> = Atomic::new(null_mut());
 static DISKS: Atomic<*mut bindings::workqueue_struct> = Atomic::new(null_mut());
 
 /// The module's queues, from their creation to the end of the module.
@@ -46,6 +48,7 @@ impl ModuleQueues {
             Release,
         );
         DISKS.store(make(c"rblkback-disk", 0)?, Release);
+        DISCARDS.store(make(c"rblkback-discard", 0)?, Release);
         Ok(queues)
     }
 }
@@ -64,8 +67,9 @@ fn make(name: &'static CStr, flags: u32) -> Result<*mut bindings::workqueue_stru
 
 impl Drop for ModuleQueues {
     fn drop(&mut self) {
-        // A disk's last work may still queue a ring's, not the other way round.
-        for queue in [&DISKS, &RINGS] {
+        // A discard's and a disk's last work may still queue a ring's, not the other way
+        // round.
+        for queue in [&DISCARDS, &DISKS, &RINGS] {
             let queue = queue.load(Acquire);
             if !queue.is_null() {
                 // SAFETY: Made in `make`. No work can be queued any more: every
@@ -81,6 +85,12 @@ pub(crate) fn rings() -> &'static Queue {
     // SAFETY: The module makes the queues before it registers the driver and
     // destroys them as the last thing, and all callers are called by that driver.
     unsafe { Queue::from_raw(RINGS.load(Acquire)) }
+}
+
+/// For discards.
+pub(crate) fn discards() -> &'static Queue {
+    // SAFETY: As in `rings`.
+    unsafe { Queue::from_raw(DISCARDS.load(Acquire)) }
 }
 
 /// For what disks do.

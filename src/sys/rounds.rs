@@ -110,55 +110,64 @@ fn timer() -> &'static Timer {
     unsafe { &*TIMER.load(Acquire) }
 }
 
-/// `member` is visited from now on. Sleeps.
-///
-/// # Errors
-///
-/// `ENOMEM`.
-pub(crate) fn join(member: Arc<dyn Member>) -> Result {
-    let timer = timer();
-    loop {
-        let members = timer.value().list.lock().len();
-        let mut larger = KVec::with_capacity(members.saturating_add(1), GFP_KERNEL)?;
-        let mut list = timer.value().list.lock();
-        if list.len() >= larger.capacity() {
-            // Others have joined meanwhile.
-            continue;
+/// A member is visited, and its reservations count, from the creation of this to its
+/// drop.
+pub(crate) struct Membership(Arc<dyn Member>);
+
+impl Membership {
+    /// Sleeps.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`.
+    pub(crate) fn new(member: Arc<dyn Member>) -> Result<Self> {
+        let timer = timer();
+        loop {
+            let members = timer.value().list.lock().len();
+            let mut larger = KVec::with_capacity(members.saturating_add(1), GFP_KERNEL)?;
+            let mut list = timer.value().list.lock();
+            if list.len() >= larger.capacity() {
+                // Others have joined meanwhile.
+                continue;
+            }
+            let first = list.is_empty();
+            for entry in list.drain_all() {
+                let _ = larger.push_within_capacity(entry);
+            }
+            let _ = larger.push_within_capacity(Entry {
+                member: member.clone(),
+                reserved: 0,
+            });
+            core::mem::swap(&mut *list, &mut larger);
+            if first {
+                timer.arm(timer::now().saturating_add(PERIOD));
+            }
+            drop(list);
+            drop(larger);
+            return Ok(Self(member));
         }
-        let first = list.is_empty();
-        for entry in list.drain_all() {
-            let _ = larger.push_within_capacity(entry);
-        }
-        let _ = larger.push_within_capacity(Entry {
-            member,
-            reserved: 0,
-        });
-        core::mem::swap(&mut *list, &mut larger);
-        if first {
-            timer.arm(timer::now().saturating_add(PERIOD));
-        }
-        drop(list);
-        drop(larger);
-        return Ok(());
     }
 }
 
-/// `member` is visited no more.
-pub(crate) fn leave(member: &Arc<dyn Member>) {
-    let timer = timer();
-    let mut list = timer.value().list.lock();
-    let at = list
-        .iter()
-        .position(|entry| Arc::ptr_eq(&entry.member, member));
-    let gone = at.and_then(|at| list.remove(at).ok());
-    let spare = if list.is_empty() {
-        timer.disarm();
-        core::mem::take(&mut *list)
-    } else {
-        KVec::new()
-    };
-    drop(list);
-    drop((gone, spare));
+impl Drop for Membership {
+    fn drop(&mut self) {
+        let timer = timer();
+        let mut list = timer.value().list.lock();
+        let at = list.iter().position(|entry| is_same(entry, &*self.0));
+        let gone = at.and_then(|at| list.remove(at).ok());
+        let spare = if list.is_empty() {
+            timer.disarm();
+            core::mem::take(&mut *list)
+        } else {
+            KVec::new()
+        };
+        drop(list);
+        drop((gone, spare));
+    }
+}
+
+fn is_same(entry: &Entry, member: &dyn Member) -> bool {
+    core::ptr::addr_eq(&*entry.member, member)
 }
 
 /// Memory is short: lets the member of that name give back what it can. Any context.
@@ -176,18 +185,18 @@ pub(crate) fn squeeze(name: &CStr) {
 /// # Errors
 ///
 /// What the domain's other members have reserved, if `amount` more would be over `most`.
-pub(crate) fn reserve(member: &Arc<dyn Member>, amount: u32, most: u32) -> Result<(), u32> {
+pub(crate) fn reserve(member: &dyn Member, amount: u32, most: u32) -> Result<(), u32> {
     let mut list = timer().value().list.lock();
     let domain = member.domain();
     let others = list
         .iter()
-        .filter(|entry| entry.member.domain() == domain && !Arc::ptr_eq(&entry.member, member))
+        .filter(|entry| entry.member.domain() == domain && !is_same(entry, member))
         .fold(0u32, |sum, entry| sum.saturating_add(entry.reserved));
     if amount > 0 && others.saturating_add(amount) > most {
         return Err(others);
     }
     let mut own = list.iter_mut();
-    if let Some(entry) = own.find(|entry| Arc::ptr_eq(&entry.member, member)) {
+    if let Some(entry) = own.find(|entry| is_same(entry, member)) {
         entry.reserved = amount;
     }
     Ok(())

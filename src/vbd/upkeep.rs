@@ -37,7 +37,7 @@ impl Vbd {
         if self.unbound.load(Relaxed) || state.phase != Phase::Connected {
             return;
         }
-        self.optional.withdraw(self);
+        self.optional.withdraw(self.nodename());
         if self.squeezed.xchg(false, Full) {
             link.squeeze();
         }
@@ -54,8 +54,12 @@ impl Vbd {
     fn tell_size(&self, disk: &Disk) {
         let sectors = disk.sectors();
         let told = self.shown.lock().as_ref().map(|shown| shown.sectors);
+        // It writes our state once more, which must not undo a Closing.
+        if told == Some(sectors) || !self.dev.is_connected() {
+            return;
+        }
         // If it cannot be written now, the next round tries again.
-        if told == Some(sectors) || features::resize(self, sectors).is_err() {
+        if features::resize(self, sectors).is_err() {
             return;
         }
         let mut shown = self.shown.lock();
