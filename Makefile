@@ -22,6 +22,7 @@ help:
 	@echo 'make clippy rustfmt rustfmtcheck   the module'"'"'s lints and style'
 	@echo 'make clean        removes build/; the lab stays'
 	@echo
+	@echo 'CYCLES=N    how often "make test" repeats what it repeats'
 	@echo 'KDIR=DIR    kernel tree that scripts/prepare-kdir made'
 	@echo 'MIRROR=URL  Debian mirror for the lab'
 	@echo 'V=1         show commands'
@@ -31,7 +32,7 @@ lab:
 
 test demo shell: lab
 	@$(ENTER) make -s modules V='$(V)'
-	@$(ENTER) $(CARGO_LAB) $@ $(if $(T),--only '$(T)')
+	@$(ENTER) $(CARGO_LAB) $@ $(if $(T),--only '$(T)') $(if $(CYCLES),--cycles '$(CYCLES)')
 
 # See tests/debug.
 test-debug: lab

@@ -10,9 +10,12 @@ DOM0_MODULES=(drivers/block drivers/md drivers/xen drivers/virtio drivers/nvdimm
 	fs/ext4 fs/xfs fs/fuse fs/configfs fs/overlayfs lib crypto)
 GUEST_MODULES=(drivers/block/xen-blkfront drivers/xen fs/ext4 lib/crc crypto/crc32)
 
-declare -A FIO_LIBRARIES=([fio]='/(ld-linux.*|lib(c|m|z|aio|numa)\.so.*)$')
+# The libraries that a program gets for real; fake_libraries makes the others.
+declare -A REAL_LIBRARIES=(
+	[fio]='/(ld-linux.*|lib(c|m|z|aio|numa)\.so.*)$'
+	[stress-ng]='/lib(bsd|md|gcc_s)\.so.*$')
 GUEST_PROGRAMS=(bash dd sync stat cmp od date sleep timeout head tail cat seq
-	setsid stty blockdev taskset)
+	setsid stty blockdev taskset mount umount mkfs.ext4 e2fsck fstrim)
 
 dom0_userland() {
 	local include
@@ -41,7 +44,7 @@ copy_programs() {
 	for name; do
 		path=$(chroot "$PARTIAL/dom0" /bin/bash -c "type -P $name")
 		echo "$path"
-		chroot "$PARTIAL/dom0" ldd "$path" | grep -o '/[^ ]*' | grep -E "${FIO_LIBRARIES[$name]:-.}"
+		chroot "$PARTIAL/dom0" ldd "$path" | grep -o '/[^ ]*' | grep -E "${REAL_LIBRARIES[$name]:-.}"
 	done | sort -u | while read -r path; do
 		mkdir -p "$dest$(dirname "$path")"
 		cp -L --remove-destination "$PARTIAL/dom0$path" "$dest$path"
@@ -70,7 +73,12 @@ fake_library() {
 		for symbol in $(symbols_of "$program" "$version"); do
 			# An unversioned one may be some other library's.
 			[ "$version" = Base ] && grep -qx "$symbol" "$PARTIAL/real-symbols" && continue
-			echo "void $symbol(void) { abort(); }" >>"$file.c"
+			# The linker looks at a thread's variables before anything uses them.
+			if grep -qx "$symbol" "$PARTIAL/thread-symbols"; then
+				echo "__thread long $symbol;"
+			else
+				echo "void $symbol(void) { abort(); }"
+			fi >>"$file.c"
 			[ "$version" = Base ] || echo "$symbol;" >>"$file.map"
 		done
 		[ "$version" = Base ] || echo "};" >>"$file.map"
@@ -81,34 +89,70 @@ fake_library() {
 	rm "$file.c" "$file.map"
 }
 
+# fake_libraries TREE PROGRAM LIBRARIES: fake ones for all that PROGRAM needs and
+# that neither TREE nor the directory LIBRARIES has.
+fake_libraries() {
+	local tree=$1 program=$1/usr/bin/$2 libraries=$3 library soname
+	local own=$tree/usr/lib/x86_64-linux-gnu
+	program=$LAB/${program#"$PARTIAL"/}
+	for library in "$own"/*.so* "$libraries"/*.so*; do
+		in_root objdump -T "$LAB/${library#"$PARTIAL"/}" | awk '!/UND/ { print $NF }'
+	done >"$PARTIAL/real-symbols"
+	in_root readelf -W --dyn-syms "$program" |
+		awk '$4 == "TLS" && $7 == "UND" { print $8 }' >"$PARTIAL/thread-symbols"
+	for soname in $(in_root objdump -p "$program" | awk '$1 == "NEEDED" { print $2 }'); do
+		[ -e "$own/$soname" ] || [ -e "$libraries/$soname" ] ||
+			fake_library "$program" "$soname" "$own/$soname"
+	done
+}
+
 # Debian's fio links the clients of four network storages, 50 MB of libraries
 # that every guest would have to unpack and every fio to link, in an emulated
 # CPU. No test uses them: the guest gets empty ones in their place.
 copy_fio() {
-	local guest=$1 library soname
+	local guest=$1
 	copy_programs "$guest" fio
-	for library in "$guest"/usr/lib/x86_64-linux-gnu/*.so*; do
-		in_root objdump -T "$LAB/${library#"$PARTIAL"/}" | awk '!/UND/ { print $NF }'
-	done >"$PARTIAL/real-symbols"
-	for soname in $(in_root objdump -p "$LAB/guest/usr/bin/fio" | awk '$1 == "NEEDED" { print $2 }'); do
-		[ -e "$guest/usr/lib/x86_64-linux-gnu/$soname" ] ||
-			fake_library "$LAB/guest/usr/bin/fio" "$soname" "$guest/usr/lib/x86_64-linux-gnu/$soname"
-	done
+	fake_libraries "$guest" fio "$guest/usr/lib/x86_64-linux-gnu"
 	chroot "$guest" /usr/bin/fio --version
+}
+
+# skeleton TREE: the directories of a merged /usr.
+skeleton() {
+	local dir
+	rm -rf --one-file-system "$1"
+	mkdir -p "$1"/usr/{bin,sbin,lib,lib64}
+	for dir in bin sbin lib lib64; do ln -s "usr/$dir" "$1/$dir"; done
+}
+
+# stress-ng is as large as all the rest of a guest, so it is an archive of its
+# own, which a test that uses it puts behind the initrd.
+stress_archive() {
+	local tree=$PARTIAL/stress-ng guest=$PARTIAL/guest
+	in_root sh -c 'cd $LAB && apt-get -q -o APT::Sandbox::User=root download stress-ng &&
+		dpkg-deb --fsys-tarfile stress-ng_*.deb | tar -xO ./usr/bin/stress-ng >dom0/usr/bin/stress-ng &&
+		chmod 755 dom0/usr/bin/stress-ng && rm stress-ng_*.deb'
+	skeleton "$tree"
+	copy_programs "$tree" stress-ng
+	rm "$PARTIAL/dom0/usr/bin/stress-ng"
+	fake_libraries "$tree" stress-ng "$guest/usr/lib/x86_64-linux-gnu"
+	in_root sh -c 'cd $LAB/stress-ng && find usr | cpio -o -H newc --quiet >$LAB/stress-ng.cpio'
+	# As a guest has it: both trees in one.
+	cp -an "$guest/." "$tree/"
+	chroot "$tree" /usr/bin/stress-ng --version
+	rm -rf --one-file-system "$tree"
 }
 
 guest_initrd() {
 	local guest=$PARTIAL/guest
-	rm -rf --one-file-system "$guest"
-	mkdir -p "$guest"/{proc,sys,dev,run,tmp,mnt,root,etc,usr/bin,usr/sbin,usr/lib,usr/lib64}
-	local dir
-	for dir in bin sbin lib lib64; do ln -s "usr/$dir" "$guest/$dir"; done
+	skeleton "$guest"
+	mkdir -p "$guest"/{proc,sys,dev,run,tmp,mnt,root,etc}
 	# busybox first: Debian's own programs then take the place of its links.
 	cp "$PARTIAL/root/usr/bin/busybox" "$guest/usr/bin/"
 	chroot "$guest" /usr/bin/busybox --install -s /usr/bin
 	copy_programs "$guest" "${GUEST_PROGRAMS[@]}"
 	copy_fio "$guest"
 	copy_modules "$guest" "${GUEST_MODULES[@]}"
+	cp "$PARTIAL/dom0/etc/mke2fs.conf" "$guest/etc/"
 	cp "$SETUP/guest/init" "$guest/init"
 	in_root sh -c 'cd $LAB/guest && find . | cpio -o -H newc --quiet >$LAB/guest.cpio'
 }
@@ -142,6 +186,7 @@ dom0_disk() {
 	echo xenlab >"$dom0/etc/hostname"
 	printf '127.0.0.1 localhost xenlab\n' >"$dom0/etc/hosts"
 	mv "$PARTIAL/guest.cpio" "$dom0/lab-guest/initrd"
+	mv "$PARTIAL/stress-ng.cpio" "$dom0/lab-guest/stress-ng.cpio"
 	cp "$PARTIAL"/images/vmlinu[xz] "$dom0/lab-guest/"
 	rm -f "$dom0"/boot/xen-*.efi
 	rm -f "$PARTIAL/images/dom0.img"
@@ -180,6 +225,7 @@ build_dom0() {
 build_images() {
 	step boot-files boot_files
 	step guest-initrd guest_initrd
+	step stress-archive stress_archive
 	step dom0-initrd dom0_initrd
 	step dom0-disk dom0_disk
 }

@@ -20,7 +20,11 @@ ROOT_PACKAGES=(make gcc gcc-14 libc6-dev rustc rust-src bindgen clang libclang-d
 
 # What an administrator's dom0 has, plus the tests' tools.
 DOM0_PACKAGES=(xen-system-amd64 xenstore-utils fio socat kmod procps util-linux
-	iproute2 dmsetup e2fsprogs strace)
+	iproute2 dmsetup e2fsprogs strace grub-xen-host)
+
+# One program of each is all that guests need: their dependencies are not
+# installed (stress-ng's include a graphics stack).
+GUEST_PACKAGES=(stress-ng)
 
 # Majors with which this recipe was last seen to work, and the package each is
 # read from. Others may work as well: the lab warns and goes on.

@@ -71,6 +71,7 @@ version_of() {
 # Sets RELEASE (kernel release name), SOURCE (linux-source-X.Y), SOURCE_VERSION
 # and $APT/versions, which holds every package and version that the lab gets.
 resolve_versions() {
+	local package
 	APT=$CACHE/apt
 	private_apt "$APT"
 	export APT_CONFIG=$APT/apt.conf
@@ -87,6 +88,9 @@ resolve_versions() {
 	fi
 	{
 		echo "$SOURCE $SOURCE_VERSION"
+		for package in "${GUEST_PACKAGES[@]}"; do
+			echo "$package $(apt-cache show "$package" | sed -n 's/^Version: //p' | head -n1)"
+		done
 		cat "$APT/kernel" "$APT/tools"
 	} | LC_ALL=C sort -u >"$APT/versions"
 	unset APT_CONFIG

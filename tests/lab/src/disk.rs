@@ -13,6 +13,7 @@ pub struct Disk {
     /// A hotplug script other than Debian's.
     script: Option<String>,
     kind: Kind,
+    access: &'static str,
 }
 
 enum Kind {
@@ -20,6 +21,8 @@ enum Kind {
     File,
     /// The file behind it.
     Loop(String),
+    /// The name of a device mapper target.
+    Linear(String),
 }
 
 impl Disk {
@@ -46,25 +49,45 @@ impl Disk {
         null_blk(host, name, megabytes, setting)
     }
 
+    /// A device mapper target over the first `megabytes` of another disk.
+    pub fn linear(host: &Host<'_>, name: &str, below: &Disk, megabytes: u32) -> Result<Disk> {
+        host.ok("modprobe dm-mod && mkdir -p /dev/mapper && dmsetup mknodes control")?;
+        let table = linear_table(below, megabytes);
+        host.ok(&format!(
+            "dmsetup create {name} --noudevsync --table '{table}' && dmsetup mknodes {name} && [ -b /dev/mapper/{name} ]"
+        ))?;
+        Ok(Disk::new(
+            format!("/dev/mapper/{name}"),
+            Kind::Linear(name.into()),
+        ))
+    }
+
     /// A sparse raw file; `xl` puts a loop device before it.
     pub fn file(host: &Host<'_>, name: &str, megabytes: u32) -> Result<Disk> {
         let path = format!("/run/{name}.img");
         host.ok(&format!("truncate -s {megabytes}M {path}"))?;
-        Ok(Disk {
+        Ok(Disk::new(path, Kind::File))
+    }
+
+    fn new(path: String, kind: Kind) -> Disk {
+        Disk {
             path,
             script: None,
-            kind: Kind::File,
-        })
+            kind,
+            access: "rw",
+        }
+    }
+
+    /// What guests may do with it, in the words of `xl`: `rw` unless changed here.
+    pub fn access(self, access: &'static str) -> Disk {
+        Disk { access, ..self }
     }
 
     /// A sparse raw file behind a loop device that the administrator has set up.
     pub fn looped(host: &Host<'_>, name: &str, megabytes: u32) -> Result<Disk> {
         let file = Disk::file(host, name, megabytes)?.path;
-        Ok(Disk {
-            path: host.ok(&format!("losetup -f --show {file}"))?,
-            script: None,
-            kind: Kind::Loop(file),
-        })
+        let path = host.ok(&format!("losetup -f --show {file}"))?;
+        Ok(Disk::new(path, Kind::Loop(file)))
     }
 
     /// Its `xl` disk specification.
@@ -74,7 +97,7 @@ impl Disk {
                 "vdev={vdev},format=raw,access=rw,script={script},target={}",
                 self.path
             ),
-            None => format!("{},raw,{vdev},rw", self.path),
+            None => format!("{},raw,{vdev},{}", self.path, self.access),
         }
     }
 
@@ -106,6 +129,31 @@ impl Disk {
         host.ok(&format!("stat -c %t:%T {}", self.path))
     }
 
+    /// Holds back all I/O of a device mapper disk until [`Disk::resume`].
+    pub fn suspend(&self, host: &Host<'_>) -> Result<()> {
+        host.ok(&format!(
+            "dmsetup suspend --noflush --nolockfs {}",
+            self.path
+        ))
+        .map(drop)
+    }
+
+    /// Lets the I/O of a suspended disk go.
+    pub fn resume(&self, host: &Host<'_>) -> Result<()> {
+        host.ok(&format!("dmsetup resume --noudevsync {}", self.path))
+            .map(drop)
+    }
+
+    /// Gives a device mapper disk another size.
+    pub fn resize(&self, host: &Host<'_>, below: &Disk, megabytes: u32) -> Result<()> {
+        let table = linear_table(below, megabytes);
+        host.ok(&format!(
+            "dmsetup load {0} --table '{table}' && dmsetup resume --noudevsync {0}",
+            self.path
+        ))
+        .map(drop)
+    }
+
     /// Takes it away; it must not be in use.
     pub fn remove(self, host: &Host<'_>) -> Result<()> {
         let script = match &self.kind {
@@ -115,6 +163,9 @@ impl Disk {
             // The loop device goes when its last user has closed it, which no one announces;
             // after a scenario none may be left.
             Kind::File => format!("rm {}", self.path),
+            Kind::Linear(name) => {
+                format!("dmsetup remove --noudevsync {name} && rm -f /dev/mapper/{name}")
+            }
             Kind::Loop(file) => format!("losetup -d {} && rm {file}", self.path),
         };
         host.ok(&script).map(drop)
@@ -126,9 +177,12 @@ fn null_blk(host: &Host<'_>, name: &str, megabytes: u32, setting: &str) -> Resul
         "mkdir /sys/kernel/config/nullb/{name} && ( cd /sys/kernel/config/nullb/{name} && echo {megabytes} >size && \
          echo 2 >queue_mode && {setting} && echo 1 >power ) && [ -b /dev/{name} ]"
     ))?;
-    Ok(Disk {
-        path: format!("/dev/{name}"),
-        script: None,
-        kind: Kind::NullBlk(name.into()),
-    })
+    Ok(Disk::new(
+        format!("/dev/{name}"),
+        Kind::NullBlk(name.into()),
+    ))
+}
+
+fn linear_table(below: &Disk, megabytes: u32) -> String {
+    format!("0 {} linear {} 0", u64::from(megabytes) * 2048, below.path)
 }

@@ -42,6 +42,22 @@ lab_file() {
 	done
 }
 
+# lab_requests DIR COUNT SECONDS: until the disk whose sysfs directory DIR is has
+# answered COUNT reads and writes more than now.
+lab_requests() {
+	local end rd wr begin=
+	lab_now
+	end=$((NOW + $3 * 100))
+	while read -r rd <"$1/statistics/rd_req" && read -r wr <"$1/statistics/wr_req"; do
+		: "${begin:=$((rd + wr))}"
+		((rd + wr - begin >= $2)) && return
+		lab_now
+		((NOW < end)) || break
+	done
+	echo "$1: $((rd + wr - begin)) of $2 requests in $3 s"
+	return 1
+}
+
 # lab_gone PATH SECONDS: until the path does not exist; for a device that the
 # kernel is just taking away.
 lab_gone() {

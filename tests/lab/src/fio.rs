@@ -149,7 +149,8 @@ pub struct Syncs {
     pub total_ios: u64,
 }
 
-fn parse(text: &str) -> Result<Report> {
+/// Reads what a fio printed, which must be without any error.
+pub fn parse(text: &str) -> Result<Report> {
     #[derive(Deserialize)]
     struct Whole {
         jobs: Vec<Report>,

@@ -2,12 +2,15 @@
 
 //! Guests: created with `xl`, spoken to through their consoles.
 
+use std::cell::Cell;
+use std::cell::RefCell;
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use anyhow::Context;
 use anyhow::Result;
 
+use crate::check;
 use crate::disk::Disk;
 use crate::host::Host;
 use crate::shell::Running;
@@ -15,12 +18,19 @@ use crate::shell::Shell;
 use crate::vbd::Vbd;
 
 const BOOT_DEADLINE: Duration = Duration::from_secs(300);
+/// Seconds of host time after which a save, restore or migration is taken for hung.
+const MOVE_DEADLINE: u64 = 420;
+/// Megabytes that a guest has unless it is told otherwise.
+const MEMORY: u32 = 320;
 
 /// A guest to be started.
 pub struct GuestSpec<'h, 'l> {
     host: &'h Host<'l>,
     name: String,
+    memory: u32,
     disks: Vec<String>,
+    /// The name of an archive of the lab behind its initrd.
+    archive: Option<String>,
     own_frontend: bool,
     processors: u32,
 }
@@ -30,7 +40,9 @@ impl<'h, 'l> GuestSpec<'h, 'l> {
         GuestSpec {
             host,
             name,
+            memory: MEMORY,
             disks: Vec::new(),
+            archive: None,
             own_frontend: false,
             processors: 1,
         }
@@ -45,6 +57,18 @@ impl<'h, 'l> GuestSpec<'h, 'l> {
     /// Gives it a disk that it may only read.
     pub fn read_only_disk(mut self, disk: &Disk, vdev: &str) -> Self {
         self.disks.push(disk.xl(vdev).replace(",rw", ",r"));
+        self
+    }
+
+    /// Gives it so many megabytes of memory.
+    pub fn memory(mut self, megabytes: u32) -> Self {
+        self.memory = megabytes;
+        self
+    }
+
+    /// Adds an archive of the lab, such as `stress-ng`, to its root file system.
+    pub fn archive(mut self, name: &str) -> Self {
+        self.archive = Some(name.into());
         self
     }
 
@@ -67,12 +91,7 @@ impl<'h, 'l> GuestSpec<'h, 'l> {
             .host
             .ok_within(&self.script(port), 300)
             .with_context(|| format!("xl create {}", self.name))?;
-        let mut last = text.lines().rev();
-        let domid = last
-            .next()
-            .and_then(|l| l.parse().ok())
-            .with_context(|| format!("no domid in:\n{text}"))?;
-        let bridge = last.next().unwrap_or_default().to_string();
+        let (bridge, domid) = identity(&text)?;
         let shell = Shell::new(&format!("guest {}", self.name), stream.try_clone()?)
             .with_diary(self.host.diary()?)
             .with_patience(self.host.lab.patience());
@@ -83,52 +102,77 @@ impl<'h, 'l> GuestSpec<'h, 'l> {
         Ok(Guest {
             host: self.host,
             name: self.name,
-            domid,
+            domid: Cell::new(domid),
             shell,
             port,
             stream,
-            bridge,
+            bridge: RefCell::new(bridge),
         })
     }
 
     fn script(&self, port: usize) -> String {
         let name = &self.name;
         let disks: Vec<String> = self.disks.iter().map(|d| format!("\"{d}\"")).collect();
-        let (initrd, prepare, extra) = if self.own_frontend {
-            (
-                "/run/frontend-initrd",
-                // Archives that follow each other are one. Once per host is enough.
-                "[ -e /run/frontend-initrd ] || cat /lab-guest/initrd /lab/frontend.cpio >/run/frontend-initrd",
-                " module_blacklist=xen_blkfront",
-            )
-        } else {
-            ("/lab-guest/initrd", "", "")
+        // Archives that follow each other are one. Once per host is enough.
+        let archive = match &self.archive {
+            _ if self.own_frontend => "/lab/frontend.cpio".into(),
+            Some(name) => format!("/lab-guest/{name}.cpio"),
+            None => String::new(),
         };
+        let initrd = match archive.rsplit_once('/') {
+            Some((_, file)) => format!("/run/initrd-with-{file}"),
+            None => "/lab-guest/initrd".into(),
+        };
+        let extra = if self.own_frontend {
+            " module_blacklist=xen_blkfront"
+        } else {
+            ""
+        };
+        let memory = self.memory;
         format!(
-            "{prepare}\ncat >/run/{name}.cfg <<'CFG'\n\
-             name = \"{name}\"\ntype = \"pv\"\nmemory = 320\nvcpus = {}\n\
+            "[ -e {initrd} ] || cat /lab-guest/initrd {archive} >{initrd}\n\
+             cat >/run/{name}.cfg <<'CFG'\n\
+             name = \"{name}\"\ntype = \"pv\"\nmemory = {memory}\nvcpus = {}\n\
              kernel = \"/lab-guest/vmlinux\"\nramdisk = \"{initrd}\"\n\
              extra = \"console=hvc0 quiet cryptomgr.notests mitigations=off rodata=off init_on_alloc=0{extra}\"\n\
              disk = [{}]\non_crash = \"preserve\"\n\
              CFG\n\
-             xl create -q /run/{name}.cfg && {{ lab-console {name} {port} </dev/null >/run/{name}.bridge 2>&1 & echo $!; }} \
-             && xl domid {name}",
+             xl create -q /run/{name}.cfg && {}",
             self.processors,
-            disks.join(", ")
+            disks.join(", "),
+            join(name, port)
         )
     }
+}
+
+/// Joins a guest's console to a port and prints what [`identity`] reads.
+fn join(name: &str, port: usize) -> String {
+    format!(
+        "{{ lab-console {name} {port} </dev/null >/run/{name}.bridge 2>&1 & echo $!; }} && xl domid {name}"
+    )
+}
+
+/// The process that joins console and port, and the guest's number.
+fn identity(text: &str) -> Result<(String, u32)> {
+    let mut last = text.lines().rev();
+    let domid = last
+        .next()
+        .and_then(|l| l.parse().ok())
+        .with_context(|| format!("no domid in:\n{text}"))?;
+    Ok((last.next().unwrap_or_default().to_string(), domid))
 }
 
 /// A running guest. Ends with [`Guest::destroy`]; one that is only dropped is left to its host.
 pub struct Guest<'h, 'l> {
     pub host: &'h Host<'l>,
     pub name: String,
-    pub domid: u32,
+    /// Changes when the guest is saved or migrated.
+    domid: Cell<u32>,
     shell: Shell,
     port: usize,
     stream: UnixStream,
     /// The process in dom0 that joins console and port.
-    bridge: String,
+    bridge: RefCell<String>,
 }
 
 impl<'h, 'l> Guest<'h, 'l> {
@@ -142,14 +186,74 @@ impl<'h, 'l> Guest<'h, 'l> {
         self.shell.ok_within(command, Duration::from_secs(seconds))
     }
 
+    /// Runs a command in the guest that must fail; gives what it printed.
+    pub fn refused(&self, command: &str) -> Result<String> {
+        let output = self.shell.run(command)?;
+        check::that(output.status != 0, || {
+            format!(
+                "expected `{command}` to fail in {}, it succeeded:\n{}",
+                self.name, output.text
+            )
+        })?;
+        Ok(output.text)
+    }
+
     /// Starts a command in the guest.
     pub fn start(&self, command: &str) -> Result<Running<'_>> {
         self.shell.start(command)
     }
 
+    /// Its number on the host.
+    pub fn domid(&self) -> u32 {
+        self.domid.get()
+    }
+
+    /// `xl save`, then `xl restore`. What runs in the guest goes on.
+    pub fn save_and_restore(&self) -> Result<()> {
+        let (name, file) = (&self.name, format!("/run/{}.saved", self.name));
+        self.follow(&format!(
+            "xl save {name} {file} && xl restore {file} && rm {file}"
+        ))
+    }
+
+    /// Does step by step what `xl migrate` to the same host does: the new domain takes the disks
+    /// before the old one, which is paused, is gone. `xl migrate` itself refuses: it copies memory
+    /// while the guest runs, for which a PV guest needs shadow paging, and Debian's Xen is built
+    /// without that. What runs in the guest goes on.
+    pub fn migrate(&self) -> Result<()> {
+        let (name, domid) = (&self.name, self.domid());
+        let (file, target) = (format!("/run/{name}.saved"), format!("{name}--incoming"));
+        self.follow(&format!(
+            "vm=$(xenstore-read /local/domain/{domid}/vm) && xl save -p {name} {file} && \
+             {{ sed '/^name/s/{name}/{target}/' /run/{name}.cfg; echo \"uuid='${{vm#/vm/}}'\"; }} >/run/{target}.cfg && \
+             xl restore -p /run/{target}.cfg {file} && rm {file} /run/{target}.cfg && \
+             xl destroy {name} && xl rename {target} {name} && xl unpause {name}"
+        ))
+    }
+
+    /// Runs a command that makes the guest another domain, and follows it there.
+    fn follow(&self, command: &str) -> Result<()> {
+        let before = self.domid();
+        let text = self.host.ok_within(
+            &format!(
+                "{{ {command}; }} && {{ wait {}; {}; }}",
+                self.bridge.borrow(),
+                join(&self.name, self.port)
+            ),
+            MOVE_DEADLINE,
+        )?;
+        let (bridge, domid) = identity(&text)?;
+        check::that(domid != before, || {
+            format!("{} is still domain {before} after `{command}`", self.name)
+        })?;
+        self.domid.set(domid);
+        self.bridge.replace(bridge);
+        Ok(())
+    }
+
     /// The backend's side of one of its disks.
     pub fn vbd(&self, vdev: &str) -> Vbd<'h, 'l> {
-        Vbd::new(self.host, self.domid, vdev)
+        Vbd::new(self.host, self.domid(), vdev)
     }
 
     /// `xl block-attach`, then waits until the guest sees the disk.
@@ -187,7 +291,8 @@ impl<'h, 'l> Guest<'h, 'l> {
     /// To be called when something else has destroyed the guest: frees its console.
     pub fn gone(self) -> Result<()> {
         // Ends by itself with the console; its status says nothing.
-        self.host.ok(&format!("wait {}; true", self.bridge))?;
+        let bridge = self.bridge.into_inner();
+        self.host.ok(&format!("wait {bridge}; true"))?;
         self.host.return_port(self.port, self.stream);
         Ok(())
     }

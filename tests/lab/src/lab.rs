@@ -65,6 +65,8 @@ pub struct Lab {
     pub module: PathBuf,
     /// `lab.env`: the versions this lab was made of.
     pub versions: BTreeMap<String, String>,
+    /// How often to repeat what scenarios repeat, if not as often as they would.
+    pub cycles: Option<u64>,
     hosts: AtomicUsize,
 }
 
@@ -98,6 +100,7 @@ impl Lab {
             backend,
             module,
             versions,
+            cycles: None,
             hosts: AtomicUsize::new(0),
         })
     }

@@ -67,6 +67,9 @@ enum Task {
         /// Only this one (may be repeated).
         #[arg(long)]
         only: Vec<String>,
+        /// How often the scenarios that repeat something do it, instead of their own number.
+        #[arg(long)]
+        cycles: Option<u64>,
     },
     /// A guest's I/O under a limit that changes live; makes a table and a picture.
     Demo,
@@ -109,7 +112,11 @@ fn act(arguments: &Arguments) -> Result<bool> {
         Lab::new(dir, &arguments.module, arguments.backend, debug_kernel)
     };
     match &arguments.command {
-        Task::Test { only } => run::test(&lab()?, only),
+        Task::Test { only, cycles } => {
+            let mut lab = lab()?;
+            lab.cycles = *cycles;
+            run::test(&lab, only)
+        }
         Task::Shell { counted } => {
             let lab = lab()?;
             let kind = if *counted {

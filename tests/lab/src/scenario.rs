@@ -21,6 +21,8 @@ pub enum Kind {
     Timed,
     /// What an administrator does with a disk.
     Plain,
+    /// What guests do with a disk, and what becomes of it in its life.
+    Clients,
     /// The same things many times.
     Cycles,
     /// Two processors at the host's own speed, with nothing beside it: what only happens when two
@@ -30,13 +32,19 @@ pub enum Kind {
 
 impl Kind {
     /// Those that may run beside each other, the longest first.
-    pub const COUNTED: [Kind; 4] = [Kind::Rates, Kind::Cycles, Kind::Plain, Kind::Timed];
+    pub const COUNTED: [Kind; 5] = [
+        Kind::Rates,
+        Kind::Cycles,
+        Kind::Clients,
+        Kind::Plain,
+        Kind::Timed,
+    ];
 
     pub fn clock(self) -> Clock {
         match self {
             // 1 ns an instruction: a guest gets well past 5000 requests a second.
             Kind::Rates | Kind::Timed => Clock::Instructions { shift: 0 },
-            Kind::Plain | Kind::Cycles => Clock::Instructions { shift: 1 },
+            Kind::Plain | Kind::Clients | Kind::Cycles => Clock::Instructions { shift: 1 },
             Kind::Parallel => Clock::Wall,
         }
     }
@@ -48,7 +56,7 @@ impl Kind {
             Kind::Cycles => "rodata=off slab_debug=U,kmalloc-*",
             // Protecting the kernel's own text and checking all page tables takes seconds; the
             // parallel host does that.
-            Kind::Rates | Kind::Timed | Kind::Plain => "rodata=off",
+            Kind::Rates | Kind::Timed | Kind::Plain | Kind::Clients => "rodata=off",
             Kind::Parallel => "",
         }
     }
@@ -58,6 +66,7 @@ impl Kind {
             Kind::Rates => "rates",
             Kind::Timed => "timed",
             Kind::Plain => "plain",
+            Kind::Clients => "clients",
             Kind::Cycles => "cycles",
             Kind::Parallel => "parallel",
         }

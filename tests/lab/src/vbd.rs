@@ -10,6 +10,7 @@ use anyhow::Result;
 use crate::check;
 use crate::host::Host;
 use crate::host::quote;
+use crate::lab::Backend;
 
 /// Names a virtual disk; it need not exist.
 #[derive(Clone, Copy)]
@@ -109,6 +110,36 @@ impl<'h, 'l> Vbd<'h, 'l> {
                 output.text.trim_end()
             )
         })
+    }
+
+    /// Waits until so many more reads and writes have been answered.
+    pub fn wait_requests(&self, count: u64) -> Result<()> {
+        self.host
+            .ok(&format!("lab_requests {} {count} 60", quote(&self.sysfs())))
+            .map(drop)
+    }
+
+    /// The driver that serves it.
+    pub fn driver(&self) -> Result<String> {
+        self.host
+            .ok(&format!("basename $(readlink {}/driver)", self.sysfs()))
+    }
+
+    /// Takes it away from a driver; the guest is not told.
+    pub fn unbind(&self, backend: Backend) -> Result<()> {
+        self.tell_driver(backend, "unbind")
+    }
+
+    /// Gives it to a driver.
+    pub fn bind(&self, backend: Backend) -> Result<()> {
+        self.tell_driver(backend, "bind")
+    }
+
+    fn tell_driver(&self, backend: Backend, what: &str) -> Result<()> {
+        let driver = format!("/sys/bus/xen-backend/drivers/{}", backend.driver());
+        self.host
+            .ok(&format!("echo {} >{driver}/{what}", self.device()))
+            .map(drop)
     }
 
     /// Waits for the backend's xenbus state.

@@ -30,7 +30,7 @@ pub fn attach(host: &Host<'_>, figures: &mut Figures) -> Result<()> {
     let driver = host.ok(&format!("basename $(readlink {}/driver)", vbd.sysfs()))?;
     check::equal("the driver of the disk", driver.as_str(), "rblkback")?;
     handshake(&vbd)?;
-    let front = format!("/local/domain/{}/device/vbd/{}", guest.domid, vbd.vdev);
+    let front = format!("/local/domain/{}/device/vbd/{}", vbd.domid, vbd.vdev);
     check::equal(
         "the frontend's state",
         host.store_read(&format!("{front}/state"))?.as_deref(),

@@ -27,7 +27,7 @@ const ROUNDS: u64 = 2;
 const ENDLESS: &str = "{ while dd if=/dev/xvda of=/dev/null bs=1M iflag=direct; do :; done & \
     while dd if=/dev/zero of=/dev/xvda bs=1M count=64 oflag=direct; do :; done & } >/dev/null 2>&1";
 
-type Counts = BTreeMap<String, i64>;
+pub(super) type Counts = BTreeMap<String, i64>;
 
 /// A second disk is attached, used and detached 100 times.
 pub fn attach_detach(host: &Host<'_>, figures: &mut Figures) -> Result<()> {
@@ -138,7 +138,7 @@ fn flat(
     Ok(())
 }
 
-fn counts(host: &Host<'_>) -> Result<Counts> {
+pub(super) fn counts(host: &Host<'_>) -> Result<Counts> {
     host.wait_unreferenced()?;
     let mut counts = pairs(&host.ok("lab_counts")?)?;
     counts.insert("mapped grants".into(), mapped_grants(host)?);

@@ -161,10 +161,10 @@ impl<'g, 'h, 'l> Besieged<'g, 'h, 'l> {
         let host = guest.host;
         // The frontend is to read what the administrator reads.
         for vdev in [51712, 51728, 51744] {
-            let node = format!("/local/domain/0/error/backend/vbd/{}/{vdev}", guest.domid);
+            let node = format!("/local/domain/0/error/backend/vbd/{}/{vdev}", guest.domid());
             host.ok(&format!(
                 "xenstore-write {node} '' && xenstore-chmod {node} n0 b{}",
-                guest.domid
+                guest.domid()
             ))?;
         }
         Ok(Besieged {
@@ -193,7 +193,7 @@ impl<'g, 'h, 'l> Besieged<'g, 'h, 'l> {
         )?;
         self.host.ok(&format!(
             "xenstore-rm /local/domain/0/error/backend/vbd/{}",
-            self.guest.domid
+            self.guest.domid()
         ))?;
         self.judge(lines, figures)?;
         let busiest = self.busiest_second()?;

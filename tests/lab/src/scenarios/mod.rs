@@ -2,19 +2,30 @@
 
 //! The registry. Scenarios of one kind run in this order on one host.
 
+mod access;
 mod attach;
 mod bad_keys;
 mod cycles;
+mod filesystem;
 mod frontend;
 mod hostile;
 mod integrity;
 mod live_change;
 mod module;
+mod moves;
 mod neighbour;
 mod no_timer;
+mod pv_grub;
 mod rate;
+mod reconnect;
+mod resize;
+mod same_keys;
+mod sectors;
+mod slow_neighbour;
 mod states;
+mod takeover;
 mod throttled_end;
+mod xentop;
 
 use crate::scenario::Kind;
 use crate::scenario::Scenario;
@@ -144,6 +155,102 @@ pub const ALL: &[Scenario] = &[
         kind: Kind::Cycles,
         any_backend: true,
         script: cycles::kills,
+    },
+    Scenario {
+        name: "filesystem",
+        rows: &["P7", "P8", "P9", "P10"],
+        about: "a file system: mkfs, stress-ng with verify, fstrim, and e2fsck finds nothing",
+        kind: Kind::Clients,
+        any_backend: true,
+        script: filesystem::filesystem,
+    },
+    Scenario {
+        name: "xentop",
+        rows: &["P17"],
+        about: "xentop shows what a guest did on its disks",
+        kind: Kind::Clients,
+        any_backend: true,
+        script: xentop::xentop,
+    },
+    Scenario {
+        name: "pv-grub",
+        rows: &["P5", "P7"],
+        about: "GRUB's own frontend reads a file right and hands the disk back",
+        kind: Kind::Clients,
+        any_backend: true,
+        script: pv_grub::pv_grub,
+    },
+    Scenario {
+        name: "sector-4096",
+        rows: &["P4", "P7", "H25"],
+        about: "a disk with sectors of 4096 bytes: keys, size, and the same bytes as in dom0",
+        kind: Kind::Clients,
+        any_backend: true,
+        script: sectors::sector_4096,
+    },
+    Scenario {
+        name: "resize",
+        rows: &["P14", "D16", "D17"],
+        about: "the device grows and shrinks, and an idle guest sees it",
+        kind: Kind::Clients,
+        any_backend: true,
+        script: resize::resize,
+    },
+    Scenario {
+        name: "read-only",
+        rows: &["P3", "P7", "H30", "H57"],
+        about: "a read-only disk and a CD-ROM are read and not written",
+        kind: Kind::Clients,
+        any_backend: true,
+        script: access::read_only,
+    },
+    Scenario {
+        name: "save-restore",
+        rows: &["P16", "D19"],
+        about: "a guest is saved and restored in mid-I/O",
+        kind: Kind::Clients,
+        any_backend: true,
+        script: moves::save_restore,
+    },
+    Scenario {
+        name: "migrate",
+        rows: &["P16", "D20"],
+        about: "a guest becomes another domain, as migration does it, in mid-I/O",
+        kind: Kind::Clients,
+        any_backend: true,
+        script: moves::migrate,
+    },
+    Scenario {
+        name: "slow-neighbour",
+        rows: &["P10", "P15", "D05", "H31"],
+        about: "a backing device stands still under a guest that ends; its neighbours do not notice",
+        kind: Kind::Clients,
+        any_backend: false,
+        script: slow_neighbour::slow_neighbour,
+    },
+    Scenario {
+        name: "reconnect",
+        rows: &["P1", "P15", "H45"],
+        about: "a guest lets go of a busy disk and takes it again, and nothing is left behind",
+        kind: Kind::Clients,
+        any_backend: true,
+        script: reconnect::reconnect,
+    },
+    Scenario {
+        name: "same-keys",
+        rows: &["P2", "P3", "P4", "P17"],
+        about: "the same session on xen-blkback leaves the same keys and files",
+        kind: Kind::Clients,
+        any_backend: false,
+        script: same_keys::same_keys,
+    },
+    Scenario {
+        name: "takeover",
+        rows: &["P6", "D13"],
+        about: "busy disks move between xen-blkback and rblkback 20 times",
+        kind: Kind::Clients,
+        any_backend: false,
+        script: takeover::takeover,
     },
     Scenario {
         name: "parallel-integrity",

@@ -1,0 +1,48 @@
+// SPDX-License-Identifier: GPL-2.0
+
+use anyhow::Result;
+
+use crate::check;
+use crate::disk::Disk;
+use crate::host::Host;
+use crate::results::Figures;
+
+const KERNEL: &str = "/usr/lib/grub-xen/grub-x86_64-xen.bin";
+/// Kilobytes of random content that GRUB has to read right.
+const KILOBYTES: u32 = 512;
+
+/// GRUB, which has a block frontend of its own, finds its configuration on the disk, reads a file
+/// of random bytes and prints its checksum on the console.
+pub fn pv_grub(host: &Host<'_>, figures: &mut Figures) -> Result<()> {
+    let disk = Disk::memory(host, "nb0", 32)?;
+    host.ok(&format!(
+        "mkdir -p /run/grub/boot/grub && dd if=/dev/urandom of=/run/grub/boot/random bs=1K count={KILOBYTES} status=none && \
+         cat >/run/grub/boot/grub/grub.cfg <<'CFG'\n\
+         echo lab: grub reads the disk\n\
+         sha256sum /boot/random\n\
+         CFG\n\
+         mkfs.ext4 -q -F -d /run/grub {}",
+        disk.path
+    ))?;
+    let expected = host.ok("sha256sum </run/grub/boot/random | cut -d' ' -f1")?;
+    // It has no shell to speak to, so this is no guest as other scenarios have it.
+    host.ok(&format!(
+        "cat >/run/grub.cfg <<'CFG'\n\
+         name = \"grub\"\ntype = \"pv\"\nmemory = 64\nkernel = \"{KERNEL}\"\ndisk = [\"{}\"]\n\
+         CFG\n",
+        disk.xl("xvda")
+    ))?;
+    host.ok_within("xl create -q /run/grub.cfg", 300)?;
+    let log = "/var/log/xen/console/guest-grub.log";
+    let read = host.run(&format!(
+        "timeout 60 grep -q -m 1 {expected} <(tail -f -n +1 {log})"
+    ))?;
+    check::that(read.status == 0, || {
+        let console = host.ok(&format!("cat {log}")).unwrap_or_default();
+        format!("GRUB's console: expected the checksum {expected}, saw:\n{console}")
+    })?;
+    host.ok("xl destroy grub")?;
+    figures.insert("bytes read by GRUB".into(), (KILOBYTES << 10).into());
+    host.ok("rm -r /run/grub /run/grub.cfg")?;
+    disk.remove(host)
+}

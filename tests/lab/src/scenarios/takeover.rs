@@ -1,0 +1,124 @@
+// SPDX-License-Identifier: GPL-2.0
+
+use anyhow::Context;
+use anyhow::Result;
+
+use crate::check;
+use crate::disk::Disk;
+use crate::fio;
+use crate::fio::Job;
+use crate::guest::Guest;
+use crate::host::Host;
+use crate::lab::Backend;
+use crate::results::Figures;
+
+const MOVES: u64 = 20;
+const MEGABYTES: u32 = 32;
+const OURS: Backend = Backend::Rblkback;
+const THEIRS: Backend = Backend::Blkback;
+
+/// Two disks of a running guest move between rblkback and xen-blkback in mid-I/O, 20 times each:
+/// one that began on rblkback and one that began on xen-blkback, with all that driver had offered.
+pub fn takeover(host: &Host<'_>, figures: &mut Figures) -> Result<()> {
+    let disks = [
+        Disk::memory(host, "nba", MEGABYTES)?,
+        Disk::memory(host, "nbb", MEGABYTES)?,
+    ];
+    let guest = host.guest("moved").start()?;
+    let boot = guest.ok("cat /proc/sys/kernel/random/boot_id")?;
+    attach_one_on_each(host, &guest, &disks)?;
+
+    let verify = guest.start(&both_jobs())?;
+    // Each is on xen-blkback now.
+    for number in 0..MOVES {
+        let (from, to) = if number % 2 == 0 {
+            (THEIRS, OURS)
+        } else {
+            (OURS, THEIRS)
+        };
+        for vdev in ["xvdb", "xvdc"] {
+            move_disk(&guest, vdev, from, to)
+                .with_context(|| format!("move {number} of {vdev} to {}", to.driver()))?;
+        }
+    }
+    let output = verify.finish_within(std::time::Duration::from_secs(420))?;
+    check::that(output.status == 0, || {
+        format!(
+            "a fio failed:\n{}",
+            crate::logs::last_lines(&output.text, 30)
+        )
+    })?;
+    for vdev in ["xvdb", "xvdc"] {
+        let report = fio::parse(&guest.ok(&format!("cat /run/{vdev}.json"))?)?;
+        let bytes = u64::from(MEGABYTES) << 20;
+        check::equal(
+            &format!("bytes verified on {vdev}"),
+            report.read.io_bytes,
+            bytes,
+        )?;
+        check::equal("the error node", guest.vbd(vdev).error()?, None)?;
+        figures.insert(format!("bytes verified on {vdev}"), bytes.into());
+    }
+    check::equal(
+        "the guest's boot",
+        guest.ok("cat /proc/sys/kernel/random/boot_id")?,
+        boot,
+    )?;
+    figures.insert("moves of each disk".into(), MOVES.into());
+    guest.destroy()?;
+    host.ok(&format!("rmmod {}", THEIRS.module()))?;
+    disks.into_iter().try_for_each(|disk| disk.remove(host))
+}
+
+/// Attaches the first disk on rblkback and the second on xen-blkback, and leaves both drivers
+/// loaded and both disks on xen-blkback. The driver that was loaded first gets a new disk.
+fn attach_one_on_each(host: &Host<'_>, guest: &Guest<'_, '_>, disks: &[Disk; 2]) -> Result<()> {
+    let first = guest.attach(&disks[0], "xvdb")?;
+    check::equal(
+        "the first disk's driver",
+        first.driver()?.as_str(),
+        OURS.driver(),
+    )?;
+    first.unbind(OURS)?;
+    // A driver takes all disks that have none when it is loaded.
+    host.ok(&format!(
+        "rmmod {} && {}",
+        OURS.module(),
+        THEIRS.load_command()
+    ))?;
+    first.wait_state("4")?;
+    host.ok(OURS.load_command())?;
+    let second = guest.attach(&disks[1], "xvdc")?;
+    for disk in [first, second] {
+        check::equal(
+            "the disk's driver",
+            disk.driver()?.as_str(),
+            THEIRS.driver(),
+        )?;
+    }
+    Ok(())
+}
+
+/// Two fios that write and verify at the same time; fails if one does.
+fn both_jobs() -> String {
+    let job = |vdev: &str| {
+        Job::verified_writes(vdev, "4k-128k", MEGABYTES)
+            .depth(4)
+            .command()
+    };
+    format!(
+        "{} >/run/xvdb.json & first=$!; {} >/run/xvdc.json; second=$?; wait $first && [ $second = 0 ]",
+        job("xvdb"),
+        job("xvdc")
+    )
+}
+
+/// In the middle of the I/O: some of it has passed since the last move.
+fn move_disk(guest: &Guest<'_, '_>, vdev: &str, from: Backend, to: Backend) -> Result<()> {
+    let vbd = guest.vbd(vdev);
+    vbd.wait_requests(8)?;
+    vbd.unbind(from)?;
+    vbd.bind(to)?;
+    check::equal("the disk's driver", vbd.driver()?.as_str(), to.driver())?;
+    vbd.wait_state("4")
+}
