@@ -17,6 +17,8 @@ help:
 	@echo 'make test-debug   the scenarios on a dom0 kernel that watches itself; takes T= too,'
 	@echo '                  PLANT=lock|sleep|leak shows that it would find such a fault'
 	@echo 'make demo         a guest under a changing limit; writes build/demo.png'
+	@echo 'make fuzz         looks for inputs that break the pure code; T=target SECONDS=60,'
+	@echo '                  INPUT=FILE runs one that was found'
 	@echo 'make shell        a shell in the dom0 of a freshly booted host'
 	@echo 'make lab          only the set-up; REFRESH=1 looks for newer packages'
 	@echo 'make clippy rustfmt rustfmtcheck   the module'"'"'s lints and style'
@@ -40,6 +42,10 @@ test-debug: lab
 	$(if $(PLANT),tests/debug/planted '$(PLANT)', \
 	$(ENTER) make -s modules OUT=debug V='$(V)' && \
 	$(ENTER) $(CARGO_LAB) --module build/debug/rblkback.ko test $(if $(T),--only '$(T)'))
+
+fuzz: lab
+	@$(ENTER) $(CARGO_LAB) fuzz $(if $(T),--only '$(T)') \
+		$(if $(SECONDS),--seconds '$(SECONDS)') $(if $(INPUT),--input '$(INPUT)')
 
 clean:
 	rm -rf build
@@ -83,4 +89,4 @@ modules clippy rustfmt rustfmtcheck:
 
 endif
 
-.PHONY: modules help lab test demo shell test-debug clean clippy rustfmt rustfmtcheck
+.PHONY: modules help lab test demo shell fuzz test-debug clean clippy rustfmt rustfmtcheck

@@ -12,6 +12,7 @@ use anyhow::bail;
 use object::Object;
 use object::ObjectSymbol;
 
+use crate::fuzz;
 use crate::lab::Backend;
 use crate::lab::Lab;
 use crate::results::Figures;
@@ -26,7 +27,7 @@ pub struct Check {
 enum Action {
     /// Run at the top of the checkout; must end with status 0.
     Command(&'static [&'static str]),
-    Function(fn(&Lab) -> Result<()>),
+    Function(fn(&Lab, &mut Figures) -> Result<()>),
 }
 
 /// All of them, in order.
@@ -43,6 +44,11 @@ pub const ALL: &[Check] = &[
             "tests/Cargo.toml",
             "--workspace",
         ]),
+    },
+    Check {
+        name: "fuzz",
+        rows: &[],
+        action: Action::Function(fuzz::check),
     },
     Check {
         name: "host-rustfmt",
@@ -94,7 +100,7 @@ impl Check {
     pub fn run(&self, lab: &Lab, figures: &mut Figures) -> Result<()> {
         match self.action {
             Action::Command(words) => run_command(lab, words, figures),
-            Action::Function(function) => function(lab),
+            Action::Function(function) => function(lab, figures),
         }
     }
 }
@@ -134,7 +140,7 @@ fn run_command(lab: &Lab, words: &[&str], figures: &mut Figures) -> Result<()> {
 }
 
 /// A panic in the kernel is `BUG()`: no path of the module may be able to reach one.
-fn no_panic(lab: &Lab) -> Result<()> {
+fn no_panic(lab: &Lab, _figures: &mut Figures) -> Result<()> {
     if lab.backend != Backend::Rblkback {
         return Ok(());
     }

@@ -11,6 +11,7 @@ mod debug;
 mod demo;
 mod disk;
 mod fio;
+mod fuzz;
 mod guest;
 mod host;
 mod lab;
@@ -79,6 +80,18 @@ enum Task {
         #[arg(long)]
         counted: bool,
     },
+    /// Feed the pure code with inputs that find ever more of its paths.
+    Fuzz {
+        /// Only this target (may be repeated).
+        #[arg(long)]
+        only: Vec<String>,
+        /// How long each target runs.
+        #[arg(long, default_value_t = 60)]
+        seconds: u32,
+        /// Runs only this input, which an earlier run left in build/fuzz.
+        #[arg(long)]
+        input: Option<PathBuf>,
+    },
     /// List checks and scenarios.
     List,
     /// Print a disk's counters at a steady pace (runs in dom0).
@@ -128,6 +141,11 @@ fn act(arguments: &Arguments) -> Result<bool> {
                 .interact()
                 .map(|()| true)
         }
+        Task::Fuzz {
+            only,
+            seconds,
+            input,
+        } => fuzz::run(only, *seconds, input.as_deref()),
         Task::Demo => demo::run(&lab()?),
         Task::Sample {
             sysfs,

@@ -1,0 +1,59 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Any discard: what is erased is what was asked for, and on the disk.
+
+use rblkback_logic::abi::SLOT_MAX;
+use rblkback_logic::abi::Slot;
+use rblkback_logic::request::Parsed;
+use rblkback_logic::request::Refusal;
+use rblkback_logic::request::parse;
+
+use crate::disk::abi;
+use crate::disk::disk;
+use crate::disk::lies_on;
+use crate::disk::offsets;
+use crate::input::Input;
+
+/// More pieces than this are not followed to the end.
+const PIECES: u32 = 300;
+
+pub fn run(data: &[u8]) -> bool {
+    let mut input = Input::new(data);
+    let (abi, disk) = (abi(&mut input), disk(&mut input));
+    let (flags, sector) = (input.u8(), input.near(disk.sectors));
+    let sectors = input.near(disk.sectors.wrapping_sub(sector));
+    let most = input.near(sectors / 4);
+    let mut bytes = [input.u8(); SLOT_MAX];
+    let at = offsets(abi).sector;
+    (bytes[0], bytes[1]) = (5, flags);
+    bytes[at..at + 8].copy_from_slice(&sector.to_le_bytes());
+    bytes[at + 8..at + 16].copy_from_slice(&sectors.to_le_bytes());
+
+    let Ok(Parsed::Discard(discard)) = parse(&Slot(bytes), abi) else {
+        panic!("no discard");
+    };
+    let may_pass = disk.discard && !disk.read_only && lies_on(&disk, sector, u128::from(sectors));
+    let mut erasure = match discard.check(&disk) {
+        Ok(erasure) => erasure,
+        Err(refusal) => {
+            assert!(!may_pass, "{refusal:?}");
+            assert_eq!(refusal == Refusal::Operation, !disk.discard);
+            return false;
+        }
+    };
+    assert!(may_pass, "{erasure:?}");
+    assert_eq!(erasure.is_secure(), flags & 1 != 0 && disk.secure);
+    let (mut at, end) = (sector, sector + sectors);
+    for _ in 0..PIECES {
+        let Some((first, length)) = erasure.next_piece(most) else {
+            assert_eq!(at, end, "some of it was left out");
+            assert_eq!(erasure.next_piece(most), None);
+            return sectors > 0;
+        };
+        assert_eq!(first, at, "a gap, or twice");
+        assert!((1..=most.max(1)).contains(&length), "{length} of {most}");
+        at += length;
+        assert!(at <= end, "past the end");
+    }
+    true
+}

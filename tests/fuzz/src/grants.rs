@@ -1,0 +1,146 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The table of persistent grants against a plain map, for any sequence of what a ring
+//! does with it.
+
+use std::collections::BTreeMap;
+
+use rblkback_logic::persistent::Place;
+use rblkback_logic::persistent::Slot;
+use rblkback_logic::persistent::Table;
+
+use crate::input::Input;
+
+struct Entry {
+    place: Place,
+    users: u32,
+    used_at: u64,
+}
+
+struct Pair {
+    table: Table<u32, Vec<Slot<u32>>>,
+    model: BTreeMap<u32, Entry>,
+    entries: usize,
+    now: u64,
+    evicted: bool,
+}
+
+pub fn run(data: &[u8]) -> bool {
+    let mut input = Input::new(data);
+    let (entries, key) = (usize::from(input.up_to(24)), input.u32());
+    let slots = (0..entries).map(|_| Slot::new()).collect();
+    let mut pair = Pair {
+        table: Table::new(slots, key),
+        model: BTreeMap::new(),
+        entries,
+        now: 0,
+        evicted: false,
+    };
+    while !input.is_empty() {
+        match input.up_to(7) {
+            0..=2 => pair.use_grant(gref(&mut input)),
+            3..=5 => pair.end_use(gref(&mut input)),
+            6 => pair.evict(&mut input),
+            _ => pair.now = pair.now.saturating_add(input.near(u64::MAX)),
+        }
+        pair.compare();
+    }
+    let evicted = pair.evicted;
+    pair.empty_and_fill();
+    evicted
+}
+
+/// Few grants, so that they meet again; some that differ in one half only; any.
+fn gref(input: &mut Input<'_>) -> u32 {
+    match input.up_to(3) {
+        0 => u32::from(input.up_to(3)) << 16,
+        1 => input.u32(),
+        _ => u32::from(input.up_to(31)),
+    }
+}
+
+impl Pair {
+    fn use_grant(&mut self, gref: u32) {
+        let known = self.table.acquire(gref, self.now);
+        let known = known.map(|(place, page)| (place, *page));
+        if let Some(entry) = self.model.get_mut(&gref) {
+            assert_eq!(known, Some((entry.place, gref)));
+            entry.users += 1;
+            entry.used_at = self.now;
+            assert_eq!(self.table.insert(gref, 7, self.now), Err(7), "twice");
+            return;
+        }
+        assert_eq!(known, None);
+        let is_full = self.model.len() == self.entries;
+        assert_eq!(self.table.is_full(), is_full);
+        match self.table.insert(gref, gref, self.now) {
+            Err(page) => assert!(is_full && page == gref),
+            Ok(place) => {
+                assert!(!is_full && usize::from(place) < self.entries);
+                assert!(self.model.values().all(|entry| entry.place != place));
+                let entry = Entry {
+                    place,
+                    users: 1,
+                    used_at: self.now,
+                };
+                self.model.insert(gref, entry);
+            }
+        }
+    }
+
+    fn end_use(&mut self, gref: u32) {
+        match self.model.get_mut(&gref) {
+            Some(entry) if entry.users > 0 => {
+                assert_eq!(self.table.release(entry.place).copied(), Some(gref));
+                entry.users -= 1;
+            }
+            Some(_) => {}
+            None => assert_eq!(self.table.release(Place::MAX), None),
+        }
+    }
+
+    fn evict(&mut self, input: &mut Input<'_>) {
+        let before = self.now.saturating_sub(input.near(self.now));
+        let (most, busy) = (usize::from(input.up_to(9)), input.u32());
+        self.evict_some(before, most, |gref| gref & busy == 1);
+    }
+
+    fn evict_some(&mut self, before: u64, most: usize, busy: impl Fn(u32) -> bool) {
+        let may_go =
+            |gref: u32, entry: &Entry| entry.users == 0 && entry.used_at <= before && !busy(gref);
+        let able = |(gref, entry): &(&u32, &Entry)| may_go(**gref, entry);
+        let expected = self.model.iter().filter(able).count().min(most);
+        let mut gone = Vec::new();
+        let is_busy = |page: &u32| busy(*page);
+        self.table
+            .evict(before, most, is_busy, |page| gone.push(page));
+        assert_eq!(gone.len(), expected);
+        self.evicted |= !gone.is_empty();
+        for gref in gone {
+            let entry = self.model.remove(&gref).expect("a grant of ours, once");
+            assert!(may_go(gref, &entry), "{gref} was in use");
+        }
+    }
+
+    fn compare(&self) {
+        assert_eq!(usize::from(self.table.len()), self.model.len());
+        assert_eq!(self.table.is_empty(), self.model.is_empty());
+        assert!(self.model.keys().all(|gref| self.table.contains(*gref)));
+    }
+
+    /// Nothing was lost on the way: it can be emptied, and has as much room as at first.
+    fn empty_and_fill(&mut self) {
+        for gref in self.model.keys().copied().collect::<Vec<_>>() {
+            while self.model[&gref].users > 0 {
+                self.end_use(gref);
+            }
+        }
+        self.evict_some(u64::MAX, usize::MAX, |_| false);
+        assert!(self.table.is_empty());
+        for gref in 0..self.entries as u32 {
+            self.use_grant(gref);
+        }
+        assert!(self.table.is_full());
+        self.compare();
+    }
+}

@@ -1,0 +1,110 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! A guest that publishes any producer index, against a ring of counters that never wrap.
+
+use rblkback_logic::index::Indices;
+use rblkback_logic::index::must_notify;
+
+use crate::input::Input;
+
+/// What is true of the ring: requests read and answered since it was attached.
+struct Model {
+    entries: u32,
+    /// The index at which the ring was attached.
+    start: u32,
+    read: u64,
+    answered: u64,
+}
+
+impl Model {
+    fn slot(&self, number: u64) -> u32 {
+        self.index(number) % self.entries
+    }
+
+    fn index(&self, number: u64) -> u32 {
+        ((u64::from(self.start) + number) & u64::from(u32::MAX)) as u32
+    }
+
+    /// How many requests `req_prod` says are unread, if that can be true.
+    fn unread(&self, req_prod: u32) -> Option<u32> {
+        let room = u64::from(self.entries) - (self.read - self.answered);
+        (0..=room as u32).find(|more| self.index(self.read + u64::from(*more)) == req_prod)
+    }
+}
+
+pub fn run(data: &[u8]) -> bool {
+    let mut input = Input::new(data);
+    let entries = input.pick([1, 2, 32, 64, 512]);
+    let start = input.near(1 << 32) as u32;
+    let req_prod = publish(&mut input, start, entries);
+    let mut model = Model {
+        entries,
+        start,
+        read: 0,
+        answered: 0,
+    };
+    let attached = Indices::attach(entries, req_prod, start);
+    assert_eq!(attached.is_ok(), model.unread(req_prod).is_some());
+    let Ok(mut ring) = attached else {
+        return false;
+    };
+    while !input.is_empty() {
+        step(&mut input, &mut ring, &mut model);
+        let in_flight = model.read - model.answered;
+        assert_eq!(u64::from(ring.in_flight()), in_flight);
+        assert!(in_flight <= u64::from(entries), "a slot is used twice");
+        assert_eq!(ring.rsp_prod(), model.index(model.answered));
+        assert_eq!(ring.next_event(), model.index(model.read + 1));
+        assert_eq!(ring.next_request(), model.slot(model.read));
+    }
+    model.answered > 0
+}
+
+fn step(input: &mut Input<'_>, ring: &mut Indices, model: &mut Model) {
+    if input.flag() {
+        let req_prod = publish(input, model.index(model.read), model.entries);
+        let unread = ring.unread(req_prod);
+        assert_eq!(unread.ok(), model.unread(req_prod));
+        if let Err(overrun) = unread {
+            assert_eq!(overrun.req_prod, req_prod);
+            assert_eq!(overrun.req_cons, model.index(model.read));
+        }
+        let most = u32::from(input.u8());
+        for _ in 0..unread.unwrap_or(0).min(most) {
+            assert_eq!(ring.consume(), model.slot(model.read));
+            model.read += 1;
+        }
+        return;
+    }
+    let old = ring.rsp_prod();
+    for _ in 0..input.u8() {
+        let in_flight = model.read > model.answered;
+        let slot = ring.respond();
+        assert_eq!(slot, in_flight.then(|| model.slot(model.answered)));
+        if slot.is_none() {
+            break;
+        }
+        model.answered += 1;
+    }
+    notify(old, ring.rsp_prod(), publish(input, old, model.entries));
+}
+
+/// An index near `from`, or any.
+fn publish(input: &mut Input<'_>, from: u32, entries: u32) -> u32 {
+    match input.up_to(4) {
+        0 => input.u32(),
+        1 => from
+            .wrapping_add(entries)
+            .wrapping_add(input.u32() % 3)
+            .wrapping_sub(1),
+        2 => from.wrapping_sub(u32::from(input.u8())),
+        _ => from.wrapping_add(u32::from(input.u8())),
+    }
+}
+
+/// The frontend is told if and only if one of the new answers is the one it waits for.
+fn notify(old: u32, new: u32, wanted: u32) {
+    let count = new.wrapping_sub(old);
+    let passed = (1..=count).any(|more| old.wrapping_add(more) == wanted);
+    assert_eq!(must_notify(old, new, wanted), passed);
+}

@@ -1,0 +1,205 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Any slot of either ABI whose segments are in it.
+
+use rblkback_logic::abi::Abi;
+use rblkback_logic::abi::SEGMENTS_MAX;
+use rblkback_logic::abi::SLOT_MAX;
+use rblkback_logic::abi::Slot;
+use rblkback_logic::request::Disk;
+use rblkback_logic::request::Extent;
+use rblkback_logic::request::Operation;
+use rblkback_logic::request::Parsed;
+use rblkback_logic::request::Refusal;
+use rblkback_logic::request::Request;
+use rblkback_logic::request::answered_operation;
+use rblkback_logic::request::parse;
+
+use crate::disk::Offsets;
+use crate::disk::abi;
+use crate::disk::disk;
+use crate::disk::lies_on;
+use crate::disk::offsets;
+use crate::disk::u32_at;
+use crate::disk::u64_at;
+use crate::input::Input;
+
+/// A segment as it stands in the slot: frame, first and last sector.
+pub type Raw = (u32, u8, u8);
+
+type Outcome = Result<Request<Vec<Extent>>, (Refusal, Vec<Extent>)>;
+
+pub fn run(data: &[u8]) -> bool {
+    let mut input = Input::new(data);
+    let (abi, disk) = (abi(&mut input), disk(&mut input));
+    let slot = draw(&mut input, abi, &disk);
+    assert_eq!(slot.id(abi), u64_at(&slot.0, offsets(abi).id));
+    let transfer = match parse(&slot, abi) {
+        Ok(Parsed::Transfer(transfer)) if transfer.frame().is_none() => transfer,
+        Ok(_) => {
+            assert!(matches!(slot.0[0], 5 | 6));
+            return false;
+        }
+        Err(_) => {
+            assert!(slot.0[0] == 6 || !may_pass(&slot, abi, &disk));
+            return false;
+        }
+    };
+    assert_eq!(answered_operation(&slot), slot.0[0]);
+    let count = transfer.count();
+    let check = |room| transfer.check(&disk, slot.segments(abi, count), room);
+    // What the room held before is of no consequence.
+    let outcome = check(vec![earlier(&slot, abi); SEGMENTS_MAX]);
+    let other = check(vec![Extent::default(); SEGMENTS_MAX]);
+    assert_eq!(summary(&outcome), summary(&other));
+    assert_eq!(outcome.is_ok(), may_pass(&slot, abi, &disk), "{outcome:?}");
+    match outcome {
+        Ok(request) => judge(&request, &slot.0, abi, &disk),
+        Err((refusal, _)) => {
+            assert_ne!(refusal, Refusal::Operation);
+            return false;
+        }
+    }
+    let short = check(vec![
+        Extent::default();
+        usize::from(count).saturating_sub(1)
+    ]);
+    assert_eq!(short.is_err(), count > 0, "more extents than there is room");
+    true
+}
+
+/// A slot of the fuzzer's bytes, most of them with fields that are nearly right.
+fn draw(input: &mut Input<'_>, abi: Abi, disk: &Disk) -> Slot {
+    let Offsets {
+        sector, segments, ..
+    } = offsets(abi);
+    let (operation, count, sound) = (input.u8(), input.u8(), input.flag());
+    let near = input.near(disk.sectors);
+    let mut bytes = [0; SLOT_MAX];
+    input.fill(&mut bytes);
+    (bytes[0], bytes[1]) = (operation, count);
+    if sound {
+        (bytes[0], bytes[1]) = (operation % 4, count % 13);
+        bytes[sector..sector + 8].copy_from_slice(&near.to_le_bytes());
+        // Of either length, and one in eight past the end of its frame.
+        for at in (segments..segments + 8 * SEGMENTS_MAX).step_by(8) {
+            let (first, last) = (bytes[at + 4] % 8, bytes[at + 5]);
+            bytes[at + 4] = first;
+            bytes[at + 5] = match last % 8 {
+                0 => last / 8,
+                1 => 8,
+                _ => 7,
+            };
+        }
+    }
+    Slot(bytes)
+}
+
+/// An extent that an earlier request may have left behind.
+fn earlier(slot: &Slot, abi: Abi) -> Extent {
+    let mut bytes = slot.0;
+    let at = offsets(abi).segments;
+    (bytes[0], bytes[1]) = (0, 1);
+    bytes[at + 4..at + 6].copy_from_slice(&[0, 7]);
+    let slot = Slot(bytes);
+    let disk = Disk {
+        sectors: u64::MAX,
+        block: 1,
+        read_only: false,
+        discard: false,
+        secure: false,
+    };
+    let Ok(Parsed::Transfer(transfer)) = parse(&slot, abi) else {
+        panic!("no read");
+    };
+    match transfer.check(&disk, slot.segments(abi, 1), vec![Extent::default()]) {
+        Ok(request) => request.extents().copied().next().expect("an extent"),
+        // At the end of the arithmetic there is no room on any disk.
+        Err(_) => Extent::default(),
+    }
+}
+
+fn raw_segments(bytes: &[u8; SLOT_MAX], abi: Abi) -> Vec<Raw> {
+    let start = offsets(abi).segments;
+    (0..usize::from(bytes[1]).min(SEGMENTS_MAX))
+        .map(|index| start + 8 * index)
+        .map(|at| (u32_at(bytes, at), bytes[at + 4], bytes[at + 5]))
+        .collect()
+}
+
+/// By the rules of blkif.h, from the raw bytes.
+fn may_pass(slot: &Slot, abi: Abi, disk: &Disk) -> bool {
+    let bytes = &slot.0;
+    let (operation, count) = (bytes[0], bytes[1]);
+    let segments = raw_segments(bytes, abi);
+    // A flush without data names no place.
+    let sector = match count {
+        0 => 0,
+        _ => u64_at(bytes, offsets(abi).sector),
+    };
+    operation < 4
+        && count <= 11
+        && (count > 0 || operation >= 2)
+        && (operation == 0 || !disk.read_only)
+        && are_sound(&segments, disk)
+        && lies_on(disk, sector, length(&segments))
+}
+
+/// Does every segment lie in its frame, in whole blocks of the disk?
+pub fn are_sound(segments: &[Raw], disk: &Disk) -> bool {
+    segments.iter().all(|(_, first, last)| {
+        first <= last && *last < 8 && (u32::from(last - first) + 1) % disk.block == 0
+    })
+}
+
+/// Sectors in all of them.
+pub fn length(segments: &[Raw]) -> u128 {
+    let sectors = |(_, first, last): &Raw| u128::from(last - first) + 1;
+    segments.iter().map(sectors).sum()
+}
+
+/// What came of it, whatever the room holds beyond the extents.
+fn summary(outcome: &Outcome) -> Result<(Operation, u64, u32, Vec<Extent>), Refusal> {
+    match outcome {
+        Ok(request) => Ok((
+            request.operation(),
+            request.sector(),
+            request.sectors(),
+            request.extents().copied().collect(),
+        )),
+        Err((refusal, _)) => Err(*refusal),
+    }
+}
+
+/// What was let through is what the slot says, and safe.
+fn judge(request: &Request<Vec<Extent>>, bytes: &[u8; SLOT_MAX], abi: Abi, disk: &Disk) {
+    let operation = match bytes[0] {
+        0 => Operation::Read,
+        1 => Operation::Write,
+        2 => Operation::Barrier,
+        _ => Operation::Flush,
+    };
+    assert_eq!(request.operation(), operation);
+    if bytes[1] > 0 {
+        assert_eq!(request.sector(), u64_at(bytes, offsets(abi).sector));
+    }
+    judge_extents(request, &raw_segments(bytes, abi), disk);
+}
+
+/// The extents are these segments, lie within their frames and cover what is moved.
+pub fn judge_extents(request: &Request<Vec<Extent>>, segments: &[Raw], disk: &Disk) {
+    let sectors = u128::from(request.sectors());
+    assert!(lies_on(disk, request.sector(), sectors), "{request:?}");
+    assert_eq!(usize::from(request.extent_count()), segments.len());
+    assert_eq!(request.extents().count(), segments.len());
+    let mut bytes = 0;
+    for (extent, (gref, first, last)) in request.extents().zip(segments) {
+        let end = extent.offset() + extent.bytes();
+        assert!(extent.bytes() > 0 && end <= 4096);
+        assert_eq!(extent.gref(), *gref);
+        assert_eq!(extent.offset(), u32::from(*first) * 512);
+        assert_eq!(end, (u32::from(*last) + 1) * 512);
+        bytes += u128::from(extent.bytes());
+    }
+    assert_eq!(bytes, sectors * 512);
+}
