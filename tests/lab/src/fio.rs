@@ -72,12 +72,14 @@ impl Job {
 
     /// Starts it in a guest, over and over.
     pub fn repeat<'g, 'h, 'l>(&self, guest: &'g Guest<'h, 'l>) -> Result<RepeatedJob<'g, 'h, 'l>> {
+        let device = self.device.trim_start_matches("/dev/").to_string();
         guest.ok(&format!(
-            "rm -f /tmp/stop /tmp/runs; while :; do {} >/tmp/report 2>&1 || exit 1; \
-             echo >>/tmp/runs; [ ! -e /tmp/stop ] || exit 0; done &",
+            "mkdir -p /tmp/{device} && rm -f /tmp/{device}/* && cd /tmp/{device} && \
+             {{ while :; do {} >report 2>&1 || exit 1; \
+             echo >>runs; [ ! -e stop ] || exit 0; done & }} && job_{device}=$! && cd /",
             self.command()
         ))?;
-        Ok(RepeatedJob { guest })
+        Ok(RepeatedJob { guest, device })
     }
 
     /// Starts it in a guest.
@@ -114,14 +116,19 @@ impl RunningJob<'_> {
 /// the scenario takes.
 pub struct RepeatedJob<'g, 'h, 'l> {
     guest: &'g Guest<'h, 'l>,
+    device: String,
 }
 
 impl RepeatedJob<'_, '_, '_> {
     /// Waits for the end of the run under way; none may have had an error. Gives the number of
     /// runs and the last one's report.
     pub fn stop(self) -> Result<(u64, Report)> {
-        let script = "touch /tmp/stop; wait $!; status=$?; wc -l </tmp/runs; cat /tmp/report; (exit $status)";
-        let text = self.guest.ok_within(script, DEADLINE)?;
+        let device = &self.device;
+        let script = format!(
+            "touch /tmp/{device}/stop; wait $job_{device}; status=$?; \
+             wc -l </tmp/{device}/runs; cat /tmp/{device}/report; (exit $status)"
+        );
+        let text = self.guest.ok_within(&script, DEADLINE)?;
         let (runs, report) = text.split_once('\n').context("no report of fio")?;
         Ok((runs.trim().parse()?, parse(report)?))
     }

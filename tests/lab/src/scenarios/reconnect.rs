@@ -21,12 +21,17 @@ pub fn reconnect(host: &Host<'_>, figures: &mut Figures) -> Result<()> {
     let disk = Disk::memory(host, "nb0", 16)?;
     let guest = host.guest("reconnect").disk(&disk, "xvda").start()?;
     guest.wait_disk("xvda")?;
-    cycle(host, &guest)?;
+    let_go(&guest)?;
     let before = cycles::counts(host)?;
+    take_again(host, &guest)?;
     for number in 1..rounds {
-        cycle(host, &guest).with_context(|| format!("reconnect {number}"))?;
+        let_go(&guest)
+            .and_then(|()| take_again(host, &guest))
+            .with_context(|| format!("reconnect {number}"))?;
     }
+    let_go(&guest)?;
     check::equal("counts before and after", &cycles::counts(host)?, &before)?;
+    take_again(host, &guest)?;
     let report = Job::verified_writes("xvda", "4k-44k", 16)
         .depth(16)
         .run(&guest)?;
@@ -38,8 +43,8 @@ pub fn reconnect(host: &Host<'_>, figures: &mut Figures) -> Result<()> {
     disk.remove(host)
 }
 
-/// Unbinds the guest's driver while requests are in flight, and has it bound again.
-fn cycle(host: &Host<'_>, guest: &Guest<'_, '_>) -> Result<()> {
+/// Unbinds the guest's driver while requests are in flight.
+fn let_go(guest: &Guest<'_, '_>) -> Result<()> {
     let vbd = guest.vbd("xvda");
     guest.ok(&format!(
         "{} >/dev/null 2>&1 &",
@@ -48,8 +53,12 @@ fn cycle(host: &Host<'_>, guest: &Guest<'_, '_>) -> Result<()> {
     vbd.wait_requests(50)?;
     // fio is told to end, not waited for: its requests are in flight when the driver lets go.
     guest.ok("kill -9 $!; echo vbd-51712 >/sys/bus/xen/drivers/vbd/unbind && wait")?;
-    vbd.wait_state("6")?;
-    // A Linux guest probes a device anew when its state starts over.
+    vbd.wait_state("6")
+}
+
+/// Has the disk bound again: a Linux guest probes a device anew when its state starts over.
+fn take_again(host: &Host<'_>, guest: &Guest<'_, '_>) -> Result<()> {
+    let vbd = guest.vbd("xvda");
     let front = format!("/local/domain/{}/device/vbd/{}/state", vbd.domid, vbd.vdev);
     host.store_write(&[(front, "1")])?;
     guest.wait_disk("xvda")

@@ -113,12 +113,12 @@ fn session(host: &Host<'_>) -> Result<View> {
 
 /// A value without what no two sessions have in common.
 fn neutral(key: &str, value: &str, domid: u32, name: &str) -> String {
-    let last = key.rsplit('/').next().unwrap_or(key);
-    if last == "event-channel" || last.starts_with("ring-ref") {
-        return "(a number)".into();
+    match key.rsplit('/').next().unwrap_or(key) {
+        "event-channel" => "(a number)".into(),
+        last if last.starts_with("ring-ref") => "(a number)".into(),
+        "frontend-id" if value == format!("\"{domid}\"") => "(the guest's)".into(),
+        _ => value
+            .replace(name, "NAME")
+            .replace(&format!("/{domid}/"), "/DOMID/"),
     }
-    value
-        .replace(name, "NAME")
-        .replace(&format!("/{domid}/"), "/DOMID/")
-        .replace(&format!("\"{domid}\""), "\"DOMID\"")
 }
