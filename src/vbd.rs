@@ -178,6 +178,7 @@ impl WorkItem for Vbd {
     type Pointer = Arc<Self>;
 
     fn run(this: Arc<Self>) {
+        queue::describe(this.nodename());
         let mut state = this.state.lock();
         this.open_disk(&mut state);
         while this.step(&mut state) {}

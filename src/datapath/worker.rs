@@ -114,6 +114,7 @@ impl WorkItem<{ item::SERVE }> for Worker {
         if !this.started.load(Relaxed) {
             return;
         }
+        queue::describe(this.vbd.nodename());
         let mut engine = this.engine.lock();
         if let Some(engine) = &mut *engine {
             engine.run(&this);
@@ -133,6 +134,7 @@ impl WorkItem<{ item::ERASE }> for Worker {
     type Pointer = Arc<Self>;
 
     fn run(this: Arc<Self>) {
+        queue::describe(this.vbd.nodename());
         while let Some(errand) = this.errands.take() {
             let answer = errand.run(|| this.is_stopping());
             this.answered(answer);

@@ -53,7 +53,7 @@ u32 xbk_param_max_ring_page_order(void);
 bool xbk_param_feature_persistent(void);
 u32 xbk_param_buffer_squeeze_duration_ms(void);
 u32 xbk_param_max_guest_frames(void);
-bool xbk_param_log_stats(void);
+u32 xbk_param_log_stats(void);
 /* Puts in defaults that depend on the machine. */
 void xbk_params_init(void);
 

@@ -70,6 +70,10 @@ RANGE(buffer_squeeze_duration_ms, 10, 0, 60000, 0644,
 RANGE(max_guest_frames, 262144, 1024, 16777216, 0644,
       "Frames of 4 KiB that all disks of one guest may have mapped; a connect beyond is refused")
 
+/* Not a bool: xen-blkback's is a number, and scripts may compare what they read. */
+RANGE(log_stats, 0, 0, 1, 0644,
+      "1: write each disk's statistics to the log every ten seconds; applies at once")
+
 /* 0 stands for the number of processors, until it is known. */
 RANGE(max_queues, 0, 0, 64, 0644,
       "Rings offered per disk (default: the number of processors)")
@@ -80,15 +84,10 @@ void xbk_params_init(void)
 	max_queues_bounds.min = 1;
 }
 
-#define FLAG(name, default_, text)					\
-	static bool name = default_;					\
-	module_param(name, bool, 0644);					\
-	MODULE_PARM_DESC(name, text);					\
-	bool xbk_param_##name(void)					\
-	{								\
-		return READ_ONCE(name);					\
-	}
-
-FLAG(feature_persistent, true, "Offer persistent grants")
-FLAG(log_stats, false,
-     "Write each disk's statistics to the log every ten seconds; applies at once")
+static bool feature_persistent = true;
+module_param(feature_persistent, bool, 0644);
+MODULE_PARM_DESC(feature_persistent, "Offer persistent grants");
+bool xbk_param_feature_persistent(void)
+{
+	return READ_ONCE(feature_persistent);
+}

@@ -25,7 +25,7 @@ parameters! {
     max_guest_frames: u32 = xbk_param_max_guest_frames;
     feature_persistent: bool = xbk_param_feature_persistent;
     buffer_squeeze_duration_ms: u32 = xbk_param_buffer_squeeze_duration_ms;
-    log_stats: bool = xbk_param_log_stats;
+    log_stats: u32 = xbk_param_log_stats;
 }
 
 /// Puts in defaults that depend on the machine. Called once, before any other.

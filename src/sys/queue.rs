@@ -80,6 +80,14 @@ impl Drop for ModuleQueues {
     }
 }
 
+/// Names whose work is being done, for `ps` and the kernel's reports of tasks that hang:
+/// `kworker/u8:2+backend/vbd/7/51712`. To be called at the start of a work item; without
+/// effect anywhere else. Does not sleep.
+pub(crate) fn describe(owner: &CStr) {
+    // SAFETY: The format takes exactly one string, which is copied.
+    unsafe { bindings::set_worker_desc(c"%s".as_char_ptr(), owner.as_char_ptr()) };
+}
+
 /// For what rings do.
 pub(crate) fn rings() -> &'static Queue {
     // SAFETY: The module makes the queues before it registers the driver and

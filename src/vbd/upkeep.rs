@@ -78,7 +78,7 @@ impl Member for Vbd {
         let round = self.rounds.fetch_add(1, Relaxed);
         let due = round % ROUNDS == 0;
         let expire = due && self.kept.load(Relaxed) > 0;
-        let log = due && params::log_stats();
+        let log = due && params::log_stats() != 0;
         if expire {
             self.expiring.store(true, Relaxed);
         }

@@ -14,6 +14,7 @@ mod cases;
 mod disk;
 mod events;
 mod grants;
+mod hold;
 mod layout;
 mod link;
 mod model;
@@ -79,6 +80,19 @@ enum Task {
         #[command(flatten)]
         only: Only,
     },
+    /// Connects and holds that until the end of the input.
+    Hold {
+        #[arg(long, default_value_t = 1)]
+        queues: u32,
+        #[arg(long, default_value_t = 0)]
+        order: u32,
+        /// With rings full of the largest reads.
+        #[arg(long)]
+        full: bool,
+        /// Sends so many events for nothing.
+        #[arg(long, default_value_t = 0)]
+        events: u32,
+    },
     /// Lists the cases.
     List,
 }
@@ -139,6 +153,19 @@ fn act(arguments: &Arguments) -> Result<bool> {
             requests,
             only,
         } => run(&disk, *seed, *requests, only),
+        Task::Hold {
+            queues,
+            order,
+            full,
+            events,
+        } => {
+            let setup = Setup {
+                queues: *queues,
+                order: *order,
+                ..Setup::plain(&layout::ALL[0])
+            };
+            hold::hold(&disk, &setup, *full, *events).map(|()| true)
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! The demonstration: a guest on a stock Xen host, its disk served by rblkback, its limit changed
-//! with plain `xenstore-write` while it does I/O.
+//! with plain `xenstore-write` while it does I/O, and moved to xen-blkback and back.
 
 use std::time::Duration;
 use std::time::Instant;
@@ -15,6 +15,7 @@ use crate::disk::Disk;
 use crate::fio::Job;
 use crate::guest::Guest;
 use crate::host::Host;
+use crate::lab::Backend;
 use crate::lab::Lab;
 use crate::picture;
 use crate::qemu::Clock;
@@ -25,6 +26,8 @@ use crate::vbd::Vbd;
 
 const PERIOD: Duration = Duration::from_millis(500);
 const VERIFY_MB: u32 = 64;
+/// What one verify covers while the disk moves; it is repeated.
+const MOVED_MB: u32 = 8;
 
 /// One setting of the limit, `seconds` of the host's clock long.
 struct Phase {
@@ -75,6 +78,7 @@ struct Record<'a> {
     seconds: f64,
     lab: &'a std::collections::BTreeMap<String, String>,
     bytes_verified: u64,
+    bytes_verified_while_moved: u64,
     phases: Vec<Outcome>,
     samples: Vec<Sample>,
 }
@@ -116,6 +120,7 @@ pub fn run(lab: &Lab) -> Result<bool> {
     );
 
     let samples = limited_io(&host, &guest, &disk)?;
+    let bytes_verified_while_moved = moved(&host, &guest)?;
     let complaints = crate::logs::Mark::everything().search(&host);
     let phases = judge(&samples)?;
     let ok = complaints.is_ok() && phases.iter().all(|p| p.ok);
@@ -131,6 +136,7 @@ pub fn run(lab: &Lab) -> Result<bool> {
         seconds,
         lab: &lab.versions,
         bytes_verified,
+        bytes_verified_while_moved,
         phases,
         samples,
     };
@@ -185,6 +191,38 @@ fn limited_io(host: &Host<'_>, guest: &Guest<'_, '_>, disk: &Disk) -> Result<Vec
     }
     job.finish()?;
     Ok(seen)
+}
+
+/// Moves the disk to xen-blkback and back while the guest verifies what it writes; gives the bytes
+/// that were verified.
+fn moved(host: &Host<'_>, guest: &Guest<'_, '_>) -> Result<u64> {
+    println!("\nfio verifies its writes while the running guest's disk moves:");
+    let vbd = guest.vbd("xvda");
+    let verify = Job::verified_writes("xvda", "4k-44k", MOVED_MB)
+        .depth(16)
+        .repeat(guest)?;
+    host.ok(Backend::Blkback.load_command())?;
+    for (from, to) in [
+        (Backend::Rblkback, Backend::Blkback),
+        (Backend::Blkback, Backend::Rblkback),
+    ] {
+        vbd.wait_requests(100)?;
+        vbd.unbind(from)?;
+        vbd.bind(to)?;
+        vbd.wait_state("4")?;
+        check::equal("the disk's driver", vbd.driver()?.as_str(), to.driver())?;
+        vbd.wait_requests(100)?;
+        println!(
+            "    from {} to {}: the guest's I/O goes on",
+            from.module(),
+            to.module()
+        );
+    }
+    let (runs, _) = verify.stop()?;
+    check::equal("the error node", vbd.error()?, None)?;
+    let bytes = (runs * u64::from(MOVED_MB)) << 20;
+    println!("    fio: {} MiB read back with good checksums", bytes >> 20);
+    Ok(bytes)
 }
 
 fn change(vbd: &Vbd<'_, '_>, number: usize, phase: &Phase) -> String {

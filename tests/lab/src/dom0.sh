@@ -71,6 +71,42 @@ lab_gone() {
 	done
 }
 
+# lab_until SECONDS COMMAND: until the command, which must not wait itself, is
+# successful; prints what it printed.
+lab_until() {
+	local output end
+	lab_now
+	end=$((NOW + $1 * 100))
+	until output=$(eval "$2"); do
+		lab_now
+		((NOW < end)) || { echo "not within $1 s: $2"; return 1; }
+		lab_pause
+	done
+	echo "$output"
+}
+
+# lab_grants: how many grants are mapped by anybody, as Xen itself counts them.
+# Its 'g' key prints each grant in use on a line of its own, with reference and
+# frame; guests' own ring pages of xenstore and console are always among them.
+lab_grants() {
+	xl dmesg -c >/dev/null && xl debug-keys g && xl dmesg -c | awk '
+		/\(XEN\).*\[0x/ { grants++ }
+		/gnttab_usage_print_all \] done/ { whole = 1 }
+		END { print grants + 0; exit !whole }'
+}
+
+# lab_grants_are COUNT SECONDS: until as many grants are mapped.
+lab_grants_are() {
+	local grants end
+	lab_now
+	end=$((NOW + $2 * 100))
+	until grants=$(lab_grants) && ((grants == $1)); do
+		lab_now
+		((NOW < end)) || { echo "mapped grants: expected $1, saw $grants"; return 1; }
+		lab_pause
+	done
+}
+
 # lab_clean SECONDS: until no guest, disk or trace instance is left; prints what
 # is. The kernel takes devices away after xl has returned.
 lab_clean() {
@@ -165,4 +201,37 @@ lab_allocations() {
 		count[site[1]]++
 	}
 	END { for (by in count) print "vmalloc", by, count[by] }' /proc/vmallocinfo
+}
+
+# lab_memory: bytes of memory that are in use, free pages that a processor keeps
+# for itself not among them.
+lab_memory() {
+	local _
+	for _ in 1 2 3; do echo 3 >/proc/sys/vm/drop_caches; done
+	echo 1 >/sys/module/rcutree/parameters/do_rcu_barrier
+	lab_used
+}
+
+lab_used() {
+	awk '$1 == "MemTotal:" { used += $2 }
+		$1 == "MemFree:" { used -= $2 }
+		$1 == "count:" { used -= 4 * $2 }
+		END { printf "%d\n", used * 1024 }' /proc/meminfo /proc/zoneinfo
+}
+
+# lab_settled SECONDS: until free memory has stayed the same, but for what this
+# shell itself needs, for a hundred looks a millisecond and more apart: no driver
+# is at work any more.
+lab_settled() {
+	local last=0 free same=0 end
+	lab_now
+	end=$((NOW + $1 * 100))
+	while ((same < 100)); do
+		{ read -r _ && read -r _ free _; } </proc/meminfo
+		same=$((free - last < 256 && last - free < 256 ? same + 1 : 0))
+		last=$free
+		lab_now
+		((NOW < end)) || { echo "free memory still changes"; return 1; }
+		lab_pause
+	done
 }

@@ -12,6 +12,7 @@ use crate::check;
 use crate::disk::Disk;
 use crate::guest::Guest;
 use crate::host::Host;
+use crate::lab::Backend;
 use crate::results::Figures;
 
 /// Seconds of host time after which a run of the frontend is taken for hung.
@@ -57,7 +58,7 @@ pub fn summary(lines: &[&Line]) -> String {
 /// the right one.
 pub fn model(host: &Host<'_>, figures: &mut Figures) -> Result<()> {
     let disk = Disk::memory_with(host, "nb0", 64, "echo 1 >discard")?;
-    more_queues(host)?;
+    more_queues(host, host.lab.backend)?;
     let guest = host
         .guest("model")
         .disk(&disk, "xvda")
@@ -82,10 +83,10 @@ pub fn model(host: &Host<'_>, figures: &mut Figures) -> Result<()> {
 
 /// Lets a guest have four queues, where the backend has them: its own default is one for each of
 /// dom0's processors, and that is one here.
-pub fn more_queues(host: &Host<'_>) -> Result<()> {
+pub fn more_queues(host: &Host<'_>, backend: Backend) -> Result<()> {
     host.ok(&format!(
         "limit=/sys/module/{}/parameters/max_queues; [ ! -e $limit ] || echo 4 >$limit",
-        host.lab.backend.module()
+        backend.module()
     ))
     .map(drop)
 }

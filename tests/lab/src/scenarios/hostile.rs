@@ -105,7 +105,7 @@ struct Disks<'h, 'l> {
 
 impl<'h, 'l> Disks<'h, 'l> {
     fn new(host: &'h Host<'l>) -> Result<Self> {
-        more_queues(host)?;
+        more_queues(host, host.lab.backend)?;
         let slow = "echo 1 >discard && echo 4096 >blocksize && echo 2 >irqmode && echo 20000000 >completion_nsec";
         let disks = Disks {
             host,

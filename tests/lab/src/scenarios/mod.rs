@@ -6,15 +6,19 @@ mod access;
 mod attach;
 mod bad_keys;
 mod cycles;
+mod events;
 mod filesystem;
 mod frontend;
 mod hostile;
 mod integrity;
 mod live_change;
+mod memory;
 mod module;
 mod moves;
 mod neighbour;
 mod no_timer;
+mod parameters;
+mod persistent;
 mod pv_grub;
 mod rate;
 mod reconnect;
@@ -243,6 +247,38 @@ pub const ALL: &[Scenario] = &[
         kind: Kind::Clients,
         any_backend: false,
         script: same_keys::same_keys,
+    },
+    Scenario {
+        name: "persistent",
+        rows: &["P12", "P18", "P19"],
+        about: "grants stay mapped up to a bound, and are given back in time and under pressure",
+        kind: Kind::Clients,
+        any_backend: false,
+        script: persistent::persistent,
+    },
+    Scenario {
+        name: "events",
+        rows: &["P13"],
+        about: "events for nothing are held back, others are not",
+        kind: Kind::Clients,
+        any_backend: true,
+        script: events::events,
+    },
+    Scenario {
+        name: "parameters",
+        rows: &["P2", "P18", "P21"],
+        about: "module parameters refuse what makes no sense and do what they say",
+        kind: Kind::Clients,
+        any_backend: false,
+        script: parameters::parameters,
+    },
+    Scenario {
+        name: "memory",
+        rows: &["P12", "P18", "P19"],
+        about: "what a connected queue costs dom0, idle and full, beside xen-blkback",
+        kind: Kind::Clients,
+        any_backend: false,
+        script: memory::memory,
     },
     Scenario {
         name: "takeover",

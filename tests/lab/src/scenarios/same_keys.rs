@@ -17,10 +17,16 @@ const MEGABYTES: u32 = 16;
 type View = BTreeMap<String, String>;
 
 /// Where rblkback differs from xen-blkback, and why. Anything else that differs is a mistake.
-const DIFFERENCES: &[(&str, &str)] = &[(
-    "sysfs qos",
-    "the limit and its state, which xen-blkback does not have",
-)];
+const DIFFERENCES: &[(&str, &str)] = &[
+    (
+        "sysfs qos",
+        "the limit and its state, which xen-blkback does not have",
+    ),
+    (
+        "parameter max_guest_frames",
+        "xen-blkback has no bound on what a guest may have mapped",
+    ),
+];
 
 /// The same session of a guest on xen-blkback and on rblkback leaves the same keys with the same
 /// values in both directories in xenstore, and the same files in sysfs.
@@ -28,9 +34,9 @@ pub fn same_keys(host: &Host<'_>, figures: &mut Figures) -> Result<()> {
     let swap = |from: Backend, to: Backend| {
         host.ok(&format!("rmmod {} && {}", from.module(), to.load_command()))
     };
-    let ours = session(host)?;
+    let ours = session(host, Backend::Rblkback)?;
     swap(Backend::Rblkback, Backend::Blkback)?;
-    let theirs = session(host)?;
+    let theirs = session(host, Backend::Blkback)?;
     swap(Backend::Blkback, Backend::Rblkback)?;
 
     figures.insert("keys and files compared".into(), theirs.len().into());
@@ -65,7 +71,7 @@ pub fn same_keys(host: &Host<'_>, figures: &mut Figures) -> Result<()> {
 }
 
 /// A guest reads, writes, flushes and discards; then both directories and sysfs are looked at.
-fn session(host: &Host<'_>) -> Result<View> {
+fn session(host: &Host<'_>, backend: Backend) -> Result<View> {
     let disk = Disk::file(host, "keys", MEGABYTES)?;
     let guest = host.guest("keys").disk(&disk, "xvda").start()?;
     guest.wait_disk("xvda")?;
@@ -78,7 +84,7 @@ fn session(host: &Host<'_>) -> Result<View> {
     let front = format!("/local/domain/{}/device/vbd/{}", vbd.domid, vbd.vdev);
     let back = vbd.path("");
     let back = back.trim_end_matches('/');
-    let mut view = View::new();
+    let mut view = parameters(host, backend)?;
     for (side, directory) in [("backend", back), ("frontend", &front)] {
         for line in host.ok(&format!("xenstore-ls -f {directory}"))?.lines() {
             let (path, value) = line.split_once(" = ").with_context(|| line.to_string())?;
@@ -109,6 +115,22 @@ fn session(host: &Host<'_>) -> Result<View> {
     guest.destroy()?;
     disk.remove(host)?;
     Ok(view)
+}
+
+/// The module's parameters: modes, and values as nobody has changed them.
+fn parameters(host: &Host<'_>, backend: Backend) -> Result<View> {
+    let lines = host.ok(&format!(
+        "cd /sys/module/{}/parameters && for name in *; do echo \"$name $(stat -c %a $name) $(cat $name)\"; done",
+        backend.module()
+    ))?;
+    let entry = |line: &str| {
+        let (name, value) = line.split_once(' ')?;
+        Some((format!("parameter {name}"), value.to_string()))
+    };
+    lines
+        .lines()
+        .map(|line| entry(line).with_context(|| line.to_string()))
+        .collect()
 }
 
 /// A value without what no two sessions have in common.

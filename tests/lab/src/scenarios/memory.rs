@@ -1,0 +1,125 @@
+// SPDX-License-Identifier: GPL-2.0
+
+use anyhow::Context;
+use anyhow::Result;
+use serde_json::json;
+
+use super::frontend::more_queues;
+use crate::check;
+use crate::disk::Disk;
+use crate::guest::Guest;
+use crate::host::Host;
+use crate::lab::Backend;
+use crate::results::Figures;
+
+const QUEUES: u64 = 4;
+const ORDER: u32 = 4;
+const OURS: Backend = Backend::Rblkback;
+const THEIRS: Backend = Backend::Blkback;
+
+/// Bytes of dom0's memory.
+struct Costs {
+    idle_queue: u64,
+    full_queue: u64,
+}
+
+/// What a queue with a ring of 16 pages costs dom0 while nobody uses it, and while it is full of
+/// requests of 256 segments; on xen-blkback and on rblkback. What a guest may cost has a bound.
+pub fn memory(host: &Host<'_>, figures: &mut Figures) -> Result<()> {
+    let swap = |from: Backend, to: Backend| {
+        host.ok(&format!("rmmod {} && {}", from.module(), to.load_command()))
+    };
+    let ours = costs(host, OURS)?;
+    swap(OURS, THEIRS)?;
+    let theirs = costs(host, THEIRS)?;
+    swap(THEIRS, OURS)?;
+    for (name, costs) in [("rblkback", &ours), ("xen-blkback", &theirs)] {
+        figures.insert(
+            format!("{name}: idle queue, bytes"),
+            json!(costs.idle_queue),
+        );
+        figures.insert(
+            format!("{name}: full queue, bytes"),
+            json!(costs.full_queue),
+        );
+    }
+    check::within(
+        "bytes of an idle queue",
+        ours.idle_queue,
+        0..=theirs.idle_queue / 20,
+    )?;
+    check::within(
+        "bytes of a full queue",
+        ours.full_queue,
+        0..=theirs.full_queue / 4,
+    )
+}
+
+fn costs(host: &Host<'_>, backend: Backend) -> Result<Costs> {
+    more_queues(host, backend)?;
+    let below = Disk::memory(host, "nb0", 64)?;
+    let disk = Disk::linear(host, "held", &below, 64)?;
+    let guest = host
+        .guest("memory")
+        .disk(&disk, "xvda")
+        .own_frontend()
+        .start()?;
+    // What is made once, by a driver or by the kernel for it, is no cost of a queue.
+    held(&guest, QUEUES, false, || Ok(()))?;
+    let before = used(host)?;
+    let idle = held(&guest, QUEUES, false, || used(host))?;
+    disk.suspend(host)?;
+    let full = held(&guest, 1, true, || {
+        host.ok_within("lab_settled 300", 600)?;
+        let full = used(host)?;
+        disk.resume(host)?;
+        Ok(full)
+    })?;
+    if backend == OURS {
+        bounded(host, &guest)?;
+    }
+    guest.destroy()?;
+    disk.remove(host)?;
+    below.remove(host)?;
+    Ok(Costs {
+        idle_queue: idle.saturating_sub(before) / QUEUES,
+        full_queue: full.saturating_sub(before),
+    })
+}
+
+/// A connection past what the guest may have mapped is refused with a text that names the bound;
+/// one below it is not.
+fn bounded(host: &Host<'_>, guest: &Guest<'_, '_>) -> Result<()> {
+    let bound = "/sys/module/rblkback/parameters/max_guest_frames";
+    let usual = host.ok(&format!("cat {bound} && echo 8192 >{bound}"))?;
+    let refused = guest.refused(&format!(
+        "/frontend hold --queues {QUEUES} --order {ORDER} </dev/null"
+    ))?;
+    check::contains("the frontend's output", &refused, &["refused to connect"])?;
+    let error = guest.vbd("xvda").error()?.context("no error node")?;
+    check::contains("the error node", &error, &["max_guest_frames", "8192"])?;
+    held(guest, 1, false, || Ok(()))?;
+    host.ok(&format!("echo {usual} >{bound}")).map(drop)
+}
+
+/// Does something while the guest holds a connection.
+fn held<T>(
+    guest: &Guest<'_, '_>,
+    queues: u64,
+    full: bool,
+    action: impl FnOnce() -> Result<T>,
+) -> Result<T> {
+    let full = if full { "--full" } else { "" };
+    guest.ok(&format!(
+        "rm -f /tmp/hold /tmp/said && mkfifo /tmp/hold /tmp/said && \
+         {{ /frontend hold --queues {queues} --order {ORDER} {full} </tmp/hold >/tmp/said & }} && \
+         exec 5>/tmp/hold 6</tmp/said && read -r said <&6 && case $said in *'\"ok\":true'*) ;; *) echo \"$said\"; false ;; esac"
+    ))?;
+    let result = action()?;
+    guest.ok("exec 5>&- && wait $! && exec 6<&-")?;
+    Ok(result)
+}
+
+fn used(host: &Host<'_>) -> Result<u64> {
+    Ok(host.ok("lab_memory")?.parse()?)
+}
