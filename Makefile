@@ -33,13 +33,14 @@ lab:
 	@MIRROR='$(MIRROR)' REFRESH='$(REFRESH)' tests/setup/lab
 
 test demo shell: lab
-	@$(ENTER) make -s modules V='$(V)'
+	@$(ENTER) make -s modules test-modules V='$(V)'
 	@$(ENTER) $(CARGO_LAB) $@ $(if $(T),--only '$(T)') $(if $(CYCLES),--cycles '$(CYCLES)')
 
 # See tests/debug.
 test-debug: lab
 	@RBLKBACK_DEBUG=$$(tests/debug/kernel) && export RBLKBACK_DEBUG && \
 	$(if $(PLANT),tests/debug/planted '$(PLANT)', \
+	RBLKBACK_DEBUG= $(ENTER) make -s test-modules V='$(V)' && \
 	$(ENTER) make -s modules OUT=debug V='$(V)' && \
 	$(ENTER) $(CARGO_LAB) --module build/debug/rblkback.ko test $(if $(T),--only '$(T)'))
 
@@ -61,13 +62,18 @@ RUSTC := $(or $(wildcard /usr/bin/rustc),rustc)
 RUST_FILES = $(shell find src xenbus -name '*.rs' ! -name '*_generated.rs')
 
 # Objects go below build/, the sources stay clean.
-kbuild = +$(MAKE) -C $(KDIR) --no-print-directory M=$(CURDIR) MO=$(CURDIR)/build/$(1) \
+kbuild = +$(MAKE) -C $(KDIR) --no-print-directory M=$(CURDIR)$(3) MO=$(CURDIR)/build/$(1) \
 	KERNELRELEASE=$(shell cat $(KDIR)/include/config/kernel.release) \
 	CC=$(CC) RUSTC=$(RUSTC) $(2) modules
 
 modules:
 	@mkdir -p build
 	$(call kbuild,$(OUT))
+
+# What the tests load into a guest.
+test-modules:
+	@mkdir -p build
+	$(call kbuild,granter,,/tests/frontend/granter)
 
 # W=e: a warning is an error, of the C compiler as well.
 clippy:
@@ -82,11 +88,11 @@ rustfmtcheck:
 
 else
 
-modules clippy rustfmt rustfmtcheck:
+modules test-modules clippy rustfmt rustfmtcheck:
 	@tests/setup/lab --print >/dev/null || { echo 'There is no kernel tree: "make lab" makes' \
 		'one for the lab; on a real dom0 give KDIR=, see README.md' >&2; exit 1; }
 	@$(ENTER) make -s $@ OUT='$(OUT)' V='$(V)'
 
 endif
 
-.PHONY: modules help lab test demo shell fuzz test-debug clean clippy rustfmt rustfmtcheck
+.PHONY: modules test-modules help lab test demo shell fuzz test-debug clean clippy rustfmt rustfmtcheck

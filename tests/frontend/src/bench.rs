@@ -43,6 +43,8 @@ pub struct Bench {
     pub offer: Offer,
     /// How often the cases that repeat themselves do so.
     pub loops: u64,
+    /// Grants of frames that are not this guest's.
+    pub foreign: Vec<u32>,
     pub arena: Option<Arena>,
     link: Option<Link>,
 }
@@ -61,6 +63,7 @@ impl Bench {
             disk,
             setup,
             loops,
+            foreign: Vec::new(),
             arena: None,
             link: None,
         })

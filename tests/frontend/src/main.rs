@@ -77,6 +77,9 @@ enum Task {
         /// How often those do so that repeat themselves.
         #[arg(long, default_value_t = 20_000)]
         loops: u64,
+        /// Grants of frames that are not this guest's, as `granter` (a kernel module) makes them.
+        #[arg(long, value_delimiter = ',')]
+        foreign: Vec<u32>,
         #[command(flatten)]
         only: Only,
     },
@@ -135,6 +138,7 @@ fn act(arguments: &Arguments) -> Result<bool> {
         Task::Cases {
             wanted,
             loops,
+            foreign,
             only,
         } => {
             disk.reset()?;
@@ -146,6 +150,7 @@ fn act(arguments: &Arguments) -> Result<bool> {
             let setups = setups(&disk, &only)?;
             let first = *setups.first().context("no way to connect is left")?;
             let mut bench = Bench::new(disk, first, POOL_PAGES, *loops)?;
+            bench.foreign = foreign.clone();
             cases::run(&mut bench, &setups, wanted)
         }
         Task::Run {

@@ -20,8 +20,9 @@ use crate::vbd::Vbd;
 const BOOT_DEADLINE: Duration = Duration::from_secs(300);
 /// Seconds of host time after which a save, restore or migration is taken for hung.
 const MOVE_DEADLINE: u64 = 420;
-/// Megabytes that a guest has unless it is told otherwise.
-const MEMORY: u32 = 320;
+/// Megabytes that a guest has unless it is told otherwise: enough for a kernel, an initrd and fio.
+/// Each costs time whenever a guest begins or ends.
+const MEMORY: u32 = 160;
 
 /// A guest to be started.
 pub struct GuestSpec<'h, 'l> {

@@ -169,8 +169,8 @@ impl Lab {
         Ok(())
     }
 
-    /// The program that guests run as a frontend of their own, in an archive that can follow
-    /// their initrd's. It is built here, and not by who started us, because it is linked
+    /// The program that guests run as a frontend of their own and the module that helps it, in an
+    /// archive that can follow their initrd's. It is built here, and not by who started us, because it is linked
     /// statically: a guest has no libraries but those of its few programs.
     fn make_frontend(&self, cpio: &Path) -> Result<()> {
         let status = Command::new("cargo")
@@ -187,21 +187,32 @@ impl Lab {
         }
         let target = std::env::var_os("CARGO_TARGET_DIR")
             .map_or_else(|| self.checkout.join("tests/target"), PathBuf::from);
+        let files = [
+            target.join(TARGET).join("release/frontend"),
+            self.build("granter/granter.ko"),
+        ];
+        let tree = cpio.with_extension("tree");
+        fs::create_dir_all(&tree)?;
+        for file in &files {
+            fs::copy(file, tree.join(file.file_name().unwrap_or_default()))
+                .with_context(|| format!("{}: run `make test-modules`", file.display()))?;
+        }
         let mut archiver = Command::new("cpio")
             .args(["--create", "--format=newc", "--quiet"])
             .arg("--file")
             .arg(cpio)
-            .current_dir(target.join(TARGET).join("release"))
+            .current_dir(&tree)
             .stdin(Stdio::piped())
             .spawn()
             .context("cpio")?;
         let mut names = archiver.stdin.take().context("cpio without a pipe")?;
-        names.write_all(b"frontend\n")?;
+        names.write_all(b"frontend\ngranter.ko\n")?;
         drop(names);
         let status = archiver.wait()?;
         if !status.success() {
             bail!("cpio could not make {}: {status}", cpio.display());
         }
+        fs::remove_dir_all(tree)?;
         Ok(())
     }
 }

@@ -29,6 +29,12 @@ pub static CASES: &[Case] = &[
         not_granted,
     ),
     case(
+        "H20",
+        "grants of frames that are not the guest's",
+        Scope::Ends,
+        foreign,
+    ),
+    case(
         "H12",
         "one bad grant among good ones, at each place",
         Scope::EachLayout,
@@ -107,6 +113,32 @@ fn not_granted(bench: &mut Bench) -> Outcome {
         });
         bench.all_get(ERROR, lists.into())?;
     }
+    Ok(Verdict::Held)
+}
+
+/// The grant is in order, the frame behind it is a device's, Xen's, another domain's, or nobody's.
+fn foreign(bench: &mut Bench) -> Outcome {
+    ensure!(
+        !bench.foreign.is_empty(),
+        "there are none: name them with --foreign"
+    );
+    let foreign = bench.foreign.clone();
+    let good = bench.pool.whole(DATA);
+    let mut requests = Vec::new();
+    for gref in foreign {
+        for operation in [READ, WRITE] {
+            for segments in [vec![at(gref)], vec![good, at(gref)], vec![at(gref), good]] {
+                let name = format!("operation {operation} with {segments:?}");
+                requests.push((name, Request::direct(operation, 0, &segments)));
+            }
+        }
+        if bench.offer.segments > 0 {
+            let name = format!("segments in grant {gref}");
+            requests.push((name, Request::indirect(READ, 0, 1, gref)));
+        }
+    }
+    bench.all_get(ERROR, requests)?;
+    bench.verify(0, 0, 88)?;
     Ok(Verdict::Held)
 }
 

@@ -18,6 +18,7 @@ pub fn filesystem(host: &Host<'_>, figures: &mut Figures) -> Result<()> {
         .guest("fs")
         .disk(&disk, "xvda")
         .archive("stress-ng")
+        .memory(320)
         .start()?;
     guest.wait_disk("xvda")?;
     let vbd = guest.vbd("xvda");

@@ -31,6 +31,8 @@ const C_DRIVER: &[(&str, &str)] = &[
     ("H01", "it halts without an error node"),
     ("H02", "it halts without an error node"),
 ];
+/// Frames that are never a guest's: the local APIC, dom0's or Xen's, and beyond all memory.
+const FOREIGN: &str = "0xfee00,0x100,0x8000,0x7fffffff";
 /// It warns (a stack trace in dom0's log) whenever it refuses to connect.
 const C_DRIVER_CASES: &str = "--no-connects";
 
@@ -42,7 +44,8 @@ pub fn hostile(host: &Host<'_>, figures: &mut Figures) -> Result<()> {
     let besieged = Besieged::new(&guest)?;
     let before = disks.read_only_sum()?;
     let lines = with_neighbour(host, &disks.neighbours, || {
-        let mut lines = besieged.cases("51712", "--loops 2000")?;
+        let foreign = grants_of(&guest, FOREIGN)?;
+        let mut lines = besieged.cases("51712", &format!("--loops 2000 --foreign {foreign}"))?;
         lines.extend(besieged.cases("51728", "--loops 2000 H23 H24 H25 H29 H31")?);
         lines.extend(besieged.cases("51744", "H30")?);
         Ok(lines)
@@ -66,6 +69,14 @@ pub fn races(host: &Host<'_>, figures: &mut Figures) -> Result<()> {
     besieged.end(&lines, figures)?;
     guest.destroy()?;
     disks.remove()
+}
+
+/// Has the guest's kernel grant frames that it does not own; gives the references.
+fn grants_of(guest: &Guest<'_, '_>, frames: &str) -> Result<String> {
+    let module = "/sys/module/granter/parameters";
+    guest.ok(&format!(
+        "insmod /granter.ko frames={frames} && cat {module}/grefs"
+    ))
 }
 
 /// A neighbour that verifies its writes all the while.

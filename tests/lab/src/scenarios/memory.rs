@@ -21,6 +21,8 @@ const THEIRS: Backend = Backend::Blkback;
 struct Costs {
     idle_queue: u64,
     full_queue: u64,
+    /// The requests are answered, and the guest does not look.
+    unread_queue: u64,
 }
 
 /// What a queue with a ring of 16 pages costs dom0 while nobody uses it, and while it is full of
@@ -42,6 +44,10 @@ pub fn memory(host: &Host<'_>, figures: &mut Figures) -> Result<()> {
             format!("{name}: full queue, bytes"),
             json!(costs.full_queue),
         );
+        figures.insert(
+            format!("{name}: unread queue, bytes"),
+            json!(costs.unread_queue),
+        );
     }
     check::within(
         "bytes of an idle queue",
@@ -52,6 +58,11 @@ pub fn memory(host: &Host<'_>, figures: &mut Figures) -> Result<()> {
         "bytes of a full queue",
         ours.full_queue,
         0..=theirs.full_queue / 4,
+    )?;
+    check::within(
+        "bytes of a queue whose answers nobody reads",
+        ours.unread_queue,
+        0..=ours.full_queue,
     )
 }
 
@@ -69,11 +80,12 @@ fn costs(host: &Host<'_>, backend: Backend) -> Result<Costs> {
     let before = used(host)?;
     let idle = held(&guest, QUEUES, false, || used(host))?;
     disk.suspend(host)?;
-    let full = held(&guest, 1, true, || {
+    let (full, unread) = held(&guest, 1, true, || {
         host.ok_within("lab_settled 300", 600)?;
         let full = used(host)?;
         disk.resume(host)?;
-        Ok(full)
+        host.ok_within("lab_settled 300", 600)?;
+        Ok((full, used(host)?))
     })?;
     if backend == OURS {
         bounded(host, &guest)?;
@@ -84,6 +96,7 @@ fn costs(host: &Host<'_>, backend: Backend) -> Result<Costs> {
     Ok(Costs {
         idle_queue: idle.saturating_sub(before) / QUEUES,
         full_queue: full.saturating_sub(before),
+        unread_queue: unread.saturating_sub(before),
     })
 }
 

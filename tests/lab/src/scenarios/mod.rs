@@ -8,6 +8,7 @@ mod bad_keys;
 mod cycles;
 mod events;
 mod filesystem;
+mod flushes;
 mod frontend;
 mod hostile;
 mod integrity;
@@ -103,8 +104,8 @@ pub const ALL: &[Scenario] = &[
         name: "hostile-guest",
         rows: &[
             "H01", "H02", "H03", "H04", "H05", "H06", "H07", "H08", "H09", "H10", "H11", "H12",
-            "H13", "H14", "H15", "H16", "H17", "H18", "H21", "H22", "H23", "H24", "H25", "H26",
-            "H27", "H28", "H29", "H30", "H31", "H32", "H33", "H34", "H35", "H36",
+            "H13", "H14", "H15", "H16", "H17", "H18", "H20", "H21", "H22", "H23", "H24", "H25",
+            "H26", "H27", "H28", "H29", "H30", "H31", "H32", "H33", "H34", "H35", "H36",
         ],
         about: "requests, rings and keys that make no sense are refused and hurt nobody else",
         kind: Kind::Cycles,
@@ -143,6 +144,14 @@ pub const ALL: &[Scenario] = &[
         kind: Kind::Timed,
         any_backend: false,
         script: throttled_end::throttled_end,
+    },
+    Scenario {
+        name: "flushes",
+        rows: &["H28"],
+        about: "flushes cost tokens like any other request",
+        kind: Kind::Timed,
+        any_backend: false,
+        script: flushes::flushes,
     },
     Scenario {
         name: "cycles",
@@ -274,7 +283,7 @@ pub const ALL: &[Scenario] = &[
     },
     Scenario {
         name: "memory",
-        rows: &["P12", "P18", "P19"],
+        rows: &["H09", "P18"],
         about: "what a connected queue costs dom0, idle and full, beside xen-blkback",
         kind: Kind::Clients,
         any_backend: false,

@@ -11,8 +11,6 @@ use crate::host::Host;
 use crate::results::Figures;
 
 const MEGABYTES: u32 = 32;
-/// Enough for a kernel, an initrd and fio; every page is copied.
-const MEMORY: u32 = 160;
 
 /// A guest is saved to a file and restored in mid-I/O, and its verify does not notice.
 pub fn save_restore(host: &Host<'_>, figures: &mut Figures) -> Result<()> {
@@ -34,11 +32,7 @@ fn move_guest(
     move_once: fn(&Guest<'_, '_>) -> Result<()>,
 ) -> Result<()> {
     let disk = Disk::memory(host, "nb0", MEGABYTES)?;
-    let guest = host
-        .guest(name)
-        .memory(MEMORY)
-        .disk(&disk, "xvda")
-        .start()?;
+    let guest = host.guest(name).disk(&disk, "xvda").start()?;
     guest.wait_disk("xvda")?;
     let verify = Job::verified_writes("xvda", "4k-44k", MEGABYTES)
         .depth(8)

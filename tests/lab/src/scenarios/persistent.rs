@@ -34,7 +34,10 @@ pub fn persistent(host: &Host<'_>, figures: &mut Figures) -> Result<()> {
     use_grants(&guest)?;
     kept(CAP).context("at the bound")?;
 
+    // A larger one is for disks that are connected afterwards.
     set(host, "max_persistent_grants", "1056")?;
+    guest.detach("xvdb")?;
+    guest.attach(&disk, "xvdb")?;
     use_grants(&guest)?;
     let many = mapped_grants(host)? - idle;
     check::within("grants that stay mapped", many, CAP + 1..=1056)?;
