@@ -13,7 +13,9 @@ OUT = module
 
 help:
 	@echo 'make              build/module/rblkback.ko, in the lab or against KDIR='
-	@echo 'make test         everything, set-up included; T=name runs one scenario'
+	@echo 'make test         everything, set-up included; T=name runs one scenario at length'
+	@echo 'make test-all     everything at length: twice the time'
+	@echo 'make soak         1,000 attachments and 1,000 reconnects, or CYCLES=N: an hour'
 	@echo 'make test-debug   the scenarios on a dom0 kernel that watches itself; takes T= too,'
 	@echo '                  PLANT=lock|sleep|leak shows that it would find such a fault'
 	@echo 'make demo         a guest under a changing limit; writes build/demo.png'
@@ -35,6 +37,14 @@ lab:
 test demo shell: lab
 	@$(ENTER) make -s modules test-modules V='$(V)'
 	@$(ENTER) $(CARGO_LAB) $@ $(if $(T),--only '$(T)') $(if $(CYCLES),--cycles '$(CYCLES)')
+
+test-all: lab
+	@$(ENTER) make -s modules test-modules V='$(V)'
+	@$(ENTER) $(CARGO_LAB) test --at-length
+
+soak: lab
+	@$(ENTER) make -s modules test-modules V='$(V)'
+	@$(ENTER) $(CARGO_LAB) test --only cycles --only reconnect --cycles '$(or $(CYCLES),1000)'
 
 # See tests/debug.
 test-debug: lab
@@ -95,4 +105,4 @@ modules test-modules clippy rustfmt rustfmtcheck:
 
 endif
 
-.PHONY: modules test-modules help lab test demo shell fuzz test-debug clean clippy rustfmt rustfmtcheck
+.PHONY: modules test-modules help lab test test-all soak demo shell fuzz test-debug clean clippy rustfmt rustfmtcheck

@@ -270,10 +270,12 @@ impl<'h, 'l> Guest<'h, 'l> {
 
     /// Waits until the guest's kernel has made the disk's node.
     pub fn wait_disk(&self, vdev: &str) -> Result<()> {
-        self.vbd(vdev).wait_state("4")?;
-        // The node follows the frontend's state by a moment, with no event a shell could wait for.
-        self.ok(&format!("until [ -b /dev/{vdev} ]; do sleep 0.02; done"))
-            .map(drop)
+        // No event tells a shell of it. It follows the backend's state by a moment, so that mostly
+        // need not be waited for; if the node never comes, it says why.
+        self.ok(&format!(
+            "n=0; until [ -b /dev/{vdev} ] || ((++n > 3000)); do sleep 0.02; done"
+        ))?;
+        self.vbd(vdev).wait_state("4")
     }
 
     /// `xl block-detach`, which must succeed.

@@ -65,6 +65,8 @@ pub struct Lab {
     pub module: PathBuf,
     /// `lab.env`: the versions this lab was made of.
     pub versions: BTreeMap<String, String>,
+    /// Whether scenarios take the time they need, and not just what a run of all of them has.
+    pub at_length: bool,
     /// How often to repeat what scenarios repeat, if not as often as they would.
     pub cycles: Option<u64>,
     hosts: AtomicUsize,
@@ -100,6 +102,7 @@ impl Lab {
             backend,
             module,
             versions,
+            at_length: true,
             cycles: None,
             hosts: AtomicUsize::new(0),
         })
@@ -124,6 +127,13 @@ impl Lab {
             Some(_) => debug,
             None => usual,
         }
+    }
+
+    /// How often to do something: in a run of everything, in one that takes its time, and on the
+    /// debug kernel, unless a number was asked for.
+    pub fn repeats(&self, quick: u64, full: u64, debug: u64) -> u64 {
+        let usual = if self.at_length { full } else { quick };
+        self.cycles.unwrap_or(self.amount(usual, debug))
     }
 
     /// By how much deadlines in host time are stretched.

@@ -68,6 +68,10 @@ enum Task {
         /// Only this one (may be repeated).
         #[arg(long)]
         only: Vec<String>,
+        /// Everything, however long it takes; otherwise what is named is done at length, and
+        /// everything in the least time that shows something.
+        #[arg(long)]
+        at_length: bool,
         /// How often the scenarios that repeat something do it, instead of their own number.
         #[arg(long)]
         cycles: Option<u64>,
@@ -125,8 +129,13 @@ fn act(arguments: &Arguments) -> Result<bool> {
         Lab::new(dir, &arguments.module, arguments.backend, debug_kernel)
     };
     match &arguments.command {
-        Task::Test { only, cycles } => {
+        Task::Test {
+            only,
+            at_length,
+            cycles,
+        } => {
             let mut lab = lab()?;
+            lab.at_length = *at_length || !only.is_empty() || lab.debug_kernel.is_some();
             lab.cycles = *cycles;
             run::test(&lab, only)
         }

@@ -12,37 +12,39 @@ use crate::guest::Guest;
 use crate::host::Host;
 use crate::results::Figures;
 
-const CYCLES: u64 = 100;
-/// Those of them with Debian's own hotplug script, which takes longer than all the rest.
+/// In a run of everything, at length, and on the debug kernel, which finds leaks by itself.
+const CYCLES: [u64; 3] = [30, 100, 20];
+const KILL_ROUNDS: [u64; 3] = [1, 2, 1];
+/// Of so many cycles one is with Debian's own hotplug script, which takes longer than all the rest.
 const STOCK_SCRIPT: u64 = 10;
-/// On the debug kernel, which finds leaks by itself.
-const DEBUG_CYCLES: u64 = 20;
-const DEBUG_ROUNDS: u64 = 1;
 /// Guests that live at the same time.
 const TOGETHER: u64 = 4;
-/// Rounds of killing them in each of the halves that are compared; one more comes before.
-const ROUNDS: u64 = 2;
 
-/// Reads and writes of 1 MiB each, 24 requests at once: together they keep the ring full.
-const ENDLESS: &str = "{ while dd if=/dev/xvda of=/dev/null bs=1M iflag=direct; do :; done & \
+/// Reads and writes of 1 MiB each, 24 requests at once: together they keep the ring full. Ends when
+/// the disk goes.
+pub(super) const ENDLESS: &str = "{ while dd if=/dev/xvda of=/dev/null bs=1M iflag=direct; do :; done & \
     while dd if=/dev/zero of=/dev/xvda bs=1M count=64 oflag=direct; do :; done & } >/dev/null 2>&1";
 
-pub(super) type Counts = BTreeMap<String, i64>;
+type Counts = BTreeMap<String, i64>;
 
-/// A second disk is attached, used and detached 100 times.
+/// A second disk is attached, used and detached many times.
 pub fn attach_detach(host: &Host<'_>, figures: &mut Figures) -> Result<()> {
-    let usual = host.lab.amount(CYCLES, DEBUG_CYCLES);
-    let total = host.lab.cycles.unwrap_or(usual).max(2 * STOCK_SCRIPT);
+    let [quick, full, debug] = CYCLES;
+    let total = host.lab.repeats(quick, full, debug).max(20);
+    let stock = total / STOCK_SCRIPT;
     let mut disk = Disk::instant(host, "nb0", 64)?;
     let guest = host.guest("cycle").start()?;
     // The first times round, caches and the hotplug scripts' own files come into being.
-    for number in 0..STOCK_SCRIPT {
+    for number in 0..stock {
         cycle(host, &guest, &disk).with_context(|| format!("cycle {number}"))?;
     }
     disk.attach_by_short_script(host)?;
-    let cycles = |count| (0..count).try_for_each(|_| cycle(host, &guest, &disk));
+    let cycles = |count| {
+        (0..count).try_for_each(|_| cycle(host, &guest, &disk))?;
+        host.wait_unreferenced()
+    };
     cycles(2)?;
-    let half = (total - STOCK_SCRIPT - 2) / 2;
+    let half = (total - stock - 2) / 2;
     flat(host, half, figures, || cycles(half))?;
     figures.insert("cycles".into(), total.into());
     guest.destroy()?;
@@ -57,9 +59,11 @@ fn cycle(host: &Host<'_>, guest: &Guest<'_, '_>, disk: &Disk) -> Result<()> {
         .map(drop)
 }
 
-/// Guests are destroyed in mid-I/O 20 times: a full ring of requests is under way on the device.
+/// Guests are destroyed in mid-I/O: a full ring of requests is under way on the device.
 pub fn kills(host: &Host<'_>, figures: &mut Figures) -> Result<()> {
-    let rounds = host.lab.amount(ROUNDS, DEBUG_ROUNDS);
+    // In each of the halves that are compared; one more comes before.
+    let [quick, full, debug] = KILL_ROUNDS;
+    let rounds = host.lab.repeats(quick, full, debug);
     let mut disks = (0..TOGETHER)
         .map(|i| Disk::slow(host, &format!("nb{i}"), 64))
         .collect::<Result<Vec<_>>>()?;
@@ -91,25 +95,22 @@ fn kill_round(host: &Host<'_>, disks: &[Disk]) -> Result<()> {
         guest.destroy()?;
         host.store_wait(&state, "absent")?;
     }
-    Ok(())
+    host.wait_unreferenced()
 }
 
 /// Does `half` twice, each of them `cycles` cycles. What the backend has allocated must be the same
 /// object for object. Of what others have allocated nothing may grow with every cycle of both
 /// halves; that it grows a little is normal.
-fn flat(
+pub(super) fn flat(
     host: &Host<'_>,
     cycles: u64,
     figures: &mut Figures,
     mut half: impl FnMut() -> Result<()>,
 ) -> Result<()> {
-    host.wait_unreferenced()?;
     let before = (counts(host)?, allocations(host)?);
     half().context("first half")?;
-    host.wait_unreferenced()?;
     let middle = allocations(host)?;
     half().context("second half")?;
-    host.wait_unreferenced()?;
     let after = (counts(host)?, allocations(host)?);
     check::equal("counts before and after", &after.0, &before.0)?;
     let mut grown = Vec::new();
@@ -142,8 +143,7 @@ fn flat(
     Ok(())
 }
 
-/// What may not grow, however long a host runs.
-pub(super) fn counts(host: &Host<'_>) -> Result<Counts> {
+fn counts(host: &Host<'_>) -> Result<Counts> {
     let mut counts = pairs(&host.ok("lab_counts")?)?;
     counts.insert("mapped grants".into(), mapped_grants(host)?);
     Ok(counts)

@@ -11,12 +11,13 @@ use crate::host::Host;
 use crate::lab::Backend;
 use crate::results::Figures;
 
-const MOVES: u64 = 20;
+/// In a run of everything, at length, and on the debug kernel.
+const MOVES: [u64; 3] = [4, 20, 6];
 const MEGABYTES: u32 = 32;
 const OURS: Backend = Backend::Rblkback;
 const THEIRS: Backend = Backend::Blkback;
 
-/// Two disks of a running guest move between rblkback and xen-blkback in mid-I/O, 20 times each:
+/// Two disks of a running guest move between rblkback and xen-blkback in mid-I/O many times:
 /// one that began on rblkback and one that began on xen-blkback, with all that driver had offered.
 pub fn takeover(host: &Host<'_>, figures: &mut Figures) -> Result<()> {
     let disks = [
@@ -34,7 +35,9 @@ pub fn takeover(host: &Host<'_>, figures: &mut Figures) -> Result<()> {
     };
     let jobs = [verify("xvdb")?, verify("xvdc")?];
     // Each is on xen-blkback now.
-    for number in 0..MOVES {
+    let [quick, full, debug] = MOVES;
+    let moves = host.lab.repeats(quick, full, debug);
+    for number in 0..moves {
         let (from, to) = if number % 2 == 0 {
             (THEIRS, OURS)
         } else {
@@ -61,7 +64,7 @@ pub fn takeover(host: &Host<'_>, figures: &mut Figures) -> Result<()> {
         guest.ok("cat /proc/sys/kernel/random/boot_id")?,
         boot,
     )?;
-    figures.insert("moves of each disk".into(), MOVES.into());
+    figures.insert("moves of each disk".into(), moves.into());
     guest.destroy()?;
     host.ok(&format!("rmmod {}", THEIRS.module()))?;
     disks.into_iter().try_for_each(|disk| disk.remove(host))
