@@ -86,6 +86,12 @@ resolve_versions() {
 		echo "E: Version '$SOURCE_VERSION' for '$SOURCE' was not found"
 		return 1
 	fi
+	for package in "${GUEST_PACKAGES[@]}"; do
+		apt-cache show "$package" >/dev/null || {
+			echo "E: Unable to locate package $package"
+			return 1
+		}
+	done
 	{
 		echo "$SOURCE $SOURCE_VERSION"
 		for package in "${GUEST_PACKAGES[@]}"; do

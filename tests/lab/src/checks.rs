@@ -16,6 +16,7 @@ use crate::fuzz;
 use crate::lab::Backend;
 use crate::lab::Lab;
 use crate::results::Figures;
+use crate::rooms;
 
 /// One check.
 pub struct Check {
@@ -88,6 +89,11 @@ pub const ALL: &[Check] = &[
         name: "module-clippy",
         rows: &[],
         action: Action::Command(&["make", "-s", "clippy"]),
+    },
+    Check {
+        name: "unsafe-rooms",
+        rows: &[],
+        action: Action::Function(rooms::check),
     },
     Check {
         name: "no-panic",

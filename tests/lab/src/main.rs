@@ -19,6 +19,7 @@ mod logs;
 mod picture;
 mod qemu;
 mod results;
+mod rooms;
 mod run;
 mod sample;
 mod scenario;

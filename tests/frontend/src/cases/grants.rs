@@ -116,7 +116,7 @@ fn not_granted(bench: &mut Bench) -> Outcome {
     Ok(Verdict::Held)
 }
 
-/// The grant is in order, the frame behind it is a device's, Xen's, another domain's, or nobody's.
+/// The grant is in order, but the frame behind it is a device's or nobody's.
 fn foreign(bench: &mut Bench) -> Outcome {
     ensure!(
         !bench.foreign.is_empty(),

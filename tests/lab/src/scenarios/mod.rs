@@ -6,6 +6,7 @@ mod access;
 mod attach;
 mod bad_keys;
 mod cycles;
+mod ends;
 mod events;
 mod filesystem;
 mod flushes;
@@ -36,7 +37,7 @@ use crate::scenario::Kind;
 use crate::scenario::Scenario;
 
 /// Not in a run of everything: what they prove changes seldom, and others come close to it.
-pub const AT_LENGTH: &[&str] = &["memory", "migrate"];
+pub const AT_LENGTH: &[&str] = &["memory", "migrate", "reboot"];
 
 pub const ALL: &[Scenario] = &[
     Scenario {
@@ -245,6 +246,14 @@ pub const ALL: &[Scenario] = &[
         script: slow_neighbour::slow_neighbour,
     },
     Scenario {
+        name: "crash",
+        rows: &["P15"],
+        about: "a guest's kernel crashes in mid-I/O",
+        kind: Kind::Clients,
+        any_backend: true,
+        script: ends::crash,
+    },
+    Scenario {
         name: "reconnect",
         rows: &["P1", "P15", "H45"],
         about: "a guest lets go of a busy disk and takes it again, and nothing is left behind",
@@ -299,6 +308,15 @@ pub const ALL: &[Scenario] = &[
         kind: Kind::Clients,
         any_backend: false,
         script: takeover::takeover,
+    },
+    // Last of its kind: the host is gone.
+    Scenario {
+        name: "reboot",
+        rows: &["P15"],
+        about: "dom0 is rebooted under a busy guest",
+        kind: Kind::Clients,
+        any_backend: true,
+        script: ends::reboot,
     },
     Scenario {
         name: "parallel-integrity",
