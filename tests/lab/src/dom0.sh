@@ -10,14 +10,15 @@ lab_wait() {
 	local node=$1 pattern=$2 limit=$3 value found=1
 	value=$(xenstore-read "$node" 2>/dev/null) || value=absent
 	[[ $value =~ $pattern ]] && echo "$value" && return
-	coproc WATCH { exec timeout "$limit" xenstore-watch "$node"; }
+	coproc WATCH { exec xenstore-watch "$node"; }
 	# A watch fires once when it is set, so nothing is missed.
-	while read -r _ <&"${WATCH[0]}"; do
+	while read -r -t "$limit" _ <&"${WATCH[0]}"; do
 		value=$(xenstore-read "$node" 2>/dev/null) || value=absent
 		[[ $value =~ $pattern ]] && found=0 && break
 	done
+	# KILL: of TERM one was seen to do nothing, and nothing is lost.
 	# shellcheck disable=SC2153 # coproc sets it
-	[ -z "${WATCH_PID:-}" ] || { kill "$WATCH_PID" && wait "$WATCH_PID"; } 2>/dev/null
+	[ -z "${WATCH_PID:-}" ] || { kill -KILL "$WATCH_PID" && wait "$WATCH_PID"; } 2>/dev/null
 	echo "$value"
 	return "$found"
 }
