@@ -21,6 +21,7 @@ mod model;
 mod plan;
 mod pool;
 mod queue;
+mod reconnect;
 mod request;
 mod store;
 #[expect(unsafe_code)]
@@ -96,6 +97,13 @@ enum Task {
         #[arg(long, default_value_t = 0)]
         events: u32,
     },
+    /// Connects and closes with requests in flight, over and over.
+    Reconnect {
+        #[arg(long)]
+        times: usize,
+        #[command(flatten)]
+        only: Only,
+    },
     /// Lists the cases.
     List,
 }
@@ -158,6 +166,10 @@ fn act(arguments: &Arguments) -> Result<bool> {
             requests,
             only,
         } => run(&disk, *seed, *requests, only),
+        Task::Reconnect { times, only } => {
+            disk.reset()?;
+            reconnect::reconnect(&disk, &setups(&disk, only)?, *times).map(|()| true)
+        }
         Task::Hold {
             queues,
             order,

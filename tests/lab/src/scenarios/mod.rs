@@ -256,7 +256,7 @@ pub const ALL: &[Scenario] = &[
     Scenario {
         name: "reconnect",
         rows: &["P1", "P15", "H45"],
-        about: "a guest lets go of a busy disk and takes it again, and nothing is left behind",
+        about: "a frontend comes and goes with requests in flight, and nothing is left behind",
         kind: Kind::Cycles,
         any_backend: true,
         script: reconnect::reconnect,
