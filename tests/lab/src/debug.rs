@@ -17,9 +17,6 @@ const CLOCKED: &[&str] = &["rate", "live-change", "no-timer", "throttled-end"];
 /// xen-blkback takes part, and is reported itself: it unmaps grants with a work item on its stack.
 const WITH_BLKBACK: &[&str] = &["same-keys", "takeover", "memory"];
 
-/// The host would be gone before it is asked what its kernel has found.
-const LAST: &[&str] = &["reboot"];
-
 /// These run once more on the host with two processors: locks are only fought over there.
 const ALSO_PARALLEL: &[&str] = &["neighbour", "cycles"];
 
@@ -31,7 +28,7 @@ const SCAN_SECONDS: u64 = 300;
 
 /// Whether a run of everything has this scenario.
 pub fn has(scenario: &str) -> bool {
-    ![CLOCKED, WITH_BLKBACK, LAST]
+    ![CLOCKED, WITH_BLKBACK]
         .iter()
         .any(|list| list.contains(&scenario))
 }
@@ -105,7 +102,7 @@ mod tests {
 
     #[test]
     fn the_lists_name_scenarios() {
-        for name in [CLOCKED, WITH_BLKBACK, LAST, ALSO_PARALLEL].concat() {
+        for name in [CLOCKED, WITH_BLKBACK, ALSO_PARALLEL].concat() {
             assert!(
                 crate::scenarios::ALL.iter().any(|s| s.name == name),
                 "{name}"

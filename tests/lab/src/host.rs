@@ -38,7 +38,6 @@ pub struct Host<'l> {
     /// Console ports that no guest uses.
     ports: RefCell<Vec<(usize, UnixStream)>>,
     names: Cell<u32>,
-    gone: Cell<bool>,
 }
 
 impl<'l> Host<'l> {
@@ -73,7 +72,6 @@ impl<'l> Host<'l> {
             post_mortem,
             ports,
             names: Cell::new(0),
-            gone: Cell::new(false),
         };
         host.start().map_err(|e| e.context(host.boot_failure()))?;
         Ok(host)
@@ -210,26 +208,8 @@ impl<'l> Host<'l> {
         Ok(())
     }
 
-    /// Reboots dom0, as `reboot -f` does it; the machine is off afterwards. Gives what was written
-    /// on the console meanwhile.
-    pub fn reboot(&self) -> Result<String> {
-        let before = self.qemu.serial().len();
-        self.start_command("reboot -f")?
-            .dies_within(Duration::from_secs(120))?;
-        self.gone.set(true);
-        Ok(self.qemu.serial().split_off(before))
-    }
-
-    /// Whether it was rebooted.
-    pub fn is_gone(&self) -> bool {
-        self.gone.get()
-    }
-
     /// After a scenario: no guest, no disk, no trace instance may be left behind.
     pub fn check_clean(&self) -> Result<()> {
-        if self.is_gone() {
-            return Ok(());
-        }
         let output = self.run("lab_clean 60")?;
         if output.status != 0 {
             bail!("left behind in dom0:\n{}", output.text);

@@ -86,10 +86,7 @@ impl Mark {
     /// Fails when dom0 or Xen has complained since.
     pub fn search(&self, host: &Host<'_>) -> Result<()> {
         let serial = host.qemu.serial();
-        let dmesg = match host.is_gone() {
-            true => String::new(),
-            false => host.post_mortem.ok("dmesg")?,
-        };
+        let dmesg = host.post_mortem.ok("dmesg")?;
         let fresh = dmesg
             .split_once(&self.text)
             .map_or(dmesg.as_str(), |(_, after)| after);

@@ -140,7 +140,7 @@ fn run_scenarios(lab: &Lab, kind: Kind, list: Vec<&Scenario>, results: &Results)
                 let begin = Instant::now();
                 let verdict = run_scenario(&booted, scenario, &mut figures);
                 // A host on which something failed is not to be trusted any more.
-                host = (verdict.is_ok() && !booted.is_gone()).then_some(booted);
+                host = verdict.is_ok().then_some(booted);
                 results.add(entry(
                     &name_on(scenario, kind),
                     scenario.rows,

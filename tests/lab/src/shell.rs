@@ -263,26 +263,6 @@ impl Running<'_> {
         Ok(text)
     }
 
-    /// Waits until the far end is gone, which is what the command is for.
-    pub fn dies_within(self, deadline: Duration) -> Result<()> {
-        let deadline = deadline * self.shell.patience;
-        let end = Instant::now() + deadline;
-        while Instant::now() < end {
-            if self.shell.read_more(end).is_err() {
-                break;
-            }
-        }
-        if Instant::now() >= end {
-            bail!(
-                "{}: still alive {} s after `{}`",
-                self.shell.name,
-                deadline.as_secs(),
-                brief(&self.command)
-            );
-        }
-        Ok(())
-    }
-
     /// The command's next line of output, or its status when there is none left.
     pub fn next_line(&mut self, deadline: Duration) -> Result<Line> {
         let deadline = deadline * self.shell.patience;

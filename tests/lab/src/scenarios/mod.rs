@@ -5,8 +5,8 @@
 mod access;
 mod attach;
 mod bad_keys;
+mod crash;
 mod cycles;
-mod ends;
 mod events;
 mod filesystem;
 mod flushes;
@@ -37,7 +37,7 @@ use crate::scenario::Kind;
 use crate::scenario::Scenario;
 
 /// Not in a run of everything: what they prove changes seldom, and others come close to it.
-pub const AT_LENGTH: &[&str] = &["memory", "migrate", "reboot"];
+pub const AT_LENGTH: &[&str] = &["memory", "migrate"];
 
 pub const ALL: &[Scenario] = &[
     Scenario {
@@ -251,7 +251,7 @@ pub const ALL: &[Scenario] = &[
         about: "a guest's kernel crashes in mid-I/O",
         kind: Kind::Clients,
         any_backend: true,
-        script: ends::crash,
+        script: crash::crash,
     },
     Scenario {
         name: "reconnect",
@@ -308,15 +308,6 @@ pub const ALL: &[Scenario] = &[
         kind: Kind::Clients,
         any_backend: false,
         script: takeover::takeover,
-    },
-    // Last of its kind: the host is gone.
-    Scenario {
-        name: "reboot",
-        rows: &["P15"],
-        about: "dom0 is rebooted under a busy guest",
-        kind: Kind::Clients,
-        any_backend: true,
-        script: ends::reboot,
     },
     Scenario {
         name: "parallel-integrity",
