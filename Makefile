@@ -34,17 +34,15 @@ help:
 lab:
 	@MIRROR='$(MIRROR)' REFRESH='$(REFRESH)' tests/setup/lab
 
-test demo shell: lab
-	@$(ENTER) make -s modules test-modules V='$(V)'
-	@$(ENTER) $(CARGO_LAB) $@ $(if $(T),--only '$(T)') $(if $(CYCLES),--cycles '$(CYCLES)')
+# What the test program is told, if not the target's own name.
+TASK_test-all = test --at-length
+TASK_soak = test --only cycles --only reconnect
+soak: CYCLES = 1000
 
-test-all: lab
+test test-all soak demo shell: lab
 	@$(ENTER) make -s modules test-modules V='$(V)'
-	@$(ENTER) $(CARGO_LAB) test --at-length
-
-soak: lab
-	@$(ENTER) make -s modules test-modules V='$(V)'
-	@$(ENTER) $(CARGO_LAB) test --only cycles --only reconnect --cycles '$(or $(CYCLES),1000)'
+	@$(ENTER) $(CARGO_LAB) $(or $(TASK_$@),$@) $(if $(T),--only '$(T)') \
+		$(if $(CYCLES),--cycles '$(CYCLES)')
 
 # See tests/debug.
 test-debug: lab

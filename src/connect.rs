@@ -43,8 +43,7 @@ impl Link {
         let wish = Wish::read(vbd)?;
         let persistent = wish.persistent && params::feature_persistent();
         let entries = wish.abi.ring_entries(wish.pages);
-        let rings = u32::try_from(wish.rings.len()).unwrap_or(u32::MAX);
-        let frames_max = frames::per_ring(rings, entries);
+        let frames_max = frames::per_ring(wish.ring_count(), entries);
         reserve(vbd, &wish, frames_max, persistent)?;
         Self::serve(vbd, disk, &wish, persistent, frames_max).inspect_err(|_| unreserve(vbd))
     }
@@ -133,7 +132,7 @@ fn reserve(vbd: &Arc<Vbd>, wish: &Wish, frames_max: u32, persistent: bool) -> Re
     } else {
         0
     };
-    let rings = u32::try_from(wish.rings.len()).unwrap_or(u32::MAX);
+    let rings = wish.ring_count();
     let per_ring = frames_max.saturating_add(kept).saturating_add(wish.pages);
     let amount = rings.saturating_mul(per_ring);
     let most = params::max_guest_frames();

@@ -68,6 +68,11 @@ pub(crate) struct Wish {
 }
 
 impl Wish {
+    /// How many rings it names: at most as many as were offered.
+    pub(crate) fn ring_count(&self) -> u32 {
+        u32::try_from(self.rings.len()).unwrap_or(u32::MAX)
+    }
+
     /// Reads it. Talks to xenstored.
     ///
     /// # Errors

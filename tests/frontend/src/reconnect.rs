@@ -15,13 +15,12 @@ use crate::request::READ;
 use crate::request::Request;
 
 /// Connects so many times, in each way by turns; fills all rings with reads, waits for the first
-/// answer, and closes.
+/// answer, and closes. The disk has to be waiting for a connection.
 pub fn reconnect(disk: &Disk, setups: &[Setup], times: usize) -> Result<()> {
     let (grants, events) = (Grants::open()?, Events::open()?);
     let pool = Pool {
         pages: grants.pages(2)?,
     };
-    disk.reset()?;
     for (number, setup) in (0..times).zip(setups.iter().cycle()) {
         once(disk, &grants, &events, &pool, setup)
             .with_context(|| format!("connection {number} ({})", crate::describe(setup)))?;

@@ -15,7 +15,7 @@ use crate::logs::Mark;
 const CLOCKED: &[&str] = &["rate", "live-change", "no-timer", "throttled-end"];
 
 /// xen-blkback takes part, and is reported itself: it unmaps grants with a work item on its stack.
-const WITH_BLKBACK: &[&str] = &["same-keys", "takeover", "memory"];
+const WITH_BLKBACK: &[&str] = &["same-keys", "takeover"];
 
 /// These run once more on the host with two processors: locks are only fought over there.
 const ALSO_PARALLEL: &[&str] = &["neighbour", "cycles"];

@@ -110,14 +110,16 @@ fn judge(times: &[u64], refill: u64, max: u64) -> Result<serde_json::Value> {
         excess.from, excess.to
     );
     check::within(&words, excess.tokens, 0.0..=max as f64 + 1.0)?;
-    // Once the first burst is over, what is lost to late wake-ups may not add up. 20 ms are two of
-    // Xen's time slices: this host has one processor, which at 5000/s guest and dom0 keep busy.
+    // Once the first burst is over, what is lost to late wake-ups may not add up to more than 10 ms.
+    // At 5000/s guest and dom0 together keep this host's one processor busy, and 8.8 to 10.4 ms
+    // were seen; at 1000/s it is less than 1.
+    let most_ms = if refill >= 5000 { 20.0 } else { 10.0 };
     let settled = &times[times.len().min(max as usize)..];
     let shortfall = worst_shortfall(settled, refill);
     check::within(
         "tokens lost in any window",
         shortfall.tokens,
-        0.0..=1.0 + refill as f64 / 50.0,
+        0.0..=1.0 + refill as f64 * most_ms / 1000.0,
     )?;
     Ok(json!({
         "bucket": max, "seconds": SECONDS, "served": served, "due": due,
