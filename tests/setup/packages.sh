@@ -15,12 +15,12 @@ KERNEL_PACKAGES=(linux-image-amd64 linux-headers-amd64 libelf-dev)
 ROOT_PACKAGES=(make gcc gcc-14 libc6-dev rustc rust-src bindgen clang libclang-dev
 	flex bison bc libssl-dev kmod cpio xz-utils zstd python3 binutils
 	cargo rustfmt rust-clippy
-	qemu-system-x86 gnuplot-nox fonts-dejavu-core
+	qemu-system-x86 qemu-utils gnuplot-nox fonts-dejavu-core
 	squashfs-tools busybox-static)
 
 # What an administrator's dom0 has, plus the tests' tools.
 DOM0_PACKAGES=(xen-system-amd64 xenstore-utils fio socat kmod procps util-linux
-	iproute2 dmsetup e2fsprogs strace grub-xen-host)
+	iproute2 dmsetup e2fsprogs strace grub-xen-host trace-cmd)
 
 # One program of each is all that guests need: their dependencies are not
 # installed (stress-ng's include a graphics stack).
@@ -35,5 +35,6 @@ PROVEN=(
 	"rustc rustc 1.85"
 )
 
-# Free space that a cold build needs below the cache directory.
-NEED_MB=9000
+# Free space that a cold build, and the hosts that are saved later, need below the
+# cache directory.
+NEED_MB=12000

@@ -18,9 +18,9 @@ use crate::host::Host;
 use crate::lab::Backend;
 use crate::lab::Lab;
 use crate::picture;
-use crate::qemu::Clock;
 use crate::results::write_json;
 use crate::sample::Sample;
+use crate::scenario::Kind;
 use crate::shell::Line;
 use crate::vbd::Vbd;
 
@@ -93,7 +93,7 @@ pub fn run(lab: &Lab) -> Result<bool> {
         version("KERNEL_RELEASE")
     );
     // Counted instructions: what is shown does not depend on how busy this machine is.
-    let host = Host::boot(lab, Clock::Instructions { shift: 1 }, "demo")?;
+    let host = Host::boot(lab, Kind::Plain)?;
     println!(
         "dom0 is up, {} is loaded ({:.0} s)",
         lab.module.file_name().unwrap_or_default().to_string_lossy(),

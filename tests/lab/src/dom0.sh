@@ -89,9 +89,13 @@ lab_until() {
 # lab_grants: how many grants are mapped by anybody, as Xen itself counts them.
 # Its 'g' key prints each grant in use on a line of its own, with reference and
 # frame; guests' own ring pages of xenstore and console are always among them.
+# Guests that nobody has taken yet do not count.
 lab_grants() {
-	xl dmesg -c >/dev/null && xl debug-keys g && xl dmesg -c | awk '
-		/\(XEN\).*\[0x/ { grants++ }
+	local idle
+	idle=$(xl list | awk '/^spare/ { printf " d%s ", $2 }')
+	xl dmesg -c >/dev/null && xl debug-keys g && xl dmesg -c | awk -v idle="$idle" '
+		/grant-table for remote/ { skip = index(idle, " " $(NF - 1) " ") }
+		/\(XEN\).*\[0x/ && !skip { grants++ }
 		/gnttab_usage_print_all \] done/ { whole = 1 }
 		END { print grants + 0; exit !whole }'
 }
@@ -109,8 +113,8 @@ lab_grants_are() {
 	done
 }
 
-# lab_clean SECONDS: until no guest, disk or trace instance is left; prints what
-# is. The kernel takes devices away after xl has returned.
+# lab_clean SECONDS: until no guest but idle ones, no disk and no trace instance
+# is left; prints what is. The kernel takes devices away after xl has returned.
 lab_clean() {
 	local left end
 	lab_now
@@ -123,8 +127,9 @@ lab_clean() {
 }
 
 lab_left() {
-	xl list | tail -n +3
-	ls /sys/bus/xen-backend/devices
+	xl list | tail -n +3 | grep -v '^spare'
+	# A guest's console; of guests we have just heard.
+	ls /sys/bus/xen-backend/devices | grep -v '^console-'
 	ls /sys/kernel/config/nullb | grep -v features
 	losetup -nl
 	ls /sys/kernel/tracing/instances | grep -v gate

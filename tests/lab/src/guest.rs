@@ -24,6 +24,10 @@ const MOVE_DEADLINE: u64 = 420;
 /// Each costs time whenever a guest begins or ends.
 const MEMORY: u32 = 160;
 
+/// What all guests have in common.
+pub const DEFINITION: &str = "type = \"pv\"\non_crash = \"preserve\"\nkernel = \"/lab-guest/vmlinux\"\n\
+    extra = \"console=hvc0 quiet cryptomgr.notests mitigations=off rodata=off init_on_alloc=0";
+
 /// A guest to be started.
 pub struct GuestSpec<'h, 'l> {
     host: &'h Host<'l>,
@@ -34,6 +38,7 @@ pub struct GuestSpec<'h, 'l> {
     archive: Option<String>,
     own_frontend: bool,
     processors: u32,
+    booted: bool,
 }
 
 impl<'h, 'l> GuestSpec<'h, 'l> {
@@ -46,6 +51,7 @@ impl<'h, 'l> GuestSpec<'h, 'l> {
             archive: None,
             own_frontend: false,
             processors: 1,
+            booted: false,
         }
     }
 
@@ -85,18 +91,33 @@ impl<'h, 'l> GuestSpec<'h, 'l> {
         self
     }
 
-    /// `xl create`, then waits until the guest's shell answers.
+    /// Has it boot with its disks. Otherwise it may be one that is up already and is given them
+    /// with `xl block-attach`.
+    pub fn booted(mut self) -> Self {
+        self.booted = true;
+        self
+    }
+
+    /// Starts it and waits until its shell answers.
     pub fn start(self) -> Result<Guest<'h, 'l>> {
         let (port, stream) = self.host.take_port()?;
+        let spare = if self.is_usual() {
+            self.host.take_spare()
+        } else {
+            None
+        };
         let text = self
             .host
-            .ok_within(&self.script(port), 300)
-            .with_context(|| format!("xl create {}", self.name))?;
+            .ok_within(&self.script(spare.as_deref(), port), 300)
+            .with_context(|| format!("starting {}", self.name))?;
         let (bridge, domid) = identity(&text)?;
         let shell = Shell::new(&format!("guest {}", self.name), stream.try_clone()?)
             .with_diary(self.host.diary()?)
             .with_patience(self.host.lab.patience());
-        shell.wait_boot(&self.name, BOOT_DEADLINE)?;
+        match spare {
+            Some(_) => shell.wait_idle(BOOT_DEADLINE)?,
+            None => shell.wait_boot(&self.name, BOOT_DEADLINE)?,
+        }
         if self.own_frontend {
             shell.ok("modprobe xen-gntalloc limit=16384 && modprobe xen-evtchn")?;
         }
@@ -111,7 +132,32 @@ impl<'h, 'l> GuestSpec<'h, 'l> {
         })
     }
 
-    fn script(&self, port: usize) -> String {
+    /// Whether any guest with its disks will do.
+    fn is_usual(&self) -> bool {
+        !self.booted
+            && self.memory == MEMORY
+            && self.processors == 1
+            && self.archive.is_none()
+            && !self.own_frontend
+    }
+
+    fn script(&self, spare: Option<&str>, port: usize) -> String {
+        let name = &self.name;
+        let join = join(name, port);
+        let configure = self.configure();
+        let Some(spare) = spare else {
+            return format!("{configure} && xl create -q /run/{name}.cfg && {join}");
+        };
+        let mut steps = vec![configure, format!("xl rename {spare} {name}")];
+        for disk in &self.disks {
+            steps.push(format!("xl block-attach {name} '{disk}'"));
+        }
+        steps.push(join);
+        steps.join(" && ")
+    }
+
+    /// Writes its configuration.
+    fn configure(&self) -> String {
         let name = &self.name;
         let disks: Vec<String> = self.disks.iter().map(|d| format!("\"{d}\"")).collect();
         // Archives that follow each other are one. Once per host is enough.
@@ -129,19 +175,17 @@ impl<'h, 'l> GuestSpec<'h, 'l> {
         } else {
             ""
         };
-        let memory = self.memory;
         format!(
             "[ -e {initrd} ] || cat /lab-guest/initrd {archive} >{initrd}\n\
              cat >/run/{name}.cfg <<'CFG'\n\
-             name = \"{name}\"\ntype = \"pv\"\nmemory = {memory}\nvcpus = {}\n\
-             kernel = \"/lab-guest/vmlinux\"\nramdisk = \"{initrd}\"\n\
-             extra = \"console=hvc0 quiet cryptomgr.notests mitigations=off rodata=off init_on_alloc=0{extra}\"\n\
-             disk = [{}]\non_crash = \"preserve\"\n\
+             name = \"{name}\"\nmemory = {}\nvcpus = {}\nramdisk = \"{initrd}\"\n\
+             {DEFINITION}{extra}\"\n\
+             disk = [{}]\n\
              CFG\n\
-             xl create -q /run/{name}.cfg && {}",
+             [ -s /run/{name}.cfg ]",
+            self.memory,
             self.processors,
             disks.join(", "),
-            join(name, port)
         )
     }
 }
@@ -289,6 +333,16 @@ impl<'h, 'l> Guest<'h, 'l> {
     pub fn destroy(self) -> Result<()> {
         self.host.ok(&format!("xl destroy {}", self.name))?;
         self.gone()
+    }
+
+    /// Leaves it, idle, to whoever takes the name.
+    pub(crate) fn lay_by(self) -> Result<()> {
+        let bridge = self.bridge.into_inner();
+        // It ends with the signal's status.
+        self.host
+            .ok(&format!("kill {bridge} && wait {bridge}; true"))?;
+        self.host.return_port(self.port, self.stream);
+        Ok(())
     }
 
     /// To be called when something else has destroyed the guest: frees its console.

@@ -7,6 +7,7 @@ use std::cell::RefCell;
 use std::fs;
 use std::fs::File;
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -17,11 +18,12 @@ use anyhow::bail;
 use crate::guest::GuestSpec;
 use crate::lab::Backend;
 use crate::lab::Lab;
-use crate::qemu::Clock;
 use crate::qemu::Qemu;
+use crate::scenario::Kind;
 use crate::shell::Diary;
 use crate::shell::Running;
 use crate::shell::Shell;
+use crate::snapshot::Snapshot;
 
 const BOOT_DEADLINE: Duration = Duration::from_secs(300);
 const FUNCTIONS: &str = include_str!("dom0.sh");
@@ -38,18 +40,36 @@ pub struct Host<'l> {
     /// Console ports that no guest uses.
     ports: RefCell<Vec<(usize, UnixStream)>>,
     names: Cell<u32>,
+    /// Guests that nobody has taken yet.
+    spares: RefCell<Vec<String>>,
+    off: Cell<bool>,
 }
 
 impl<'l> Host<'l> {
-    /// Boots a host and loads the backend under test.
-    pub fn boot(lab: &'l Lab, clock: Clock, kind: &str) -> Result<Self> {
-        Host::boot_with(lab, clock, kind, "")
+    /// Gets a host that is up, and loads the backend under test.
+    pub fn boot(lab: &'l Lab, kind: Kind) -> Result<Self> {
+        let snapshot = Snapshot::of(lab, kind)?;
+        let dir = lab.host_dir(kind.name())?;
+        let qemu = Qemu::resume(lab, kind, &snapshot, &dir)?;
+        let host = Host::new(lab, qemu, dir, snapshot.spares)?;
+        host.equip().map_err(|e| e.context(host.boot_failure()))?;
+        Ok(host)
     }
 
-    /// As [`Host::boot`], with options for dom0's kernel.
-    pub fn boot_with(lab: &'l Lab, clock: Clock, kind: &str, options: &str) -> Result<Self> {
-        let dir = lab.host_dir(kind)?;
-        let mut qemu = Qemu::start(lab, clock, options, &dir)?;
+    /// Boots a host that writes to `disk`, with nothing of ours in it.
+    pub fn power_on(lab: &'l Lab, kind: Kind, disk: &Path) -> Result<Self> {
+        let dir = lab.host_dir(kind.name())?;
+        let qemu = Qemu::power_on(lab, kind, disk, &dir)?;
+        let host = Host::new(lab, qemu, dir, Vec::new())?;
+        for shell in [&host.dom0, &host.post_mortem] {
+            shell
+                .wait_ready(BOOT_DEADLINE)
+                .map_err(|e| e.context(host.boot_failure()))?;
+        }
+        Ok(host)
+    }
+
+    fn new(lab: &'l Lab, mut qemu: Qemu, dir: PathBuf, spares: Vec<String>) -> Result<Self> {
         let diary = Diary {
             file: File::create(dir.join("commands.log"))?,
             emulator: qemu.pid(),
@@ -63,7 +83,7 @@ impl<'l> Host<'l> {
         let (dom0, post_mortem) = (shell("dom0")?, shell("dom0 (logs)")?);
         drop(streams);
         let ports = RefCell::new(qemu.guests.drain(..).enumerate().rev().collect());
-        let host = Host {
+        Ok(Host {
             lab,
             dir,
             qemu,
@@ -72,16 +92,18 @@ impl<'l> Host<'l> {
             post_mortem,
             ports,
             names: Cell::new(0),
-        };
-        host.start().map_err(|e| e.context(host.boot_failure()))?;
-        Ok(host)
+            spares: RefCell::new(spares),
+            off: Cell::new(false),
+        })
     }
 
-    fn start(&self) -> Result<()> {
+    /// Brings what belongs to the checkout. What the disk had at its beginning when the host was
+    /// saved may still be in the page cache, hence direct.
+    fn equip(&self) -> Result<()> {
         for shell in [&self.dom0, &self.post_mortem] {
-            shell.wait_ready(BOOT_DEADLINE)?;
             shell.ok(FUNCTIONS)?;
         }
+        self.ok("dd if=/dev/vdb iflag=direct bs=1M status=none | tar -xf - -C /lab")?;
         self.ok(self.lab.backend.load_command()).map(drop)
     }
 
@@ -170,6 +192,16 @@ impl<'l> Host<'l> {
         GuestSpec::new(self, format!("{name}{}", self.names.get()))
     }
 
+    /// Describes a guest with a name of its own.
+    pub(crate) fn guest_named(&self, name: &str) -> GuestSpec<'_, 'l> {
+        GuestSpec::new(self, name.into())
+    }
+
+    /// The name of an idle guest, if there is one.
+    pub(crate) fn take_spare(&self) -> Option<String> {
+        self.spares.borrow_mut().pop()
+    }
+
     /// Where shells of this host keep their diary.
     pub(crate) fn diary(&self) -> Result<Diary> {
         copy(&self.diary)
@@ -210,11 +242,26 @@ impl<'l> Host<'l> {
 
     /// After a scenario: no guest, no disk, no trace instance may be left behind.
     pub fn check_clean(&self) -> Result<()> {
+        if self.is_off() {
+            return Ok(());
+        }
         let output = self.run("lab_clean 60")?;
         if output.status != 0 {
             bail!("left behind in dom0:\n{}", output.text);
         }
         Ok(())
+    }
+
+    /// Runs a command that powers the host off, and waits until it is. Gives what its console said.
+    pub fn power_off(&self, command: &str, deadline: Duration) -> Result<String> {
+        self.dom0.last(command, deadline)?;
+        self.off.set(true);
+        Ok(self.qemu.serial())
+    }
+
+    /// Whether it was powered off: then there is nobody to ask any more.
+    pub fn is_off(&self) -> bool {
+        self.off.get()
     }
 
     /// An interactive shell in dom0 on this terminal.
@@ -223,7 +270,7 @@ impl<'l> Host<'l> {
     }
 
     /// Saves the host's logs, as far as it still answers, into `dir`.
-    pub fn save_logs(&self, dir: &std::path::Path) -> Result<()> {
+    pub fn save_logs(&self, dir: &Path) -> Result<()> {
         fs::create_dir_all(dir)?;
         fs::write(dir.join("serial.log"), self.qemu.serial())?;
         fs::copy(self.dir.join("commands.log"), dir.join("commands.log"))?;

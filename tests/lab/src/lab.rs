@@ -9,12 +9,17 @@ use std::path::Path;
 use std::path::PathBuf;
 use std::process::Command;
 use std::process::Stdio;
+use std::sync::Mutex;
+use std::sync::MutexGuard;
+use std::sync::PoisonError;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering;
 
 use anyhow::Context;
 use anyhow::Result;
 use anyhow::bail;
+
+use crate::scenario::Kind;
 
 /// What the frontend is built for. Naming it keeps its flags from this host's own build scripts.
 const TARGET: &str = "x86_64-unknown-linux-gnu";
@@ -70,6 +75,8 @@ pub struct Lab {
     /// How often to repeat what scenarios repeat, if not as often as they would.
     pub cycles: Option<u64>,
     hosts: AtomicUsize,
+    dir: PathBuf,
+    making: [Mutex<()>; Kind::ALL.len()],
 }
 
 impl Lab {
@@ -105,12 +112,26 @@ impl Lab {
             at_length: true,
             cycles: None,
             hosts: AtomicUsize::new(0),
+            dir: dir.into(),
+            making: Default::default(),
         })
     }
 
     /// A file that a host boots: `xen`, `dom0.img`.
     pub fn image(&self, name: &str) -> PathBuf {
         self.images.join(name)
+    }
+
+    /// Where saved hosts are, see [`crate::snapshot`].
+    pub fn snapshots(&self) -> PathBuf {
+        self.dir.join("hosts")
+    }
+
+    /// Held by who makes the saved host of a kind.
+    pub fn making(&self, kind: Kind) -> MutexGuard<'_, ()> {
+        self.making[kind as usize]
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// dom0's kernel and the initrd that goes with it.

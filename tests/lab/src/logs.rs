@@ -86,7 +86,12 @@ impl Mark {
     /// Fails when dom0 or Xen has complained since.
     pub fn search(&self, host: &Host<'_>) -> Result<()> {
         let serial = host.qemu.serial();
-        let dmesg = host.post_mortem.ok("dmesg")?;
+        let dmesg = if host.is_off() {
+            // All of it is on the console.
+            String::new()
+        } else {
+            host.post_mortem.ok("dmesg")?
+        };
         let fresh = dmesg
             .split_once(&self.text)
             .map_or(dmesg.as_str(), |(_, after)| after);

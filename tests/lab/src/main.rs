@@ -18,6 +18,7 @@ mod lab;
 mod logs;
 mod picture;
 mod qemu;
+mod qmp;
 mod results;
 mod rooms;
 mod run;
@@ -25,6 +26,7 @@ mod sample;
 mod scenario;
 mod scenarios;
 mod shell;
+mod snapshot;
 mod terminal;
 mod trace;
 mod vbd;
@@ -147,9 +149,7 @@ fn act(arguments: &Arguments) -> Result<bool> {
             } else {
                 Kind::Parallel
             };
-            Host::boot(&lab, kind.clock(), "shell")?
-                .interact()
-                .map(|()| true)
+            Host::boot(&lab, kind)?.interact().map(|()| true)
         }
         Task::Fuzz {
             only,

@@ -17,8 +17,18 @@ use anyhow::Result;
 use command_fds::CommandFdExt;
 use command_fds::FdMapping;
 
+use crate::check;
 use crate::lab::Lab;
+use crate::qmp::Control;
+use crate::scenario::Kind;
+use crate::snapshot::Snapshot;
 
+const SERIAL: &str = "serial.log";
+/// A tar, on a disk of its own that a saved machine finds another one behind when it goes on.
+const PAYLOAD: &str = "payload.tar";
+const PAYLOAD_BYTES: u64 = 64 << 20;
+/// Megabytes: dom0's, a few guests' and Xen's own.
+const MEMORY: &str = "4096";
 pub const SHELLS: usize = 4;
 pub const GUESTS: usize = 4;
 
@@ -46,53 +56,81 @@ impl Clock {
 /// A running QEMU.
 pub struct Qemu {
     child: Child,
+    control: Control,
     pub shells: Vec<UnixStream>,
     pub guests: Vec<UnixStream>,
     dir: PathBuf,
 }
 
 impl Qemu {
-    /// Starts a machine that keeps its logs in `dir`; `options` are for dom0's kernel.
-    pub fn start(lab: &Lab, clock: Clock, options: &str, dir: &Path) -> Result<Self> {
-        let payload = dir.join("payload.tar");
+    /// Turns a machine on that keeps its logs in `dir` and what it writes to its disk in `disk`.
+    pub fn power_on(lab: &Lab, kind: Kind, disk: &Path, dir: &Path) -> Result<Self> {
+        File::create(dir.join(PAYLOAD))?.set_len(PAYLOAD_BYTES)?;
+        let mut command = machine(lab, kind);
+        add_drives(&mut command, disk, "", dir);
+        Qemu::spawn(command, dir)
+    }
+
+    /// Lets a saved machine go on. What it writes is forgotten with it.
+    pub fn resume(lab: &Lab, kind: Kind, snapshot: &Snapshot, dir: &Path) -> Result<Self> {
+        let payload = dir.join(PAYLOAD);
         lab.make_payload(&payload)?;
-        // QEMU dies with the thread that started it, however that ends.
-        let mut command = Command::new("nice");
-        command.args(["-n", clock.niceness(), "setpriv", "--pdeathsig", "KILL"]);
-        command.args(["--", "qemu-system-x86_64"]);
-        command.args([
-            "-display",
-            "none",
-            "-no-reboot",
-            "-nodefaults",
-            "-m",
-            "3072",
-        ]);
-        command.args(clock_arguments(clock));
-        add_images(&mut command, lab, options, &payload);
-        command
-            .arg("-serial")
-            .arg(format!("file:{}", dir.join("serial.log").display()));
+        let payload = File::options().write(true).open(&payload)?;
+        check::within(
+            "bytes of the payload",
+            payload.metadata()?.len(),
+            0..=PAYLOAD_BYTES,
+        )?;
+        payload.set_len(PAYLOAD_BYTES)?;
+        fs::copy(snapshot.serial(), dir.join(SERIAL))?;
+        let mut command = machine(lab, kind);
+        add_drives(&mut command, &snapshot.disk(), ",snapshot=on", dir);
+        command.args(["-incoming", "defer"]);
+        let mut qemu = Qemu::spawn(command, dir)?;
+        let resumed = qemu.control.resume(&snapshot.state());
+        resumed.with_context(|| qemu.complaint())?;
+        Ok(qemu)
+    }
+
+    /// Writes the machine's state to a file and ends it.
+    pub fn save(&mut self, file: &Path) -> Result<()> {
+        self.control.save(file)?;
+        self.child.wait()?;
+        Ok(())
+    }
+
+    fn spawn(mut command: Command, dir: &Path) -> Result<Self> {
+        command.arg("-chardev").arg(format!(
+            "file,id=serial,append=on,path={}",
+            dir.join(SERIAL).display()
+        ));
+        command.args(["-serial", "chardev:serial"]);
+        command.args(["-device", "virtio-serial-pci,max_ports=16"]);
         let mut near = Vec::new();
         let mut mappings = Vec::new();
-        command.args(["-device", "virtio-serial-pci,max_ports=16"]);
-        let names = (0..SHELLS)
-            .map(|i| format!("shell.{i}"))
-            .chain((0..GUESTS).map(|i| format!("guest.{i}")));
-        for (i, name) in names.enumerate() {
+        let mut socket = |command: &mut Command, id: &str| -> Result<()> {
             let (ours, theirs) = UnixStream::pair()?;
-            let child_fd = 10 + i as i32;
-            command.args(["-chardev", &format!("socket,id=c{i},fd={child_fd}")]);
-            command.args([
-                "-device",
-                &format!("virtserialport,chardev=c{i},name={name}"),
-            ]);
+            let child_fd = 10 + near.len() as i32;
+            command.args(["-chardev", &format!("socket,id={id},fd={child_fd}")]);
             mappings.push(FdMapping {
                 parent_fd: OwnedFd::from(theirs),
                 child_fd,
             });
             near.push(ours);
+            Ok(())
+        };
+        let names = (0..SHELLS)
+            .map(|i| format!("shell.{i}"))
+            .chain((0..GUESTS).map(|i| format!("guest.{i}")));
+        for (i, name) in names.enumerate() {
+            socket(&mut command, &format!("c{i}"))?;
+            command.args([
+                "-device",
+                &format!("virtserialport,chardev=c{i},name={name}"),
+            ]);
         }
+        socket(&mut command, "control")?;
+        command.args(["-mon", "chardev=control,mode=control"]);
         command.fd_mappings(mappings)?;
         let log = File::create(dir.join("qemu.log"))?;
         command
@@ -100,12 +138,16 @@ impl Qemu {
             .stdout(log.try_clone()?)
             .stderr(log);
         let child = command.spawn().context("cannot start qemu-system-x86_64")?;
+        let control = near.pop().context("too few sockets")?;
         let guests = near.split_off(SHELLS);
+        let dir = dir.to_path_buf();
+        let complaint = || fs::read_to_string(dir.join("qemu.log")).unwrap_or_default();
         Ok(Qemu {
             child,
+            control: Control::new(control).with_context(complaint)?,
             shells: near,
             guests,
-            dir: dir.into(),
+            dir,
         })
     }
 
@@ -115,7 +157,7 @@ impl Qemu {
 
     /// All that Xen's and dom0's consoles have written.
     pub fn serial(&self) -> String {
-        let bytes = fs::read(self.dir.join("serial.log")).unwrap_or_default();
+        let bytes = fs::read(self.dir.join(SERIAL)).unwrap_or_default();
         String::from_utf8_lossy(&bytes).replace('\r', "")
     }
 
@@ -130,7 +172,7 @@ impl Drop for Qemu {
         // Already gone is fine: the machine may have been powered off.
         let _ = self.child.kill();
         let _ = self.child.wait();
-        let _ = fs::remove_file(self.dir.join("payload.tar"));
+        let _ = fs::remove_file(self.dir.join(PAYLOAD));
     }
 }
 
@@ -148,7 +190,8 @@ fn clock_arguments(clock: Clock) -> Vec<String> {
     text.split(' ').map(String::from).collect()
 }
 
-fn add_images(command: &mut Command, lab: &Lab, options: &str, payload: &Path) {
+/// What a machine is, but for its disks and whatever differs each time.
+pub fn definition(lab: &Lab, kind: Kind) -> Vec<String> {
     let image = |name: &str| lab.image(name).display().to_string();
     let (kernel, initrd) = lab.dom0_kernel();
     // eager-fpu: under TCG, Xen's lazy FPU switching corrupts vector registers of user space. The
@@ -156,19 +199,51 @@ fn add_images(command: &mut Command, lab: &Lab, options: &str, payload: &Path) {
     let xen = "console=com1 com1=115200,8n1 dom0_mem=1500M,max:1500M spec-ctrl=no,eager-fpu=1 xpti=0 pv-l1tf=0 \
                loglvl=all guest_loglvl=all";
     // notests: the kernel's tests of its own ciphers, which nothing here uses.
-    let linux =
-        format!("console=hvc0 root=/dev/vda rw mitigations=off cryptomgr.notests {options}");
+    let linux = format!(
+        "console=hvc0 root=/dev/vda rw mitigations=off cryptomgr.notests {}",
+        kind.dom0_options()
+    );
     // QEMU separates the images by commas.
     let linux = linux.replace(',', ",,");
-    command.args(["-kernel", &image("xen"), "-append", xen]);
-    command.args([
-        "-initrd",
-        &format!("{} {linux},{}", kernel.display(), initrd.display()),
+    let mut words: Vec<String> = [
+        "-display",
+        "none",
+        "-no-reboot",
+        "-nodefaults",
+        "-m",
+        MEMORY,
+    ]
+    .map(String::from)
+    .into();
+    words.extend(clock_arguments(kind.clock()));
+    words.extend(["-kernel".into(), image("xen"), "-append".into(), xen.into()]);
+    words.extend([
+        "-initrd".into(),
+        format!("{} {linux},{}", kernel.display(), initrd.display()),
     ]);
-    let disk = |file: &str, options: &str| format!("file={file},format=raw,if=virtio,{options}");
-    command.args(["-drive", &disk(&image("dom0.img"), "snapshot=on")]);
+    words
+}
+
+fn machine(lab: &Lab, kind: Kind) -> Command {
+    // QEMU dies with the thread that started it, however that ends.
+    let mut command = Command::new("nice");
     command.args([
-        "-drive",
-        &disk(&payload.display().to_string(), "readonly=on"),
+        "-n",
+        kind.clock().niceness(),
+        "setpriv",
+        "--pdeathsig",
+        "KILL",
     ]);
+    command.args(["--", "qemu-system-x86_64"]);
+    command.args(definition(lab, kind));
+    command
+}
+
+fn add_drives(command: &mut Command, disk: &Path, options: &str, dir: &Path) {
+    let mut drive = |file: &Path, options: &str| {
+        command.arg("-drive");
+        command.arg(format!("file={},if=virtio,{options}", file.display()));
+    };
+    drive(disk, &format!("format=qcow2{options}"));
+    drive(&dir.join(PAYLOAD), "format=raw,readonly=on");
 }

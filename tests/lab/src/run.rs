@@ -33,6 +33,7 @@ const LOG_LINES: usize = 40;
 /// What one lane does before it looks for more.
 enum Job {
     Checks(Vec<&'static Check>),
+    /// On one host.
     Scenarios(Kind, Vec<&'static Scenario>),
 }
 
@@ -62,12 +63,9 @@ pub fn test(lab: &Lab, only: &[String]) -> Result<bool> {
         }
     });
     // With both processors to itself.
-    run_scenarios(
-        lab,
-        Kind::Parallel,
-        wanted(lab, only, Kind::Parallel),
-        &results,
-    );
+    for list in on_hosts(lab, wanted(lab, only, Kind::Parallel)) {
+        run_scenarios(lab, Kind::Parallel, list, &results);
+    }
     results.write(
         &lab.build(lab.amount("results/test.json", "results/test-debug.json")),
         &lab.versions,
@@ -85,20 +83,40 @@ fn next(jobs: &Mutex<VecDeque<Job>>) -> Option<Job> {
         .pop_front()
 }
 
+/// The longest first, so that no lane is left with one when the other has nothing to do any more.
 fn plan(lab: &Lab, only: &[String]) -> VecDeque<Job> {
     let mut jobs = VecDeque::new();
-    for kind in Kind::COUNTED {
-        jobs.push_back(Job::Scenarios(kind, wanted(lab, only, kind)));
-    }
     // They do not depend on a kernel.
     if lab.debug_kernel.is_none() {
         let checks = checks::ALL
             .iter()
             .filter(|c| is_wanted(only, c.name))
             .collect();
-        jobs.insert(1, Job::Checks(checks));
+        jobs.push_back(Job::Checks(checks));
     }
+    for kind in [Kind::Cycles, Kind::Timed, Kind::Plain] {
+        for list in on_hosts(lab, wanted(lab, only, kind)) {
+            jobs.push_back(Job::Scenarios(kind, list));
+        }
+    }
+    jobs.make_contiguous().sort_by_key(|job| match job {
+        Job::Scenarios(_, list) => !list.iter().any(|s| scenarios::LONG.contains(&s.name)),
+        Job::Checks(_) => true,
+    });
     jobs
+}
+
+/// Each scenario has a host of its own. The debug kernel looks at what is left of a whole life at
+/// its end, which takes long, so there they share one.
+fn on_hosts(lab: &Lab, list: Vec<&'static Scenario>) -> Vec<Vec<&'static Scenario>> {
+    let mut alone: Vec<_> = list.into_iter().map(|scenario| vec![scenario]).collect();
+    if lab.debug_kernel.is_some() {
+        let is_last = |list: &Vec<&Scenario>| scenarios::LAST.contains(&list[0].name);
+        let (last, others): (Vec<_>, Vec<_>) = alone.into_iter().partition(is_last);
+        alone = last;
+        alone.push(others.concat());
+    }
+    alone
 }
 
 fn is_wanted(only: &[String], name: &str) -> bool {
@@ -135,7 +153,7 @@ fn run_scenarios(lab: &Lab, kind: Kind, list: Vec<&Scenario>, results: &Results)
     for scenario in list {
         let mut figures = Figures::new();
         let begin = Instant::now();
-        let verdict = match host.take().map_or_else(|| boot(lab, kind), Ok) {
+        let verdict = match host.take().map_or_else(|| Host::boot(lab, kind), Ok) {
             Ok(booted) => {
                 let begin = Instant::now();
                 let verdict = run_scenario(&booted, scenario, &mut figures);
@@ -160,7 +178,7 @@ fn run_scenarios(lab: &Lab, kind: Kind, list: Vec<&Scenario>, results: &Results)
             verdict,
         ));
     }
-    if let Some(host) = host.filter(|_| lab.debug_kernel.is_some()) {
+    if let Some(host) = host.filter(|host| lab.debug_kernel.is_some() && !host.is_off()) {
         let name = format!("debug-kernel ({})", kind.name());
         let begin = Instant::now();
         let verdict = judged(&host, &name, debug::end_of_life(&host));
@@ -175,17 +193,6 @@ fn name_on(scenario: &Scenario, kind: Kind) -> String {
     } else {
         format!("{} ({})", scenario.name, kind.name())
     }
-}
-
-fn boot(lab: &Lab, kind: Kind) -> Result<Host<'_>> {
-    let begin = Instant::now();
-    let host = Host::boot_with(lab, kind.clock(), kind.name(), kind.dom0_options())?;
-    println!(
-        "       {} host up in {} s",
-        kind.name(),
-        round(begin.elapsed())
-    );
-    Ok(host)
 }
 
 fn run_scenario(host: &Host<'_>, scenario: &Scenario, figures: &mut Figures) -> Result<()> {

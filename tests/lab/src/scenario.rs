@@ -9,21 +9,17 @@ use crate::lab::Backend;
 use crate::qemu::Clock;
 use crate::results::Figures;
 
-/// Which host a scenario runs on. Scenarios of one kind share one host, in order.
+/// Which host a scenario runs on. Each has one of its own, so that none sees what another did.
 ///
 /// All but the last count time in instructions: idle time is skipped, nothing depends on how busy
 /// this machine is, and two such hosts beside each other fill two processors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// For the rates.
-    Rates,
-    /// For everything else that is judged by a clock.
+    /// For what is judged by a clock: 1 ns an instruction.
     Timed,
-    /// What an administrator does with a disk.
+    /// For everything else.
     Plain,
-    /// What guests do with a disk, and what becomes of it in its life.
-    Clients,
-    /// The same things many times.
+    /// For the same things many times: dom0 records who allocated what.
     Cycles,
     /// Two processors at the host's own speed, with nothing beside it: what only happens when two
     /// processors really run at once, happens here.
@@ -31,20 +27,13 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// Those that may run beside each other, the longest first.
-    pub const COUNTED: [Kind; 5] = [
-        Kind::Rates,
-        Kind::Cycles,
-        Kind::Clients,
-        Kind::Plain,
-        Kind::Timed,
-    ];
+    pub const ALL: [Kind; 4] = [Kind::Timed, Kind::Plain, Kind::Cycles, Kind::Parallel];
 
     pub fn clock(self) -> Clock {
         match self {
-            // 1 ns an instruction: a guest gets well past 5000 requests a second.
-            Kind::Rates | Kind::Timed => Clock::Instructions { shift: 0 },
-            Kind::Plain | Kind::Clients | Kind::Cycles => Clock::Instructions { shift: 1 },
+            // A guest gets well past 5000 requests a second.
+            Kind::Timed => Clock::Instructions { shift: 0 },
+            Kind::Plain | Kind::Cycles => Clock::Instructions { shift: 1 },
             Kind::Parallel => Clock::Wall,
         }
     }
@@ -52,21 +41,27 @@ impl Kind {
     /// What dom0's kernel is told besides.
     pub fn dom0_options(self) -> &'static str {
         match self {
-            // Who allocated what is recorded, for whoever looks for leaks.
             Kind::Cycles => "rodata=off slab_debug=U,kmalloc-*",
             // Protecting the kernel's own text and checking all page tables takes seconds; the
             // parallel host does that.
-            Kind::Rates | Kind::Timed | Kind::Plain | Kind::Clients => "rodata=off",
+            Kind::Timed | Kind::Plain => "rodata=off",
             Kind::Parallel => "",
+        }
+    }
+
+    /// Idle guests that it begins with.
+    pub fn spares(self) -> u32 {
+        match self {
+            Kind::Timed | Kind::Plain => 3,
+            Kind::Cycles => 1,
+            Kind::Parallel => 2,
         }
     }
 
     pub fn name(self) -> &'static str {
         match self {
-            Kind::Rates => "rates",
             Kind::Timed => "timed",
             Kind::Plain => "plain",
-            Kind::Clients => "clients",
             Kind::Cycles => "cycles",
             Kind::Parallel => "parallel",
         }

@@ -130,6 +130,25 @@ impl Shell {
         }
     }
 
+    /// Waits for the far end's bash, which was left idle.
+    pub fn wait_idle(&self, deadline: Duration) -> Result<()> {
+        self.sync(Instant::now() + deadline * self.patience)
+    }
+
+    /// Runs a command after which there is nobody left to answer.
+    pub fn last(&self, command: &str, deadline: Duration) -> Result<()> {
+        self.busy.set(true);
+        self.send(command)?;
+        let end = Instant::now() + deadline * self.patience;
+        self.stream
+            .set_read_timeout(Some(end.saturating_duration_since(Instant::now())))?;
+        // Its own output, and whatever there was before.
+        (&self.stream)
+            .read_to_end(&mut self.received.borrow_mut())
+            .with_context(|| format!("{}: no end after `{}`", self.name, brief(command)))
+            .map(drop)
+    }
+
     /// Throws away what a terminal or an earlier user of the port may still have to say.
     fn sync(&self, end: Instant) -> Result<()> {
         let seconds = end.saturating_duration_since(Instant::now());

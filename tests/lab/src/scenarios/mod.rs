@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The registry. Scenarios of one kind run in this order on one host.
+//! The registry.
 
 mod access;
 mod attach;
@@ -27,6 +27,7 @@ mod reconnect;
 mod resize;
 mod same_keys;
 mod sectors;
+mod shutdown;
 mod slow_neighbour;
 mod states;
 mod takeover;
@@ -38,6 +39,12 @@ use crate::scenario::Scenario;
 
 /// Not in a run of everything: what they prove changes seldom, and others come close to it.
 pub const AT_LENGTH: &[&str] = &["memory", "migrate"];
+
+/// They take more than a minute each.
+pub const LONG: &[&str] = &["rate", "hostile-guest", "kills", "cycles", "reconnect"];
+
+/// Their host is gone afterwards.
+pub const LAST: &[&str] = &["shutdown"];
 
 pub const ALL: &[Scenario] = &[
     Scenario {
@@ -116,7 +123,6 @@ pub const ALL: &[Scenario] = &[
         any_backend: true,
         script: hostile::hostile,
     },
-    // Last of its kind: it unloads the module.
     Scenario {
         name: "unload",
         rows: &["P15", "D13"],
@@ -129,7 +135,7 @@ pub const ALL: &[Scenario] = &[
         name: "rate",
         rows: &["H54"],
         about: "a backlogged guest gets its rate, no less and in no window more",
-        kind: Kind::Rates,
+        kind: Kind::Timed,
         any_backend: false,
         script: rate::rate,
     },
@@ -177,7 +183,7 @@ pub const ALL: &[Scenario] = &[
         name: "filesystem",
         rows: &["P7", "P8", "P9", "P10"],
         about: "a file system: mkfs, stress-ng with verify, fstrim, and e2fsck finds nothing",
-        kind: Kind::Clients,
+        kind: Kind::Plain,
         any_backend: true,
         script: filesystem::filesystem,
     },
@@ -185,7 +191,7 @@ pub const ALL: &[Scenario] = &[
         name: "xentop",
         rows: &["P17"],
         about: "xentop shows what a guest did on its disks",
-        kind: Kind::Clients,
+        kind: Kind::Plain,
         any_backend: true,
         script: xentop::xentop,
     },
@@ -193,7 +199,7 @@ pub const ALL: &[Scenario] = &[
         name: "pv-grub",
         rows: &["P5", "P7"],
         about: "GRUB's own frontend reads a file right and hands the disk back",
-        kind: Kind::Clients,
+        kind: Kind::Plain,
         any_backend: true,
         script: pv_grub::pv_grub,
     },
@@ -201,7 +207,7 @@ pub const ALL: &[Scenario] = &[
         name: "sector-4096",
         rows: &["P4", "P7", "H25"],
         about: "a disk with sectors of 4096 bytes: keys, size, and the same bytes as in dom0",
-        kind: Kind::Clients,
+        kind: Kind::Plain,
         any_backend: true,
         script: sectors::sector_4096,
     },
@@ -209,7 +215,7 @@ pub const ALL: &[Scenario] = &[
         name: "resize",
         rows: &["P14", "D16", "D17"],
         about: "the device grows and shrinks, and an idle guest sees it",
-        kind: Kind::Clients,
+        kind: Kind::Plain,
         any_backend: true,
         script: resize::resize,
     },
@@ -217,7 +223,7 @@ pub const ALL: &[Scenario] = &[
         name: "read-only",
         rows: &["P3", "P7", "H30", "H57"],
         about: "a read-only disk and a CD-ROM are read and not written",
-        kind: Kind::Clients,
+        kind: Kind::Plain,
         any_backend: true,
         script: access::read_only,
     },
@@ -225,7 +231,7 @@ pub const ALL: &[Scenario] = &[
         name: "save-restore",
         rows: &["P16", "D19"],
         about: "a guest is saved and restored in mid-I/O",
-        kind: Kind::Clients,
+        kind: Kind::Plain,
         any_backend: true,
         script: moves::save_restore,
     },
@@ -233,7 +239,7 @@ pub const ALL: &[Scenario] = &[
         name: "migrate",
         rows: &["P16", "D20"],
         about: "a guest becomes another domain, as migration does it, in mid-I/O",
-        kind: Kind::Clients,
+        kind: Kind::Plain,
         any_backend: true,
         script: moves::migrate,
     },
@@ -241,7 +247,7 @@ pub const ALL: &[Scenario] = &[
         name: "slow-neighbour",
         rows: &["P10", "P15", "D05", "H31"],
         about: "a backing device stands still under a guest that ends; its neighbours do not notice",
-        kind: Kind::Clients,
+        kind: Kind::Plain,
         any_backend: false,
         script: slow_neighbour::slow_neighbour,
     },
@@ -249,7 +255,7 @@ pub const ALL: &[Scenario] = &[
         name: "crash",
         rows: &["P15"],
         about: "a guest's kernel crashes in mid-I/O",
-        kind: Kind::Clients,
+        kind: Kind::Plain,
         any_backend: true,
         script: crash::crash,
     },
@@ -265,7 +271,7 @@ pub const ALL: &[Scenario] = &[
         name: "same-keys",
         rows: &["P2", "P3", "P4", "P17"],
         about: "the same session on xen-blkback leaves the same keys and files",
-        kind: Kind::Clients,
+        kind: Kind::Plain,
         any_backend: false,
         script: same_keys::same_keys,
     },
@@ -273,7 +279,7 @@ pub const ALL: &[Scenario] = &[
         name: "persistent",
         rows: &["P12", "P18", "P19"],
         about: "grants stay mapped up to a bound, and are given back in time and under pressure",
-        kind: Kind::Clients,
+        kind: Kind::Plain,
         any_backend: false,
         script: persistent::persistent,
     },
@@ -281,7 +287,7 @@ pub const ALL: &[Scenario] = &[
         name: "events",
         rows: &["P13"],
         about: "events for nothing are held back, others are not",
-        kind: Kind::Clients,
+        kind: Kind::Plain,
         any_backend: true,
         script: events::events,
     },
@@ -289,7 +295,7 @@ pub const ALL: &[Scenario] = &[
         name: "parameters",
         rows: &["P2", "P18", "P21"],
         about: "module parameters refuse what makes no sense and do what they say",
-        kind: Kind::Clients,
+        kind: Kind::Plain,
         any_backend: false,
         script: parameters::parameters,
     },
@@ -297,7 +303,7 @@ pub const ALL: &[Scenario] = &[
         name: "memory",
         rows: &["H09", "P18"],
         about: "what a connected queue costs dom0, idle and full, beside xen-blkback",
-        kind: Kind::Clients,
+        kind: Kind::Plain,
         any_backend: false,
         script: memory::memory,
     },
@@ -305,9 +311,17 @@ pub const ALL: &[Scenario] = &[
         name: "takeover",
         rows: &["P6", "D13"],
         about: "busy disks move between xen-blkback and rblkback",
-        kind: Kind::Clients,
+        kind: Kind::Plain,
         any_backend: false,
         script: takeover::takeover,
+    },
+    Scenario {
+        name: "shutdown",
+        rows: &["P15"],
+        about: "dom0 is powered off under guests that use their disks",
+        kind: Kind::Plain,
+        any_backend: true,
+        script: shutdown::shutdown,
     },
     Scenario {
         name: "parallel-integrity",

@@ -1,0 +1,123 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Hosts that are up already: booted once for each kind, saved with a few idle guests, and from
+//! then on loaded in a second or two instead of booted in half a minute.
+//!
+//! A snapshot has nothing of the checkout in it: module, programs and shell functions come to a
+//! host after it was loaded. It lies in the lab's own directory and is made again when anything
+//! that it is made of has changed.
+
+use std::collections::hash_map::DefaultHasher;
+use std::fs;
+use std::hash::Hash;
+use std::hash::Hasher;
+use std::path::Path;
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Instant;
+
+use anyhow::Context;
+use anyhow::Result;
+use anyhow::bail;
+
+use crate::guest;
+use crate::host::Host;
+use crate::lab::Lab;
+use crate::qemu;
+use crate::results::round;
+use crate::scenario::Kind;
+
+/// A saved host.
+pub struct Snapshot {
+    dir: PathBuf,
+    /// The names of the idle guests in it.
+    pub spares: Vec<String>,
+}
+
+impl Snapshot {
+    /// The one for a kind of host; makes it if there is none.
+    pub fn of(lab: &Lab, kind: Kind) -> Result<Self> {
+        // Whoever else wants it waits until it is there.
+        let _making = lab.making(kind);
+        let dir = lab.snapshots().join(format!(
+            "{}-{:016x}",
+            kind.name(),
+            definition(lab, kind).finish()
+        ));
+        let spares = (1..=kind.spares()).map(|i| format!("spare{i}")).collect();
+        let snapshot = Snapshot { dir, spares };
+        if !snapshot.dir.exists() {
+            let begin = Instant::now();
+            make(lab, kind, &snapshot)
+                .with_context(|| format!("making the {} host", kind.name()))?;
+            let took = round(begin.elapsed());
+            println!("       {} host made in {took} s", kind.name());
+        }
+        Ok(snapshot)
+    }
+
+    /// What QEMU saved.
+    pub fn state(&self) -> PathBuf {
+        self.dir.join("state")
+    }
+
+    /// What the host wrote to its disk until then.
+    pub fn disk(&self) -> PathBuf {
+        self.dir.join("disk.qcow2")
+    }
+
+    /// What its console had said.
+    pub fn serial(&self) -> PathBuf {
+        self.dir.join("serial.log")
+    }
+}
+
+/// All that a snapshot depends on, except for what the lab's own directory stands for.
+fn definition(lab: &Lab, kind: Kind) -> DefaultHasher {
+    let mut hasher = DefaultHasher::new();
+    qemu::definition(lab, kind).hash(&mut hasher);
+    (kind.spares(), guest::DEFINITION).hash(&mut hasher);
+    hasher
+}
+
+fn make(lab: &Lab, kind: Kind, snapshot: &Snapshot) -> Result<()> {
+    let parent = lab.snapshots();
+    let partial = parent.join(format!("partial.{}.{}", std::process::id(), kind.name()));
+    fs::create_dir_all(&partial)?;
+    let made = fill(lab, kind, snapshot, &partial);
+    if made.is_err() {
+        fs::remove_dir_all(&partial)?;
+        return made;
+    }
+    // What this checkout, or the one that was here before, has no use for any more.
+    for old in fs::read_dir(&parent)? {
+        let old = old?;
+        let name = old.file_name().to_string_lossy().into_owned();
+        if name.starts_with(&format!("{}-", kind.name())) {
+            fs::remove_dir_all(old.path())?;
+        }
+    }
+    fs::rename(&partial, &snapshot.dir)?;
+    Ok(())
+}
+
+fn fill(lab: &Lab, kind: Kind, snapshot: &Snapshot, dir: &Path) -> Result<()> {
+    let disk = dir.join("disk.qcow2");
+    let base = lab.image("dom0.img");
+    let output = Command::new("qemu-img")
+        .args(["create", "-q", "-f", "qcow2", "-F", "raw", "-b"])
+        .args([&base, &disk])
+        .output()
+        .context("qemu-img")?;
+    if !output.status.success() {
+        bail!("qemu-img: {}", String::from_utf8_lossy(&output.stderr));
+    }
+    let mut host = Host::power_on(lab, kind, &disk)?;
+    for name in &snapshot.spares {
+        host.guest_named(name).booted().start()?.lay_by()?;
+    }
+    // What it still has to write, it writes now and not each time it is loaded.
+    host.ok("sync")?;
+    fs::write(dir.join("serial.log"), host.qemu.serial())?;
+    host.qemu.save(&dir.join("state"))
+}
