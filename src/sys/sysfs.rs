@@ -18,8 +18,7 @@ use kernel::{
     bindings,
     device as kdevice,
     fmt,
-    prelude::*,
-    str::CString, //
+    prelude::*, //
 };
 
 /// A file: shows one value of the driver's data.
@@ -65,11 +64,21 @@ unsafe extern "C" fn show<S: Show + ?Sized>(
     // SAFETY: As above. The types of `Entry`, `Group` and `Groups` tie the file to
     // a driver with this data.
     let data = unsafe { dev.drvdata_borrow::<S::Data>() };
-    let Ok(text) = CString::try_from_fmt(fmt!("{}", Shown::<S>(&data))) else {
-        return ENOMEM.to_errno() as isize;
-    };
-    // SAFETY: sysfs passes a page to write to; the format takes exactly one string.
-    unsafe { bindings::sysfs_emit(buf, c"%s\n".as_char_ptr(), text.as_char_ptr()) as isize }
+    // SAFETY: sysfs passes a page to write to.
+    unsafe { emit(buf, fmt!("{}", Shown::<S>(&data))) }
+}
+
+/// Formats right into the page, once: a number that grows a digit between a look at
+/// its length and another at its value does not fit.
+///
+/// # Safety
+///
+/// `buf` is the page that sysfs passes to a `show`.
+unsafe fn emit(buf: *mut c_char, text: fmt::Arguments<'_>) -> isize {
+    let text = core::ptr::from_ref(&text).cast::<c_void>();
+    // SAFETY: By the contract; `%pA` takes a pointer to `fmt::Arguments`
+    // (lib/vsprintf.c).
+    unsafe { bindings::sysfs_emit(buf, c"%pA\n".as_char_ptr(), text) as isize }
 }
 
 struct Shown<'a, S: Show + ?Sized>(&'a S::Data);
