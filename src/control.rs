@@ -1,57 +1,81 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The keys an administrator or a toolstack writes into our directory.
+//! The keys an administrator or a toolstack writes into our directory, and what we
+//! write there about the limit.
 //!
 //! One watch on the directory; only the keys below matter, so that our own writes
 //! there wake nobody. Whatever changed, all of them are read again.
 //!
 //! | key | written by | meaning |
 //! |---|---|---|
-//! | `tokens-refill`, `tokens-max` | administrator | the limit, see `logic::limits` |
+//! | `tokens-*`, `bytes-*` (see [`LIMITS`]) | administrator | the limit, see `logic::limits` |
+//! | `tokens-initial` | toolstack | tokens that a disk begins with which no guest has used |
 //! | `physical-device` | block hotplug script | the device, `major:minor` in hex |
 //! | `online` | toolstack | 0: the disk is to go |
-//! | `tokens-level` | this driver | the bucket's level, from unbind to bind |
+//! | `tokens-level`, `bytes-level`, `tokens-vm-level` | this driver | the buckets' levels, from unbind to bind |
+//! | `qos-refill`, `qos-max`, `qos-state` | this driver | the limit in force, for the guest |
+//! | `qos-tokens`, `qos-io-count`, `qos-throttled-usec` | this driver | live, every `tokens-publish` seconds |
 
 #![forbid(unsafe_code)]
 
 use kernel::{
+    fmt,
     prelude::*,
-    sync::Arc, //
+    str::CString,
+    sync::{
+        atomic::ordering::Relaxed,
+        Arc, //
+    }, //
 };
 
 use crate::logic::admission::Change;
+use crate::logic::admission::Kept;
 use crate::logic::limits::setting;
+use crate::logic::limits::terms;
 use crate::logic::limits::Key;
+use crate::logic::limits::Keys as LimitKeys;
+use crate::logic::limits::Limit;
 use crate::logic::limits::Setting;
+use crate::logic::limits::Terms;
 use crate::logic::limits::VALUE_MAX;
 use crate::logic::number::decimal;
 use crate::logic::number::Foreign;
 use crate::vbd::Vbd;
 use crate::xenbus::store::transaction;
 use crate::xenbus::store::within;
+use crate::xenbus::store::Store;
 use crate::xenbus::store::Value;
 use crate::xenbus::watch::Handler;
 
-const REFILL: &CStr = c"tokens-refill";
-const MAX: &CStr = c"tokens-max";
-/// Tokens left when the driver let go of the disk.
-const LEVEL: &CStr = c"tokens-level";
-const KEYS: [&[u8]; 4] = [
-    REFILL.to_bytes(),
-    MAX.to_bytes(),
-    b"physical-device",
-    b"online",
+/// The keys of a limit, in the order of [`Texts`].
+const LIMITS: [&CStr; 9] = [
+    c"tokens-refill",
+    c"tokens-max",
+    c"tokens-size",
+    c"bytes-refill",
+    c"bytes-max",
+    c"tokens-vm-refill",
+    c"tokens-vm-max",
+    c"tokens-publish",
+    c"tokens-initial",
 ];
+const OTHERS: [&[u8]; 2] = [b"physical-device", b"online"];
+/// What was left when the driver let go of the disk.
+const LEVEL: &CStr = c"tokens-level";
+const BYTES_LEVEL: &CStr = c"bytes-level";
+const VM_LEVEL: &CStr = c"tokens-vm-level";
+const NS_PER_US: u64 = 1000;
 
 /// Reacts to changes in a disk's directory.
 pub(crate) struct Keys(pub(crate) Arc<Vbd>);
 
 impl Handler for Keys {
     fn matters(&self, path: &[u8]) -> bool {
-        KEYS.iter().any(|key| {
-            path.strip_suffix(*key)
+        let is = |key: &[u8]| {
+            path.strip_suffix(key)
                 .is_some_and(|dir| dir.ends_with(b"/"))
-        })
+        };
+        LIMITS.iter().any(|key| is(letters(key))) || OTHERS.iter().any(|key| is(key))
     }
 
     fn changed(&self) {
@@ -60,47 +84,171 @@ impl Handler for Keys {
     }
 }
 
-/// The texts of the two keys of a limit, as they stood together.
-struct Texts {
-    refill: Option<Value>,
-    max: Option<Value>,
-}
+/// The texts of the keys of a limit, as they stood together.
+struct Texts([Option<Value>; LIMITS.len()]);
 
 impl Texts {
     fn read(dir: &CStr) -> Result<Self> {
         transaction(|store| {
-            Ok(Self {
-                refill: store.read(dir, REFILL)?,
-                max: store.read(dir, MAX)?,
-            })
+            // Most disks have few of them, and each read is a round trip.
+            let names = store.list(dir)?;
+            let mut texts = [const { None }; LIMITS.len()];
+            for (text, key) in texts.iter_mut().zip(LIMITS) {
+                if names.has(key) {
+                    *text = store.read(dir, key)?;
+                }
+            }
+            Ok(Self(texts))
         })
+    }
+
+    fn keys(&self) -> [Key; LIMITS.len()] {
+        self.0.each_ref().map(|text| Key::parse(bytes(text)))
+    }
+
+    /// What they ask for, for the disk, for its guest, and how often to publish.
+    fn ask(&self, default: Setting) -> Asked {
+        let [refill, max, size, bytes_refill, bytes_max, vm_refill, vm_max, publish, initial] =
+            self.keys();
+        let mut terms = terms(
+            LimitKeys {
+                refill,
+                max,
+                size,
+                bytes_refill,
+                bytes_max,
+            },
+            default,
+        );
+        let cap = setting(vm_refill, vm_max);
+        if cap == Setting::Invalid || [publish, initial].contains(&Key::Invalid) {
+            terms.tokens = Setting::Invalid;
+        }
+        Asked {
+            terms,
+            cap: cap.limit(),
+            publish: value(publish).unwrap_or(0),
+            initial: value(initial),
+        }
+    }
+
+    /// The first key that makes no sense.
+    fn invalid(&self) -> Option<(&'static CStr, &[u8])> {
+        let keys = self.keys();
+        let at = keys.iter().position(|key| *key == Key::Invalid)?;
+        let text = self.0.get(at)?;
+        Some((LIMITS.get(at)?, bytes(text).unwrap_or_default()))
     }
 }
 
-impl Texts {
-    fn refill_key(&self) -> Key {
-        Key::parse(bytes(&self.refill))
-    }
+/// What is remembered of a limit's keys.
+pub(crate) struct Told {
+    /// What an earlier driver left.
+    levels: Levels,
+    shown: Option<Shown>,
+}
 
-    fn setting(&self) -> Setting {
-        setting(self.refill_key(), Key::parse(bytes(&self.max)))
+impl Told {
+    /// Nothing yet.
+    pub(crate) const fn new() -> Self {
+        let own = Kept {
+            tokens: None,
+            bytes: None,
+        };
+        Self {
+            levels: Levels { own, cap: None },
+            shown: None,
+        }
     }
+}
+
+/// What the guest was told of its limit.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Shown {
+    refill: u32,
+    max: u32,
+    state: &'static str,
+}
+
+/// What the keys ask for.
+struct Asked {
+    terms: Terms,
+    cap: Option<Limit>,
+    publish: u32,
+    initial: Option<u32>,
+}
+
+impl Asked {
+    fn is_valid(&self) -> bool {
+        self.terms.tokens != Setting::Invalid
+    }
+}
+
+fn value(key: Key) -> Option<u32> {
+    match key {
+        Key::Value(value) => Some(value),
+        Key::Absent | Key::Invalid => None,
+    }
+}
+
+/// A text without its terminator.
+fn letters(text: &CStr) -> &[u8] {
+    let whole = text.to_bytes_with_nul();
+    whole.split_last().map_or(whole, |(_, letters)| letters)
 }
 
 fn bytes(value: &Option<Value>) -> Option<&[u8]> {
     value.as_ref().map(Value::bytes)
 }
 
+/// The levels that an earlier driver left.
+struct Levels {
+    own: Kept,
+    cap: Option<u32>,
+}
+
+impl Levels {
+    /// Reads them and takes them away.
+    fn take(dir: &CStr) -> Result<Self> {
+        transaction(|store| {
+            Ok(Self {
+                own: Kept {
+                    tokens: take(store, dir, LEVEL)?,
+                    bytes: take(store, dir, BYTES_LEVEL)?,
+                },
+                cap: take(store, dir, VM_LEVEL)?,
+            })
+        })
+    }
+}
+
+fn take(store: &Store, dir: &CStr, key: &CStr) -> Result<Option<u32>> {
+    let text = store.read(dir, key)?;
+    if text.is_some() {
+        store.remove(dir, key)?;
+    }
+    Ok(text.and_then(|text| decimal(text.bytes(), VALUE_MAX)))
+}
+
 impl Vbd {
-    /// Reads the limit that the disk starts with. Talks to xenstored.
+    /// Reads the limit that the disk starts with, and takes its seat among those of
+    /// its guest. Talks to xenstored.
     ///
     /// # Errors
     ///
     /// What xenstored answers: a disk whose limit is not known must not be served.
-    pub(crate) fn start_limit(&self) -> Result {
+    pub(crate) fn start_limit(self: &Arc<Self>) -> Result {
+        let mut told = self.told.lock();
+        told.levels = Levels::take(self.dev.nodename())?;
         let texts = Texts::read(self.dev.nodename())?;
-        let kept = self.take_level();
-        self.tell(self.gate().start(texts.setting(), kept), &texts);
+        self.gate().seat().occupy(self.clone());
+        let asked = texts.ask(self.default_limit);
+        if !asked.is_valid() {
+            // What the module's parameters say is better than no limit.
+            self.gate()
+                .start(self.default_limit.into(), told.levels.own);
+        }
+        self.apply(&asked, &texts, &mut told);
         Ok(())
     }
 
@@ -108,60 +256,119 @@ impl Vbd {
     /// for anything else. A limit that cannot be read stays as it is.
     pub(crate) fn load_limit(&self) {
         // Who reads later applies later.
-        let _order = self.limit_order.lock();
+        let mut told = self.told.lock();
         match Texts::read(self.dev.nodename()) {
-            Ok(texts) => self.tell(self.gate().configure(texts.setting()), &texts),
+            Ok(texts) => self.apply(&texts.ask(self.default_limit), &texts, &mut told),
             Err(e) => self
                 .dev
                 .report(e, fmt!("the limit cannot be read and stays as it was")),
         }
     }
 
-    fn tell(&self, change: Change, texts: &Texts) {
-        match change {
-            Change::Refused { first: true } => self.report_invalid(texts),
-            Change::Refused { first: false } | Change::Same | Change::Applied => {}
+    /// A disk that was never connected begins with what is asked for; one that was
+    /// changes to it.
+    fn apply(&self, asked: &Asked, texts: &Texts, told: &mut Told) {
+        let seat = self.gate().seat();
+        let used = self.was_connected();
+        let change = if used {
+            self.gate().configure(asked.terms)
+        } else {
+            let mut own = told.levels.own;
+            own.tokens = own.tokens.or(asked.initial);
+            self.gate().start(asked.terms, own)
+        };
+        if asked.is_valid() {
+            if used {
+                seat.wish(asked.cap);
+            } else {
+                seat.begin(asked.cap, told.levels.cap);
+            }
+            self.publish.store(asked.publish, Relaxed);
         }
+        self.tell(change, texts, told);
     }
 
-    /// Leaves the bucket's level for the next driver of this disk: unbinding and
-    /// binding must not fill it up. Talks to xenstored.
-    pub(crate) fn keep_level(&self) {
+    fn tell(&self, change: Change, texts: &Texts, told: &mut Told) {
+        if let (Change::Refused { first: true }, Some((key, text))) = (change, texts.invalid()) {
+            self.dev.report(
+                EINVAL,
+                fmt!(
+                    "{} {} is not a number from 0 to {}; the limit stays as it was",
+                    key,
+                    Foreign(text),
+                    VALUE_MAX
+                ),
+            );
+        }
+        self.publish_limit(told);
+    }
+
+    /// Tells the guest which limit is in force, if it was not told that already.
+    fn publish_limit(&self, told: &mut Told) {
         let view = self.gate().view();
-        if view.limit.is_none() {
+        let number = |get: fn(&Limit) -> u32| view.limit.as_ref().map_or(0, get);
+        let now = Shown {
+            refill: number(Limit::refill),
+            max: number(Limit::max),
+            state: view.state.name_for_guest(),
+        };
+        if told.shown == Some(now) {
             return;
         }
+        let written = within(self.dev.nodename(), |store, dir| {
+            store.write(dir, c"qos-refill", fmt!("{}", now.refill))?;
+            store.write(dir, c"qos-max", fmt!("{}", now.max))?;
+            store.write(dir, c"qos-state", fmt!("{}", now.state))
+        });
+        // Nobody to tell if it cannot be written; the next change tries again.
+        if written.is_ok() {
+            told.shown = Some(now);
+        }
+    }
+
+    /// Tells the guest the numbers that change with every request.
+    pub(crate) fn publish_numbers(&self) {
+        let view = self.gate().view();
+        self.publish_changed(&[
+            (c"qos-tokens", fmt!("{}", view.tokens)),
+            (c"qos-io-count", fmt!("{}", view.meter.spent)),
+            (
+                c"qos-throttled-usec",
+                fmt!("{}", view.throttled / NS_PER_US),
+            ),
+        ]);
+    }
+
+    /// Writes those of our keys that do not say so already: every write wakes whoever
+    /// watches.
+    fn publish_changed(&self, keys: &[(&CStr, fmt::Arguments<'_>)]) {
+        // Nobody to tell if it cannot be written; the next change tries again.
+        let _ = within(self.dev.nodename(), |store, dir| {
+            for (key, value) in keys {
+                let text = CString::try_from_fmt(*value)?;
+                let told = store.read(dir, key)?;
+                if told.as_ref().map(Value::bytes) != Some(letters(&text)) {
+                    store.write(dir, key, *value)?;
+                }
+            }
+            Ok(())
+        });
+    }
+
+    /// Leaves the buckets' levels for the next driver of this disk: unbinding and
+    /// binding must not fill them up. Talks to xenstored.
+    pub(crate) fn keep_level(&self) {
+        let view = self.gate().view();
+        let cap = self.gate().seat().view();
         // Nobody to tell if it cannot be written: the next bucket starts full.
         let _ = within(self.dev.nodename(), |store, dir| {
-            store.write(dir, LEVEL, fmt!("{}", view.tokens.max(0)))
+            let level = |key, limit: Option<Limit>, level: i64| match limit {
+                Some(_) => store.write(dir, key, fmt!("{}", level.max(0))),
+                None => Ok(()),
+            };
+            level(LEVEL, view.limit, view.tokens)?;
+            level(BYTES_LEVEL, view.bytes_limit, view.bytes)?;
+            level(VM_LEVEL, cap.limit, cap.tokens)
         });
-    }
-
-    fn take_level(&self) -> Option<u32> {
-        let dir = self.dev.nodename();
-        let text = transaction(|store| {
-            let text = store.read(dir, LEVEL)?;
-            if text.is_some() {
-                store.remove(dir, LEVEL)?;
-            }
-            Ok(text)
-        });
-        decimal(text.ok()??.bytes(), VALUE_MAX)
-    }
-
-    fn report_invalid(&self, texts: &Texts) {
-        let (key, value) = match texts.refill_key() {
-            Key::Invalid => (REFILL, &texts.refill),
-            Key::Absent | Key::Value(_) => (MAX, &texts.max),
-        };
-        self.dev.report(
-            EINVAL,
-            fmt!(
-                "{} {} is not a number from 0 to {}; the limit stays as it was",
-                key,
-                Foreign(bytes(value).unwrap_or_default()),
-                VALUE_MAX
-            ),
-        );
     }
 }

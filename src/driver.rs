@@ -86,5 +86,6 @@ impl Driver for Backend {
         // may be waiting for this device.
         data.keys.stop();
         data.vbd.unbind(!dev.is_vanished());
+        data.vbd.gate().seat().vacate();
     }
 }

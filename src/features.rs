@@ -4,7 +4,7 @@
 //!
 //! | when | keys |
 //! |---|---|
-//! | probed | `max-ring-page-order`, `multi-queue-max-queues`, `feature-max-indirect-segments` |
+//! | probed | `max-ring-page-order`, `multi-queue-max-queues`, `feature-max-indirect-segments`, `feature-tokens` |
 //! | connecting | `feature-*`, `discard-*`, `sectors`, `info`, sector sizes |
 //! | the device's size changed | `sectors`, and `state` once more so that the frontend looks |
 //! | the device cannot do it after all | the feature's key becomes 0 |
@@ -46,6 +46,8 @@ pub(crate) fn offer(vbd: &Vbd) -> Result {
         let number = |key, value: u32| store.write(dir, key, fmt!("{}", value));
         number(c"max-ring-page-order", params::max_ring_page_order())?;
         number(c"multi-queue-max-queues", params::max_queues())?;
+        // There may be a limit, and `qos-*` says which.
+        number(c"feature-tokens", 1)?;
         number(c"feature-max-indirect-segments", u32::from(INDIRECT_MAX))
     })
 }

@@ -55,6 +55,7 @@ struct Rblkback {
     registration: kernel::driver::Registration<xenbus::driver::Adapter<driver::Backend>>,
     barrier: xenbus::watch::Barrier,
     rounds: sys::rounds::Rounds,
+    guests: datapath::guest::Guests,
     queues: sys::queue::ModuleQueues,
 }
 
@@ -64,7 +65,8 @@ impl kernel::InPlaceModule for Rblkback {
         try_pin_init!(Self {
             // First: probing a device needs them.
             queues: sys::queue::ModuleQueues::new()?,
-            rounds: sys::rounds::Rounds::new()?,
+            guests: datapath::guest::begin()?,
+            rounds: sys::rounds::begin()?,
             barrier: xenbus::watch::Barrier::new()?,
             registration <- kernel::driver::Registration::new(driver::NAME, module),
         }? Error)

@@ -15,6 +15,7 @@ use kernel::{
     sync::atomic::ordering::Relaxed, //
 };
 
+use crate::datapath::guest;
 use crate::driver::Bound;
 use crate::logic::admission::View;
 use crate::logic::limits::Limit;
@@ -57,6 +58,14 @@ files! {
     TokensRefill = c"tokens_refill", |bound| view(bound).limit.map_or(0, |limit| limit.refill());
     TokensMax = c"tokens_max", |bound| view(bound).limit.map_or(0, |limit: Limit| limit.max());
     Tokens = c"tokens", |bound| view(bound).tokens;
+    TokensSize = c"tokens_size", |bound| view(bound).size;
+    BytesRefill = c"bytes_refill", |bound| view(bound).bytes_limit.map_or(0, |limit| limit.refill());
+    BytesMax = c"bytes_max", |bound| view(bound).bytes_limit.map_or(0, |limit: Limit| limit.max());
+    Bytes = c"bytes", |bound| view(bound).bytes;
+    VmRefill = c"vm_tokens_refill", |bound| cap(bound).limit.map_or(0, |limit| limit.refill());
+    VmMax = c"vm_tokens_max", |bound| cap(bound).limit.map_or(0, |limit: Limit| limit.max());
+    VmTokens = c"vm_tokens", |bound| cap(bound).tokens;
+    VmThrottledTime = c"vm_throttled_usec", |bound| cap(bound).throttled / NS_PER_US;
     IoCount = c"io_count", |bound| view(bound).meter.spent;
     IoRate = c"io_rate", |bound| view(bound).rate;
     State = c"state", |bound| view(bound).state.name();
@@ -69,6 +78,10 @@ files! {
 
 fn view(bound: &Bound) -> View {
     bound.vbd.gate().view()
+}
+
+fn cap(bound: &Bound) -> guest::View {
+    bound.vbd.gate().seat().view()
 }
 
 const DEVICE: &Group<Bound> = &Group::new(
@@ -100,6 +113,14 @@ const QOS: &Group<Bound> = &Group::new(
         Entry::of::<TokensRefill>(),
         Entry::of::<TokensMax>(),
         Entry::of::<Tokens>(),
+        Entry::of::<TokensSize>(),
+        Entry::of::<BytesRefill>(),
+        Entry::of::<BytesMax>(),
+        Entry::of::<Bytes>(),
+        Entry::of::<VmRefill>(),
+        Entry::of::<VmMax>(),
+        Entry::of::<VmTokens>(),
+        Entry::of::<VmThrottledTime>(),
         Entry::of::<IoCount>(),
         Entry::of::<IoRate>(),
         Entry::of::<State>(),

@@ -11,10 +11,11 @@
 //!
 //! Lock order:
 //!
-//! 1. `limit_order` (mutex): the limit's keys are read and applied
+//! 1. `told` (mutex): the limit's keys are read and applied
 //! 2. `state` (mutex): the work item's own; nobody else takes it
 //! 3. a worker's `engine` (mutex)
-//! 4. the gate's state (spinlock, interrupts off), a worker's inbox (likewise)
+//! 4. the list of guests (mutex), a guest's state (spinlock, interrupts off), the
+//!    gate's state (likewise), a worker's inbox (likewise)
 //!
 //! 5. the lock of all disks (`sys::rounds`, spinlock, interrupts off)
 //! 6. `shown` (spinlock, interrupts off)
@@ -73,7 +74,9 @@ mod opening;
 mod upkeep;
 
 use crate::connect::Link;
+use crate::control::Told;
 use crate::datapath::gate::Gate;
+use crate::datapath::guest::Seat;
 use crate::datapath::stats::Stats;
 use crate::datapath::turnstile::Turnstile;
 use crate::disk::Disk;
@@ -84,11 +87,15 @@ use crate::logic::lifecycle::Frontend;
 use crate::logic::lifecycle::Phase;
 use crate::logic::lifecycle::Seen;
 use crate::logic::lifecycle::Step;
+use crate::logic::limits::Limit;
+use crate::logic::limits::Setting;
 use crate::logic::number::DeviceNumber;
 use crate::logic::queue::RingId;
 use crate::sys::module_ref::ModuleRef;
+use crate::sys::params;
 use crate::sys::queue;
 use crate::sys::timer;
+use crate::sys::trace::Name;
 use crate::xenbus::device::Device;
 use crate::xenbus::device::DeviceRef;
 use crate::xenbus::device::State as Announce;
@@ -133,6 +140,8 @@ pub(crate) struct Vbd {
     unbound: AtomicFlag,
     /// Rings are mapped, or are about to be.
     linked: AtomicFlag,
+    /// A guest has used the disk, or is about to.
+    used: AtomicFlag,
     stats: Stats,
     #[pin]
     gate: Gate,
@@ -147,13 +156,19 @@ pub(crate) struct Vbd {
     expiring: AtomicFlag,
     /// It is time to write the statistics to the log.
     logging: AtomicFlag,
+    /// It is time to write live numbers for the guest.
+    publishing: AtomicFlag,
+    /// Seconds between two of those; 0: never.
+    pub(crate) publish: Atomic<u32>,
+    /// The limit of a disk that has no key for one.
+    pub(crate) default_limit: Setting,
     /// Memory is short.
     squeezed: AtomicFlag,
     /// What a round looks at.
     #[pin]
     shown: SpinLockIrq<Option<Shown>>,
     #[pin]
-    pub(crate) limit_order: Mutex<()>,
+    pub(crate) told: Mutex<Told>,
     /// When connecting failed or a ring broke last; 0: never.
     failed_at: Atomic<u64>,
     /// The hotplug script may have named the device.
@@ -208,23 +223,28 @@ impl Vbd {
             mode: "",
         };
         let frontend = dev.frontend_path()?;
+        let name = name(dev);
         Arc::pin_init(
             try_pin_init!(Self {
                 dev: dev.into(),
                 frontend,
                 unbound: AtomicFlag::new(false),
                 linked: AtomicFlag::new(false),
+                used: AtomicFlag::new(false),
                 stats: Stats::new(),
-                gate <- Gate::new(),
+                gate <- Gate::new(Seat::new(dev.frontend_id())?, name),
                 turnstile <- Turnstile::new(),
                 optional: Optional::new(),
                 kept: Atomic::new(0),
                 rounds: Atomic::new(0),
                 expiring: AtomicFlag::new(false),
                 logging: AtomicFlag::new(false),
+                publishing: AtomicFlag::new(false),
+                publish: Atomic::new(0),
+                default_limit: default_limit(),
                 squeezed: AtomicFlag::new(false),
                 shown <- new_spinlock_irq!(None, "rblkback::shown"),
-                limit_order <- new_mutex!((), "rblkback::limit"),
+                told <- new_mutex!(Told::new(), "rblkback::limit"),
                 failed_at: Atomic::new(0),
                 named: AtomicFlag::new(true),
                 identity <- new_spinlock!(identity, "rblkback::identity"),
@@ -332,6 +352,11 @@ impl Vbd {
         &self.stats
     }
 
+    /// Has a guest used the disk since this driver has it?
+    pub(crate) fn was_connected(&self) -> bool {
+        self.used.load(Relaxed)
+    }
+
     /// The device's number; `0:0` before it is known.
     pub(crate) fn identity(&self) -> DeviceNumber {
         self.identity.lock().number
@@ -433,6 +458,7 @@ impl Vbd {
             return state.phase;
         }
         state.hurried = false;
+        self.used.store(true, Relaxed);
         match Link::connect(self, &disk) {
             Ok((link, sectors)) => {
                 state.link = Some(link);
@@ -467,4 +493,32 @@ impl Vbd {
         self.announce(Announce::Closed);
         state.phase = Phase::Closed;
     }
+}
+
+/// How tracepoints name the disk of `dev`.
+fn name(dev: &Device<Core<'_>>) -> Name {
+    // The number is the last part of its path.
+    let mut device = 0u32;
+    for byte in dev.nodename().to_bytes_with_nul() {
+        device = match byte {
+            b'0'..=b'9' => device
+                .saturating_mul(10)
+                .saturating_add(u32::from(byte.saturating_sub(b'0'))),
+            b'/' => 0,
+            _ => device,
+        };
+    }
+    Name {
+        domain: dev.frontend_id(),
+        device,
+    }
+}
+
+/// The limit that the module parameters give a disk without keys.
+fn default_limit() -> Setting {
+    let limit = Limit::new(
+        params::default_tokens_refill(),
+        params::default_tokens_max(),
+    );
+    limit.map_or(Setting::Unlimited, Setting::Limited)
 }

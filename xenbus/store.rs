@@ -54,6 +54,35 @@ impl Drop for Value {
     }
 }
 
+/// The names in a directory.
+///
+/// # Invariants
+///
+/// `ptr` was allocated by `kmalloc` in `xenbus_directory`, is ours, and holds `count`
+/// pointers to NUL-terminated strings that live as long as it.
+pub(crate) struct Names {
+    ptr: NonNull<*mut c_char>,
+    count: usize,
+}
+
+impl Names {
+    /// Is `name` among them?
+    pub(crate) fn has(&self, name: &CStr) -> bool {
+        // SAFETY: By the type invariant.
+        let names = unsafe { core::slice::from_raw_parts(self.ptr.as_ptr(), self.count) };
+        // SAFETY: By the type invariant.
+        let mut names = names.iter().map(|name| unsafe { super::text(*name) });
+        names.any(|other| other.to_bytes_with_nul() == name.to_bytes_with_nul())
+    }
+}
+
+impl Drop for Names {
+    fn drop(&mut self) {
+        // SAFETY: By the type invariant; nobody else frees it.
+        unsafe { bindings::kfree(self.ptr.as_ptr().cast()) };
+    }
+}
+
 /// Where keys are read and written: directly, or within a transaction.
 pub(crate) struct Store(u32);
 
@@ -90,6 +119,26 @@ impl Store {
             Err(e) if e == ENOENT => Ok(None),
             Err(e) => Err(e),
         }
+    }
+
+    /// The names of what is in `dir`.
+    ///
+    /// # Errors
+    ///
+    /// Whatever xenstored answers.
+    pub(crate) fn list(&self, dir: &CStr) -> Result<Names> {
+        let mut count: c_uint = 0;
+        // SAFETY: Both strings are NUL-terminated; `count` is valid for a write.
+        let ptr = from_err_ptr(unsafe {
+            bindings::xenbus_directory(self.raw(), dir.as_char_ptr(), c"".as_char_ptr(), &mut count)
+        })?;
+        // INVARIANT: `xenbus_directory` returned a kmalloc'ed array of `count` pointers
+        // to NUL-terminated strings within the same allocation, which the caller has to
+        // free.
+        Ok(Names {
+            ptr: NonNull::new(ptr).ok_or(EIO)?,
+            count: count as usize,
+        })
     }
 
     /// Writes `dir/key`.

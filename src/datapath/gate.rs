@@ -4,8 +4,9 @@
 //!
 //! Lock: `state`, a spinlock that disables interrupts, because the timer's
 //! callback takes it; a leaf but for the timer and the queue, whose own locks are
-//! raw. [`Gate::admit`] runs in a ring's worker, [`Gate::configure`] in the
-//! xenwatch thread, the callback in hard interrupt context.
+//! raw. Where the guest has a cap, the cap's lock is taken before it (see
+//! [`super::guest`]). [`Gate::admit`] runs in a ring's worker, [`Gate::configure`]
+//! in the xenwatch thread, the callback in hard interrupt context.
 //!
 //! The timer is armed only while a ring waits. A disk without a limit costs one
 //! load per look at the ring.
@@ -23,21 +24,29 @@ use kernel::{
     }, //
 };
 
+use super::guest::Seat;
 use super::worker::Worker;
 use crate::logic::admission::Admission;
 use crate::logic::admission::Change;
+use crate::logic::admission::Kept;
 use crate::logic::admission::Next;
+use crate::logic::admission::Share;
 use crate::logic::admission::Take;
 use crate::logic::admission::View;
-use crate::logic::limits::Setting;
+use crate::logic::limits::Limit;
+use crate::logic::limits::Terms;
 use crate::logic::queue::RingId;
 use crate::sys::timer;
 use crate::sys::timer::Expire;
 use crate::sys::timer::OneShot;
+use crate::sys::trace::Name;
 
 /// The right of one request to go to the disk. Only the gate makes them.
 #[must_use]
-pub(crate) struct Pass(());
+pub(crate) struct Pass {
+    /// What it costs depends on its size.
+    priced: bool,
+}
 
 /// How passes were paid for.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -55,13 +64,24 @@ enum Payment {
 pub(crate) struct Passes {
     left: u32,
     payment: Payment,
+    priced: bool,
 }
 
 impl Passes {
+    fn free(left: u32) -> Self {
+        Self {
+            left,
+            payment: Payment::Free,
+            priced: false,
+        }
+    }
+
     /// Takes one, if there is one left.
     pub(crate) fn next(&mut self) -> Option<Pass> {
         self.left = self.left.checked_sub(1)?;
-        Some(Pass(()))
+        Some(Pass {
+            priced: self.priced,
+        })
     }
 
     /// Takes one back that was not used.
@@ -84,12 +104,18 @@ struct State {
     /// ring -> disk -> gate -> ring.
     rings: KVec<Arc<Worker>>,
     armed: bool,
+    /// The guest has a cap.
+    capped: bool,
 }
 
 #[pin_data]
 struct Core {
     /// There is a limit, or a ring still waits for the end of one.
     gated: AtomicFlag,
+    /// The guest has a cap.
+    capped: AtomicFlag,
+    /// How tracepoints name the disk.
+    name: Name,
     #[pin]
     state: SpinLockIrq<State>,
 }
@@ -99,90 +125,143 @@ struct Core {
 pub(crate) struct Gate {
     #[pin]
     timer: OneShot<Core>,
+    /// The disk's place among those of its guest.
+    seat: Seat,
 }
 
 impl Gate {
     /// A gate without a limit.
-    pub(crate) fn new() -> impl PinInit<Self, Error> {
+    pub(crate) fn new(seat: Seat, name: Name) -> impl PinInit<Self, Error> {
         let core = try_pin_init!(Core {
             gated: AtomicFlag::new(false),
+            capped: AtomicFlag::new(false),
+            name,
             state <- new_spinlock_irq!(
                 State {
                     admission: Admission::unlimited(),
                     rings: KVec::new(),
                     armed: false,
+                    capped: false,
                 },
                 "rblkback::gate"
             ),
         }? Error);
         try_pin_init!(Self {
             timer <- OneShot::new(core),
+            seat,
         }? Error)
     }
 
     /// `ring` sees `wanted` requests (at least one): how many may go? `None`: the
     /// ring has to wait; it will be woken.
     pub(crate) fn admit(&self, ring: RingId, wanted: u32) -> Option<Passes> {
-        if !self.core().gated.load(Relaxed) {
-            return Some(Passes {
-                left: wanted,
-                payment: Payment::Free,
-            });
+        let core = self.core();
+        if !core.gated.load(Relaxed) {
+            return Some(Passes::free(wanted));
         }
-        match self.with(|admission, now| admission.take(ring, wanted, now)) {
-            Take::Free => Some(Passes {
-                left: wanted,
-                payment: Payment::Free,
-            }),
-            Take::Tokens(left) => Some(Passes {
-                left,
-                payment: Payment::Tokens,
-            }),
-            Take::Wait => None,
-        }
+        self.with(|admission, share, now| {
+            match admission.take(share, ring, wanted, now) {
+                Take::Free => Some(Passes::free(wanted)),
+                Take::Tokens(left) => {
+                    // With the lock, so that a trace has things in their order.
+                    core.name.admit(ring, left);
+                    Some(Passes {
+                        left,
+                        payment: Payment::Tokens,
+                        priced: admission.is_priced(),
+                    })
+                }
+                Take::Wait => {
+                    core.name.throttle(ring, wanted);
+                    None
+                }
+            }
+        })
     }
 
     /// Lets `requests` through and charges them, tokens or not: the toolstack wants
     /// the disk back.
     pub(crate) fn admit_on_credit(&self, ring: RingId, requests: u32) -> Passes {
-        self.with(|admission, now| {
+        let priced = self.with(|admission, mut share, now| {
             admission.charge(requests, now);
-            admission.leave(ring, now);
+            if let Some((cap, _)) = &mut share {
+                cap.charge(requests, now);
+            }
+            leave(admission, share, ring, now);
+            admission.is_priced()
         });
         Passes {
             left: requests,
             payment: Payment::Credit,
+            priced,
+        }
+    }
+
+    /// A request that goes with `pass` is one of `bytes`.
+    pub(crate) fn price(&self, pass: &Pass, bytes: u32) {
+        if pass.priced {
+            self.with(|admission, _, now| admission.price(bytes, now));
         }
     }
 
     /// Returns what was not used.
     pub(crate) fn give_back(&self, passes: Passes) {
         if passes.payment != Payment::Free && passes.left > 0 {
-            self.with(|admission, _| admission.give_back(passes.left));
+            self.with(|admission, share, _| {
+                admission.give_back(passes.left);
+                if let Some((cap, _)) = share {
+                    cap.give_back(passes.left);
+                }
+            });
         }
     }
 
     /// `ring` has nothing to ask for any more.
     pub(crate) fn leave(&self, ring: RingId) {
         if self.core().gated.load(Relaxed) {
-            self.with(|admission, now| admission.leave(ring, now));
+            self.with(|admission, share, now| leave(admission, share, ring, now));
         }
     }
 
-    /// Applies what the keys said when the disk appeared. `kept`: tokens that a
-    /// driver left when it let go of the disk.
-    pub(crate) fn start(&self, setting: Setting, kept: Option<u32>) -> Change {
-        self.with(|admission, now| admission.start(setting, kept, now))
+    /// Applies what the keys said when the disk appeared. `kept`: what a driver left
+    /// when it let go of the disk, or what it is to begin with.
+    pub(crate) fn start(&self, terms: Terms, kept: Kept) -> Change {
+        self.with(|admission, _, now| admission.start(terms, kept, now))
     }
 
     /// Applies what the keys say now.
-    pub(crate) fn configure(&self, setting: Setting) -> Change {
-        self.with(|admission, now| admission.configure(setting, now))
+    pub(crate) fn configure(&self, terms: Terms) -> Change {
+        let limit = terms.tokens.limit();
+        let number = |get: fn(&Limit) -> u32| limit.as_ref().map_or(0, get);
+        self.with(|admission, _, now| {
+            let change = admission.configure(terms, now);
+            if change == Change::Applied {
+                let name = self.core().name;
+                name.limit(number(Limit::refill), number(Limit::max));
+            }
+            change
+        })
     }
 
     /// How the limit stands.
     pub(crate) fn view(&self) -> View {
-        self.with(|admission, now| admission.view(now))
+        self.with(|admission, _, now| admission.view(now))
+    }
+
+    /// The disk's place among those of its guest.
+    pub(crate) fn seat(&self) -> &Seat {
+        &self.seat
+    }
+
+    /// The guest has a cap from now on, or none; or there are tokens of it. With the
+    /// lock of the guest.
+    pub(super) fn cap_moved(&self, capped: bool) {
+        let core = self.core();
+        let mut state = core.state.lock();
+        state.capped = capped;
+        core.capped.store(capped, Relaxed);
+        state.admission.release_from_cap();
+        core.settle(&mut state, &self.timer, timer::now());
     }
 
     /// Queues the worker of every ring.
@@ -208,7 +287,12 @@ impl Gate {
     /// No ring asks any more: everybody who waits leaves. Returns the rings, to be
     /// dropped where that is allowed.
     pub(crate) fn detach(&self) -> KVec<Arc<Worker>> {
-        self.with(|admission, now| admission.leave_all(now));
+        self.with(|admission, share, now| {
+            admission.leave_all(now);
+            if let Some((cap, disk)) = share {
+                cap.leave(disk, now);
+            }
+        });
         core::mem::take(&mut self.core().state.lock().rings)
     }
 
@@ -216,21 +300,43 @@ impl Gate {
         self.timer.value()
     }
 
-    /// Runs `change` on the limit, then wakes or times whoever is next.
-    fn with<R>(&self, change: impl FnOnce(&mut Admission, u64) -> R) -> R {
+    /// Runs `change` on the limit, with the cap of the guest if there is one, then
+    /// wakes or times whoever is next.
+    fn with<R>(&self, change: impl FnOnce(&mut Admission, Share<'_>, u64) -> R) -> R {
+        if self.core().capped.load(Relaxed) {
+            self.seat.with(|share| self.apply(share, change))
+        } else {
+            self.apply(None, change)
+        }
+    }
+
+    fn apply<R>(
+        &self,
+        share: Share<'_>,
+        change: impl FnOnce(&mut Admission, Share<'_>, u64) -> R,
+    ) -> R {
         let core = self.core();
         let mut state = core.state.lock();
         // Within the lock, so that time does not step back from caller to caller.
         let now = timer::now();
-        let outcome = change(&mut state.admission, now);
+        let outcome = change(&mut state.admission, share, now);
         core.settle(&mut state, &self.timer, now);
         outcome
     }
 }
 
+/// `ring` has nothing to ask for; if no other has, neither has the disk.
+fn leave(admission: &mut Admission, share: Share<'_>, ring: RingId, now: u64) {
+    admission.leave(ring, now);
+    if let (true, Some((cap, disk))) = (admission.is_idle(), share) {
+        cap.leave(disk, now);
+    }
+}
+
 impl Core {
     fn settle(&self, state: &mut State, timer: &OneShot<Self>, now: u64) {
-        self.gated.store(state.admission.is_gated(), Relaxed);
+        self.gated
+            .store(state.capped || state.admission.is_gated(), Relaxed);
         match state.admission.next(now) {
             Next::Nothing if state.armed => {
                 state.armed = false;
@@ -239,6 +345,7 @@ impl Core {
             Next::Nothing => {}
             Next::Wake(ring) => {
                 if let Some(worker) = state.rings.get(usize::from(ring)) {
+                    self.name.wake(ring);
                     worker.wake();
                 }
             }

@@ -20,6 +20,7 @@
 //! | [`inbox`] | what comes back to it |
 //! | [`ring`] | copies slots out, puts answers in; the only place with ring barriers |
 //! | [`gate`] | hands out a [`gate::Pass`] per request, or makes the ring wait |
+//! | [`guest`] | what all disks of one guest share: their cap |
 //! | [`turnstile`] | where rings wait while a write barrier passes |
 //! | [`job`] | one admitted transfer |
 //! | [`mapper`] | maps and unmaps its frames, many at once; keeps persistent grants |
@@ -42,6 +43,7 @@
 pub(crate) mod engine;
 mod eraser;
 pub(crate) mod gate;
+pub(crate) mod guest;
 mod inbox;
 pub(crate) mod job;
 mod mapper;

@@ -7,6 +7,11 @@
 //! stays where the guest put it. Rings that wait are served in turn, one quantum
 //! each, so that none gets more than its share.
 //!
+//! A request goes as soon as no bucket that it needs is empty. What it costs more
+//! than one token, which is known when it was read, is charged then, and the next
+//! one waits until that debt is paid. So no request waits for a level that a small
+//! bucket never reaches, and nothing has to be read off the ring before its time.
+//!
 //! The caller keeps the lock and the timer: after every call that changes
 //! something it does what [`Admission::next`] says.
 //!
@@ -21,15 +26,36 @@
 //! | the same again | nothing happens | stays |
 
 use super::bucket::Bucket;
+use super::cap::Cap;
+use super::cap::DiskId;
+use super::lane::quantum;
+use super::lane::Lane;
+use super::limits::tokens_for;
 use super::limits::Limit;
 use super::limits::Setting;
+use super::limits::Terms;
 use super::meter::Meter;
-use super::queue::Queue;
 use super::queue::RingId;
 use super::queue::RINGS_MAX;
 
-/// The most tokens a ring gets at once.
-pub const QUANTUM_MAX: u32 = 32;
+/// Levels that a disk's buckets had when a driver let go of it, or that they are to
+/// begin with.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Kept {
+    /// Tokens.
+    pub tokens: Option<u32>,
+    /// Bytes.
+    pub bytes: Option<u32>,
+}
+
+impl From<Option<u32>> for Kept {
+    fn from(tokens: Option<u32>) -> Self {
+        Self {
+            tokens,
+            bytes: None,
+        }
+    }
+}
 
 /// What a ring that asked for tokens may do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,6 +123,14 @@ impl State {
             Self::Invalid => "invalid",
         }
     }
+
+    /// As the guest is told: which limit there is, not how it stands at the moment.
+    pub const fn name_for_guest(self) -> &'static str {
+        match self {
+            Self::Idle | Self::Bursting | Self::Throttled => "limited",
+            Self::Unlimited | Self::Incomplete | Self::Invalid => self.name(),
+        }
+    }
 }
 
 /// How the limit stands, in numbers. Times in nanoseconds.
@@ -108,6 +142,12 @@ pub struct View {
     pub limit: Option<Limit>,
     /// Tokens in the bucket; negative in debt; 0 without a limit.
     pub tokens: i64,
+    /// Bytes that a token pays for; 0: any request.
+    pub size: u32,
+    /// The limit in bytes, if any.
+    pub bytes_limit: Option<Limit>,
+    /// Bytes in its bucket, likewise.
+    pub bytes: i64,
     /// Tokens spent in the last full second.
     pub rate: u64,
     /// Time during which somebody waited.
@@ -119,223 +159,261 @@ pub struct View {
 /// The limit of one disk.
 #[derive(Clone, Debug)]
 pub struct Admission {
-    bucket: Option<Bucket>,
+    lane: Lane<RINGS_MAX>,
+    bytes: Option<Bucket>,
+    /// Bytes that a token pays for; 0: any request.
+    size: u32,
     incomplete: bool,
     invalid: bool,
-    queue: Queue,
-    meter: Meter,
+    /// The ring whose turn it is has the disk's tokens and waits for the guest's.
+    held_by_cap: bool,
 }
+
+/// What a disk may be held up by besides its own limit: the cap of its guest, and
+/// the disk's place there.
+pub type Share<'a> = Option<(&'a mut Cap, DiskId)>;
 
 impl Admission {
     /// No limit, as before the keys are read.
     pub const fn unlimited() -> Self {
         Self {
-            bucket: None,
+            lane: Lane::new(),
+            bytes: None,
+            size: 0,
             incomplete: false,
             invalid: false,
-            queue: Queue::new(),
-            meter: Meter::new(),
+            held_by_cap: false,
         }
     }
 
-    /// What the keys said when the disk appeared: a limit starts with a full
-    /// bucket, or with `kept` tokens if a driver had the disk before and let go of
-    /// it. Not counted as a change.
-    pub fn start(&mut self, setting: Setting, kept: Option<u32>, now: u64) -> Change {
-        match setting {
-            Setting::Limited(limit) => {
-                self.bucket = Some(match kept {
-                    Some(tokens) => Bucket::kept(limit, tokens, now),
-                    None => Bucket::full(limit, now),
-                });
-            }
-            Setting::Unlimited => {}
-            Setting::Incomplete => self.incomplete = true,
-            Setting::Invalid => return self.refuse(),
+    /// What the keys say of a disk that no guest has used yet: a limit starts with a
+    /// full bucket, or with what is `kept`. Not counted as a change.
+    pub fn start(&mut self, terms: impl Into<Terms>, kept: impl Into<Kept>, now: u64) -> Change {
+        let (terms, kept) = (terms.into(), kept.into());
+        if terms.tokens == Setting::Invalid {
+            return self.refuse();
         }
+        let bucket = |limit, kept| match kept {
+            Some(level) => Bucket::kept(limit, level, now),
+            None => Bucket::full(limit, now),
+        };
+        let tokens = terms.tokens.limit().map(|limit| bucket(limit, kept.tokens));
+        self.lane.start(tokens);
+        self.bytes = terms.bytes.map(|limit| bucket(limit, kept.bytes));
+        self.size = terms.size;
+        self.incomplete = terms.tokens == Setting::Incomplete;
+        self.invalid = false;
         Change::Applied
     }
 
     /// Applies what the keys say now.
-    pub fn configure(&mut self, setting: Setting, now: u64) -> Change {
-        if setting == Setting::Invalid {
+    pub fn configure(&mut self, terms: impl Into<Terms>, now: u64) -> Change {
+        let terms = terms.into();
+        if terms.tokens == Setting::Invalid {
             return self.refuse();
         }
         self.invalid = false;
-        if setting == self.setting() {
+        if terms == self.terms() {
             return Change::Same;
         }
-        self.incomplete = setting == Setting::Incomplete;
-        let waiting = self.queue.present() > 0;
-        self.bucket = match (self.bucket, setting) {
-            (Some(mut bucket), Setting::Limited(limit)) => {
-                bucket.set_limit(limit, now, waiting);
-                Some(bucket)
-            }
-            (None, Setting::Limited(limit)) => Some(Bucket::fresh(limit, now)),
-            (_, Setting::Unlimited | Setting::Incomplete | Setting::Invalid) => None,
-        };
-        if self.bucket.is_none() {
-            self.queue.forget_busy();
+        self.incomplete = terms.tokens == Setting::Incomplete;
+        self.size = terms.size;
+        self.lane.set_limit(terms.tokens.limit(), now);
+        let waiting = self.lane.present() > 0;
+        self.bytes = Bucket::changed(self.bytes, terms.bytes, now, waiting);
+        if !self.is_limited() {
+            self.lane.forget_busy();
         }
-        self.meter.changes = self.meter.changes.wrapping_add(1);
+        self.lane.meter.changes = self.lane.meter.changes.wrapping_add(1);
         Change::Applied
     }
 
     /// `ring` sees `wanted` requests (at least one) and asks for tokens for them.
-    pub fn take(&mut self, ring: RingId, wanted: u32, now: u64) -> Take {
-        let present = self.queue.present();
-        let Some(bucket) = &mut self.bucket else {
+    /// `share`: the disk's guest may have a cap.
+    pub fn take(&mut self, share: Share<'_>, ring: RingId, wanted: u32, now: u64) -> Take {
+        let share = share.filter(|(cap, _)| cap.limit().is_some());
+        let pace = self
+            .lane
+            .limit()
+            .or_else(|| share.as_ref().and_then(|(cap, _)| cap.limit()));
+        if pace.is_none() && self.bytes.is_none() {
             self.leave(ring, now);
             return Take::Free;
+        }
+        let quantum = match pace {
+            Some(limit) if !self.is_priced() => quantum(limit, self.lane.present()),
+            Some(_) | None => 1,
         };
-        bucket.accrue(now, present > 0);
-        let whole = quantum(bucket.limit(), present);
-        let turn = match self.queue.turn(ring) {
-            0 => whole,
-            left => left.min(whole),
-        };
-        let got = if self.queue.is_turn_of(ring) {
-            bucket.take(wanted.min(turn))
+        let offer = self.lane.offer(ring, wanted, quantum, now);
+        let own = if self.bytes_left(now) {
+            offer.tokens
         } else {
             0
         };
+        let mut got = own;
+        if let (Some((cap, disk)), true) = (share, offer.is_turn) {
+            if own == 0 {
+                cap.leave(disk, now);
+            } else {
+                got = cap.take(disk, own, now);
+            }
+            self.held_by_cap = own > 0 && got == 0;
+        }
         if got == 0 {
-            let newly_held = self.queue.refuse(ring, wanted, now);
-            self.meter.held = self.meter.held.wrapping_add(u64::from(newly_held));
-            self.meter.throttle(true, now);
+            self.lane.refuse(ring, wanted, now);
             return Take::Wait;
         }
-        self.meter.spend(got, now);
-        let left = if got == wanted {
-            0
-        } else {
-            turn.saturating_sub(got)
-        };
-        if left > 0 && self.queue.len() > 1 {
-            // Its turn goes on, ahead of those who wait behind it.
-            if let Some(since) = self.queue.restart(ring, now) {
-                self.meter.waited(since, now);
-            }
-        } else {
-            self.end_wait(ring, now);
-        }
-        self.queue.serve(ring, got, left);
+        self.lane.serve(ring, offer, got, wanted, now);
         Take::Tokens(got)
+    }
+
+    /// A request that was let through is one of `bytes`: charges what it costs more
+    /// than one token.
+    pub fn price(&mut self, bytes: u32, now: u64) {
+        let more = tokens_for(bytes, self.size).saturating_sub(1);
+        if more > 0 && self.lane.limit().is_some() {
+            self.lane.charge(more, now);
+        }
+        let waiting = self.lane.present() > 0;
+        if let Some(bucket) = &mut self.bytes {
+            bucket.accrue(now, waiting);
+            bucket.charge(bytes);
+        }
+    }
+
+    /// Does what a request costs depend on its size?
+    pub fn is_priced(&self) -> bool {
+        self.size > 0 || self.bytes.is_some()
     }
 
     /// `tokens` of the last [`Take::Tokens`] were not used.
     pub fn give_back(&mut self, tokens: u32) {
-        if let Some(bucket) = &mut self.bucket {
-            bucket.give_back(tokens);
-            self.meter.unspend(tokens);
-        }
+        self.lane.give_back(tokens);
     }
 
     /// `tokens` requests were let through although they had no token: the disk is
     /// being taken away and its last requests must not outlast the toolstack.
     pub fn charge(&mut self, tokens: u32, now: u64) {
-        if let Some(bucket) = &mut self.bucket {
-            bucket.accrue(now, self.queue.present() > 0);
-            bucket.charge(tokens);
-            self.meter.spend(tokens, now);
+        if self.is_limited() {
+            self.lane.charge(tokens, now);
         }
     }
 
     /// `ring` has nothing to ask for any more.
     pub fn leave(&mut self, ring: RingId, now: u64) {
-        self.queue.finish(ring);
-        self.end_wait(ring, now);
+        self.lane.leave(ring, now);
+        self.held_by_cap &= !self.lane.is_empty();
     }
 
     /// No ring asks for anything any more.
     pub fn leave_all(&mut self, now: u64) {
-        for ring in 0..RINGS_MAX as RingId {
-            self.leave(ring, now);
-        }
+        self.lane.leave_all(now);
+        self.held_by_cap = false;
+    }
+
+    /// The guest's cap has tokens again, or is gone: ask once more.
+    pub fn release_from_cap(&mut self) {
+        self.held_by_cap = false;
+    }
+
+    /// Nobody waits, or works on what it got.
+    pub fn is_idle(&self) -> bool {
+        self.lane.present() == 0
     }
 
     /// Whom to wake, and when. Asking twice does no harm.
     pub fn next(&mut self, now: u64) -> Next {
-        let Some(head) = self.queue.head() else {
+        let Some(head) = self.lane.head() else {
             return Next::Nothing;
         };
-        let Some(bucket) = &mut self.bucket else {
-            return Next::Wake(head);
-        };
-        bucket.accrue(now, true);
-        let at = bucket.ready_at();
-        if at <= now {
-            Next::Wake(head)
-        } else {
+        let mut at = self.lane.ready_at(now);
+        if let Some(bytes) = &mut self.bytes {
+            bytes.accrue(now, true);
+            at = at.max(bytes.ready_at());
+        }
+        if at > now {
             Next::At(at)
+        } else if self.held_by_cap {
+            // Whoever keeps the cap will tell.
+            Next::Nothing
+        } else {
+            Next::Wake(head)
         }
     }
 
     /// Is there a limit in force, or anybody left to be released from one?
     pub fn is_gated(&self) -> bool {
-        self.bucket.is_some() || !self.queue.is_empty()
+        self.is_limited() || !self.lane.is_empty()
     }
 
     /// How it stands at `now`.
     pub fn view(&mut self, now: u64) -> View {
-        let waiting = self.queue.present() > 0;
-        if let Some(bucket) = &mut self.bucket {
-            bucket.accrue(now, waiting);
+        let waiting = self.lane.present() > 0;
+        if let Some(bytes) = &mut self.bytes {
+            bytes.accrue(now, waiting);
         }
+        let tokens = self.lane.tokens(now);
         View {
             state: self.state(),
-            limit: self.bucket.map(|bucket| bucket.limit()),
-            tokens: self.bucket.map_or(0, |bucket| bucket.tokens()),
-            rate: self.meter.rate(now),
-            throttled: self.meter.throttled(now),
-            meter: self.meter,
+            limit: self.lane.limit(),
+            tokens: tokens.unwrap_or(0),
+            size: self.size,
+            bytes_limit: self.bytes.map(|bucket| bucket.limit()),
+            bytes: self.bytes.map_or(0, |bucket| bucket.tokens()),
+            rate: self.lane.meter.rate(now),
+            throttled: self.lane.meter.throttled(now),
+            meter: self.lane.meter,
         }
+    }
+
+    fn is_limited(&self) -> bool {
+        self.lane.limit().is_some() || self.bytes.is_some()
+    }
+
+    /// May a request go as far as its bytes are concerned?
+    fn bytes_left(&mut self, now: u64) -> bool {
+        let waiting = self.lane.present() > 0;
+        self.bytes.as_mut().is_none_or(|bucket| {
+            bucket.accrue(now, waiting);
+            bucket.tokens() > 0
+        })
     }
 
     fn state(&self) -> State {
-        match &self.bucket {
-            _ if self.invalid => State::Invalid,
-            None if self.incomplete => State::Incomplete,
-            None => State::Unlimited,
-            Some(_) if !self.queue.is_empty() => State::Throttled,
-            Some(bucket) if bucket.is_full() => State::Idle,
-            Some(_) => State::Bursting,
+        let full = |bucket: &Bucket| bucket.is_full();
+        if self.invalid {
+            State::Invalid
+        } else if !self.lane.is_empty() {
+            State::Throttled
+        } else if self.incomplete {
+            State::Incomplete
+        } else if !self.is_limited() {
+            State::Unlimited
+        } else if self.lane.is_full_if_any() && self.bytes.as_ref().is_none_or(full) {
+            State::Idle
+        } else {
+            State::Bursting
         }
     }
 
-    fn setting(&self) -> Setting {
-        match &self.bucket {
-            Some(bucket) => Setting::Limited(bucket.limit()),
+    fn terms(&self) -> Terms {
+        let tokens = match self.lane.limit() {
+            Some(limit) => Setting::Limited(limit),
             None if self.incomplete => Setting::Incomplete,
             None => Setting::Unlimited,
+        };
+        Terms {
+            tokens,
+            size: self.size,
+            bytes: self.bytes.map(|bucket| bucket.limit()),
         }
     }
 
     fn refuse(&mut self) -> Change {
         let first = !self.invalid;
         self.invalid = true;
-        self.meter.errors = self.meter.errors.wrapping_add(1);
+        self.lane.meter.errors = self.lane.meter.errors.wrapping_add(1);
         Change::Refused { first }
-    }
-
-    fn end_wait(&mut self, ring: RingId, now: u64) {
-        if let Some(since) = self.queue.leave(ring) {
-            self.meter.waited(since, now);
-        }
-        self.meter.throttle(!self.queue.is_empty(), now);
-    }
-}
-
-/// A ring that is alone gets what it asks for; rings that compete get a
-/// millisecond's tokens between them.
-fn quantum(limit: Limit, waiting: u32) -> u32 {
-    match waiting {
-        0 | 1 => QUANTUM_MAX,
-        rings => (limit.refill() / 1000)
-            .checked_div(rings)
-            .unwrap_or(1)
-            .clamp(1, QUANTUM_MAX),
     }
 }
 
@@ -360,7 +438,7 @@ mod tests {
     fn without_a_limit_everything_is_free_and_no_timer_runs() {
         let mut a = started(Setting::Unlimited);
         assert!(!a.is_gated());
-        assert_eq!(a.take(0, 32, 0), Take::Free);
+        assert_eq!(a.take(None, 0, 32, 0), Take::Free);
         assert_eq!(a.next(0), Next::Nothing);
         assert_eq!(a.view(0).state, State::Unlimited);
         assert_eq!(a.view(0).meter.spent, 0);
@@ -370,14 +448,14 @@ mod tests {
     fn a_ring_waits_for_the_next_token_and_then_goes() {
         let mut a = started(limited(10, 2));
         assert_eq!(a.view(0).state, State::Idle);
-        assert_eq!(a.take(0, 5, 0), Take::Tokens(2));
+        assert_eq!(a.take(None, 0, 5, 0), Take::Tokens(2));
         assert_eq!(a.view(0).state, State::Bursting);
-        assert_eq!(a.take(0, 3, 0), Take::Wait);
+        assert_eq!(a.take(None, 0, 3, 0), Take::Wait);
         assert_eq!(a.view(0).state, State::Throttled);
         assert_eq!(a.next(0), Next::At(100 * MS));
         assert_eq!(a.next(100 * MS), Next::Wake(0));
-        assert_eq!(a.take(0, 3, 100 * MS), Take::Tokens(1));
-        assert_eq!(a.take(0, 2, 100 * MS), Take::Wait);
+        assert_eq!(a.take(None, 0, 3, 100 * MS), Take::Tokens(1));
+        assert_eq!(a.take(None, 0, 2, 100 * MS), Take::Wait);
         let view = a.view(150 * MS);
         assert_eq!((view.meter.spent, view.meter.held), (3, 3));
         assert_eq!((view.throttled, view.meter.wait_max), (150 * MS, 100 * MS));
@@ -386,23 +464,23 @@ mod tests {
     #[test]
     fn nobody_passes_a_ring_that_waits() {
         let mut a = started(limited(10, 1));
-        assert_eq!(a.take(0, 1, 0), Take::Tokens(1));
-        assert_eq!(a.take(0, 1, 0), Take::Wait);
-        assert_eq!(a.take(1, 1, 100 * MS), Take::Wait);
+        assert_eq!(a.take(None, 0, 1, 0), Take::Tokens(1));
+        assert_eq!(a.take(None, 0, 1, 0), Take::Wait);
+        assert_eq!(a.take(None, 1, 1, 100 * MS), Take::Wait);
         assert_eq!(a.next(100 * MS), Next::Wake(0));
-        assert_eq!(a.take(0, 1, 100 * MS), Take::Tokens(1));
-        assert_eq!(a.take(0, 1, 100 * MS), Take::Wait);
+        assert_eq!(a.take(None, 0, 1, 100 * MS), Take::Tokens(1));
+        assert_eq!(a.take(None, 0, 1, 100 * MS), Take::Wait);
         assert_eq!(a.next(200 * MS), Next::Wake(1));
-        assert_eq!(a.take(1, 1, 200 * MS), Take::Tokens(1));
+        assert_eq!(a.take(None, 1, 1, 200 * MS), Take::Tokens(1));
         assert_eq!(a.next(300 * MS), Next::Wake(0));
     }
 
     #[test]
     fn a_ring_that_goes_away_lets_the_next_one_through() {
         let mut a = started(limited(10, 1));
-        a.take(0, 1, 0);
-        a.take(0, 1, 0);
-        a.take(1, 1, 0);
+        a.take(None, 0, 1, 0);
+        a.take(None, 0, 1, 0);
+        a.take(None, 1, 1, 0);
         a.leave(0, 50 * MS);
         assert_eq!(a.next(100 * MS), Next::Wake(1));
         a.leave(1, 100 * MS);
@@ -413,15 +491,15 @@ mod tests {
     #[test]
     fn lifting_the_limit_releases_one_ring_after_the_other() {
         let mut a = started(limited(1, 1));
-        a.take(0, 1, 0);
-        a.take(0, 1, 0);
-        a.take(1, 1, 0);
+        a.take(None, 0, 1, 0);
+        a.take(None, 0, 1, 0);
+        a.take(None, 1, 1, 0);
         assert_eq!(a.configure(Setting::Unlimited, MS), Change::Applied);
         assert!(a.is_gated());
         assert_eq!(a.next(MS), Next::Wake(0));
-        assert_eq!(a.take(0, 1, MS), Take::Free);
+        assert_eq!(a.take(None, 0, 1, MS), Take::Free);
         assert_eq!(a.next(MS), Next::Wake(1));
-        assert_eq!(a.take(1, 1, MS), Take::Free);
+        assert_eq!(a.take(None, 1, 1, MS), Take::Free);
         assert_eq!(a.next(MS), Next::Nothing);
         assert!(!a.is_gated());
     }
@@ -429,8 +507,8 @@ mod tests {
     #[test]
     fn a_higher_rate_is_felt_at_once() {
         let mut a = started(limited(1, 1));
-        a.take(0, 1, 0);
-        a.take(0, 1, 0);
+        a.take(None, 0, 1, 0);
+        a.take(None, 0, 1, 0);
         assert_eq!(a.next(0), Next::At(SECOND));
         a.configure(limited(1000, 100), MS);
         assert_eq!(a.next(MS), Next::At(MS + 999_000));
@@ -459,7 +537,7 @@ mod tests {
     #[test]
     fn an_invalid_pair_changes_nothing_but_the_state() {
         let mut a = started(limited(10, 2));
-        a.take(0, 2, 0);
+        a.take(None, 0, 2, 0);
         assert_eq!(
             a.configure(Setting::Invalid, 0),
             Change::Refused { first: true }
@@ -483,14 +561,14 @@ mod tests {
             Change::Refused { first: true }
         );
         assert_eq!(a.view(0).state, State::Invalid);
-        assert_eq!(a.take(0, 1, 0), Take::Free);
+        assert_eq!(a.take(None, 0, 1, 0), Take::Free);
     }
 
     #[test]
     fn a_bucket_size_alone_is_incomplete() {
         let mut a = started(Setting::Incomplete);
         assert_eq!(a.view(0).state, State::Incomplete);
-        assert_eq!(a.take(0, 1, 0), Take::Free);
+        assert_eq!(a.take(None, 0, 1, 0), Take::Free);
         assert_eq!(a.configure(Setting::Unlimited, 0), Change::Applied);
         assert_eq!(a.view(0).state, State::Unlimited);
     }
@@ -500,14 +578,14 @@ mod tests {
         let mut a = started(limited(10, 1));
         a.charge(32, 0);
         assert_eq!(a.view(0).tokens, -31);
-        assert_eq!(a.take(0, 1, 0), Take::Wait);
+        assert_eq!(a.take(None, 0, 1, 0), Take::Wait);
         assert_eq!(a.next(0), Next::At(3200 * MS));
     }
 
     #[test]
     fn tokens_given_back_are_there_again() {
         let mut a = started(limited(10, 10));
-        assert_eq!(a.take(0, 10, 0), Take::Tokens(10));
+        assert_eq!(a.take(None, 0, 10, 0), Take::Tokens(10));
         a.give_back(4);
         assert_eq!(a.view(0).tokens, 4);
         assert_eq!(a.view(0).meter.spent, 6);

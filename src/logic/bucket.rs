@@ -20,6 +20,7 @@
 //! level never comes near 2^63 = 9.2 * 10^18.
 
 use super::limits::Limit;
+use super::limits::VALUE_MAX;
 
 /// Nano-tokens per token, and nanoseconds per second.
 const NANO: i64 = 1_000_000_000;
@@ -28,9 +29,10 @@ pub const LATENESS_NS: i64 = 10_000_000;
 /// Above 1000 tokens per second several tokens are gathered before anyone is
 /// woken, so that a bucket never asks for more than 1000 wake-ups a second.
 const WAKEUPS_PER_SECOND: u32 = 1000;
-/// No debt is larger: 100 full rings of 512 requests. Only a toolstack can cause
-/// any, by asking again and again for a detach.
-const DEBT_MAX: i64 = 51_200 * NANO;
+/// No debt is larger than the largest bucket. One request can cost up to a million
+/// (tokens of one byte, or bytes); only a toolstack that asks again and again for a
+/// detach can cause more than that.
+const DEBT_MAX: i64 = VALUE_MAX as i64 * NANO;
 
 /// The level of one limit.
 #[derive(Clone, Copy, Debug)]
@@ -87,13 +89,35 @@ impl Bucket {
         self.level = self.level.saturating_add(gain).min(self.cap(waiting));
     }
 
-    /// Takes up to `want` whole tokens and returns how many.
-    pub fn take(&mut self, want: u32) -> u32 {
-        let got = if self.level >= nano(want) {
+    /// What a change of the keys makes of a disk's bucket.
+    pub fn changed(
+        old: Option<Self>,
+        limit: Option<Limit>,
+        now: u64,
+        waiting: bool,
+    ) -> Option<Self> {
+        match (old, limit) {
+            (Some(mut bucket), Some(limit)) => {
+                bucket.set_limit(limit, now, waiting);
+                Some(bucket)
+            }
+            (None, Some(limit)) => Some(Self::fresh(limit, now)),
+            (_, None) => None,
+        }
+    }
+
+    /// How many of `want` whole tokens there are.
+    pub fn available(&self, want: u32) -> u32 {
+        if self.level >= nano(want) {
             want
         } else {
             u32::try_from(self.tokens()).unwrap_or(0)
-        };
+        }
+    }
+
+    /// Takes up to `want` whole tokens and returns how many.
+    pub fn take(&mut self, want: u32) -> u32 {
+        let got = self.available(want);
         self.level = self.level.saturating_sub(nano(got));
         got
     }
@@ -283,7 +307,7 @@ mod tests {
         for _ in 0..10 {
             b.charge(u32::MAX);
         }
-        assert_eq!(b.tokens(), -51_200);
+        assert_eq!(b.tokens(), -1_000_000_000);
     }
 
     #[test]

@@ -24,7 +24,9 @@
 //! | [`limits`] | what the administrator's keys mean |
 //! | [`number`] | numbers and text that somebody else wrote |
 //! | [`bucket`] | token arithmetic |
-//! | [`queue`] | which rings wait for tokens, and who is next |
+//! | [`queue`] | who waits for tokens, and who is next |
+//! | [`lane`] | a bucket and the queue before it |
+//! | [`cap`] | what all disks of one guest share |
 //! | [`meter`] | what is counted of it |
 //! | [`admission`] | all of that together: who may go now, who waits until when |
 //! | [`lifecycle`] | what to do in which state of the handshake |
@@ -47,9 +49,11 @@ pub mod abi;
 pub mod admission;
 pub mod barrier;
 pub mod bucket;
+pub mod cap;
 pub mod erasure;
 pub mod frames;
 pub mod index;
+pub mod lane;
 pub mod lifecycle;
 pub mod limits;
 pub mod meter;

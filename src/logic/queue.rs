@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Which rings of a disk wait for tokens, and who is next.
+//! Which members of a line wait for tokens, and who is next.
 //!
-//! First come, first served: a ring takes a ticket when it has to wait and gives
-//! it up when it was served or has nothing left to ask for.
+//! First come, first served: a member takes a ticket when it has to wait and gives
+//! it up when it was served or has nothing left to ask for. The members are the
+//! rings of a disk, or the disks of a guest.
 
 /// Rings of one disk that can wait at once: the most queues that are offered.
 pub const RINGS_MAX: usize = 64;
@@ -21,16 +22,22 @@ struct Place {
     busy: bool,
 }
 
-/// The rings that wait.
+/// Those of `N` members that wait.
 #[derive(Clone, Debug)]
-pub struct Queue {
-    places: [Place; RINGS_MAX],
+pub struct Queue<const N: usize> {
+    places: [Place; N],
     next_ticket: u64,
     waiting: u32,
     busy: u32,
 }
 
-impl Queue {
+impl<const N: usize> Queue<N> {
+    /// How many members there can be.
+    pub const MEMBERS: u8 = {
+        assert!(N <= u8::MAX as usize);
+        N as u8
+    };
+
     /// Nobody waits.
     pub const fn new() -> Self {
         Self {
@@ -40,7 +47,7 @@ impl Queue {
                 refused: 0,
                 turn: 0,
                 busy: false,
-            }; RINGS_MAX],
+            }; N],
             next_ticket: 1,
             waiting: 0,
             busy: 0,
@@ -177,7 +184,7 @@ impl Queue {
     }
 }
 
-impl Default for Queue {
+impl<const N: usize> Default for Queue<N> {
     fn default() -> Self {
         Self::new()
     }
@@ -189,7 +196,7 @@ mod tests {
 
     #[test]
     fn first_come_first_served() {
-        let mut q = Queue::new();
+        let mut q = Queue::<RINGS_MAX>::new();
         assert!(q.is_turn_of(9));
         q.join(5, 10);
         q.join(2, 20);
@@ -207,7 +214,7 @@ mod tests {
 
     #[test]
     fn a_ring_out_of_range_changes_nothing() {
-        let mut q = Queue::new();
+        let mut q = Queue::<RINGS_MAX>::new();
         q.join(64, 0);
         assert!(q.is_empty());
         assert_eq!(q.leave(255), None);

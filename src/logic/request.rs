@@ -324,6 +324,11 @@ impl<S: Deref<Target = [Extent]>> Request<S> {
         self.sectors
     }
 
+    /// The same in bytes: at most a mebibyte.
+    pub fn bytes(&self) -> u32 {
+        self.sectors.saturating_mul(512)
+    }
+
     /// How many pieces of guest memory there are, at most [`INDIRECT_MAX`].
     pub fn extent_count(&self) -> u16 {
         self.count

@@ -54,8 +54,16 @@ bool xbk_param_feature_persistent(void);
 u32 xbk_param_buffer_squeeze_duration_ms(void);
 u32 xbk_param_max_guest_frames(void);
 u32 xbk_param_log_stats(void);
+u32 xbk_param_default_tokens_refill(void);
+u32 xbk_param_default_tokens_max(void);
 /* Puts in defaults that depend on the machine. */
 void xbk_params_init(void);
+
+/* Tracepoints: see trace.h. */
+void xbk_trace_admit(u16 domain, u32 device, u8 ring, u32 requests);
+void xbk_trace_throttle(u16 domain, u32 device, u8 ring, u32 requests);
+void xbk_trace_wake(u16 domain, u32 device, u8 ring);
+void xbk_trace_limit(u16 domain, u32 device, u32 refill, u32 max);
 
 u32 xbk_random_u32(void);
 void xbk_module_get(struct module *module);

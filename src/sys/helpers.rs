@@ -20,6 +20,8 @@ pub(super) use crate::xenbus::bindings::{
     xbk_disk_uncache,
     xbk_module_get,
     xbk_param_buffer_squeeze_duration_ms,
+    xbk_param_default_tokens_max,
+    xbk_param_default_tokens_refill,
     xbk_param_feature_persistent,
     xbk_param_log_stats,
     xbk_param_max_buffer_pages,
@@ -29,5 +31,9 @@ pub(super) use crate::xenbus::bindings::{
     xbk_param_max_ring_page_order,
     xbk_param_persistent_grant_unused_seconds,
     xbk_params_init,
-    xbk_random_u32, //
+    xbk_random_u32,
+    xbk_trace_admit,
+    xbk_trace_limit,
+    xbk_trace_throttle,
+    xbk_trace_wake, //
 };

@@ -11,12 +11,15 @@
 //! | [`timer`] | a one-shot hrtimer that is re-armed in place |
 //! | [`queue`] | the module's own workqueues |
 //! | [`params`] | module parameters |
+//! | [`global`] | what there is one of |
+//! | [`trace`] | tracepoints |
 //! | [`rounds`] | one slow round over all disks, budgets of domains |
 //! | [`sysfs`] | attribute groups of a device |
 //! | [`module_ref`] | a reference to this module |
 
 pub(crate) mod bdev;
 pub(crate) mod bio;
+pub(crate) mod global;
 mod helpers;
 pub(crate) mod module_ref;
 pub(crate) mod params;
@@ -24,3 +27,4 @@ pub(crate) mod queue;
 pub(crate) mod rounds;
 pub(crate) mod sysfs;
 pub(crate) mod timer;
+pub(crate) mod trace;

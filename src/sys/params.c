@@ -70,6 +70,11 @@ RANGE(buffer_squeeze_duration_ms, 10, 0, 60000, 0644,
 RANGE(max_guest_frames, 262144, 1024, 16777216, 0644,
       "Frames of 4 KiB that all disks of one guest may have mapped; a connect beyond is refused")
 
+RANGE(default_tokens_refill, 0, 0, 1000000000, 0644,
+      "Tokens per second for a disk that is attached without keys of its own, 0 for no limit")
+RANGE(default_tokens_max, 0, 0, 1000000000, 0644,
+      "Size of that bucket in tokens, 0 for a tenth of a second's refill")
+
 /* Not a bool: xen-blkback's is a number, and scripts may compare what they read. */
 RANGE(log_stats, 0, 0, 1, 0644,
       "1: write each disk's statistics to the log every ten seconds; applies at once")

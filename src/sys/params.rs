@@ -26,6 +26,8 @@ parameters! {
     feature_persistent: bool = xbk_param_feature_persistent;
     buffer_squeeze_duration_ms: u32 = xbk_param_buffer_squeeze_duration_ms;
     log_stats: u32 = xbk_param_log_stats;
+    default_tokens_refill: u32 = xbk_param_default_tokens_refill;
+    default_tokens_max: u32 = xbk_param_default_tokens_max;
 }
 
 /// Puts in defaults that depend on the machine. Called once, before any other.

@@ -9,30 +9,23 @@
 //! Lock: a spinlock that disables interrupts, because the timer takes it; the timer's
 //! and the workqueues' own locks are taken under it.
 
-use core::ptr::null_mut;
-
 use kernel::{
     new_spinlock_irq,
     prelude::*,
     sync::{
-        atomic::{
-            ordering::{
-                Acquire,
-                Release, //
-            },
-            Atomic, //
-        },
         Arc,
         SpinLockIrq, //
     }, //
 };
 
+use super::global::Global;
+use super::global::Installed;
 use super::timer;
 use super::timer::Expire;
 use super::timer::OneShot;
 
 /// Nanoseconds between two rounds.
-const PERIOD: u64 = 2_000_000_000;
+const PERIOD: u64 = 1_000_000_000;
 
 /// Somebody to visit.
 pub(crate) trait Member: Send + Sync + 'static {
@@ -64,33 +57,25 @@ struct Members {
 
 type Timer = OneShot<Members>;
 
-static TIMER: Atomic<*mut Timer> = Atomic::new(null_mut());
+static TIMER: Global<Timer> = Global::new();
 
-/// Rounds are made from its creation to its drop, which waits for one that is being made.
-pub(crate) struct Rounds(Pin<KBox<Timer>>);
-
-impl Rounds {
-    /// Called once, before anybody can join.
-    ///
-    /// # Errors
-    ///
-    /// `ENOMEM`.
-    pub(crate) fn new() -> Result<Self> {
-        let members = try_pin_init!(Members {
-            list <- new_spinlock_irq!(KVec::new(), "rblkback::rounds"),
-        }? Error);
-        let timer = KBox::pin_init(Timer::new(members), GFP_KERNEL)?;
-        TIMER.store((&raw const *timer).cast_mut(), Release);
-        Ok(Self(timer))
-    }
+/// Rounds are made from this to the drop of what it gives, which waits for one that is
+/// being made. Called once, before anybody can join.
+///
+/// # Errors
+///
+/// `ENOMEM`.
+pub(crate) fn begin() -> Result<Rounds> {
+    let members = try_pin_init!(Members {
+        list <- new_spinlock_irq!(KVec::new(), "rblkback::rounds"),
+    }? Error);
+    Ok(Rounds(
+        TIMER.install(KBox::pin_init(Timer::new(members), GFP_KERNEL)?),
+    ))
 }
 
-impl Drop for Rounds {
-    fn drop(&mut self) {
-        TIMER.store(null_mut(), Release);
-        self.0.disarm();
-    }
-}
+/// There are rounds while this lives.
+pub(crate) struct Rounds(#[expect(dead_code, reason = "for its drop")] Installed<Timer>);
 
 impl Expire for Members {
     fn expired(timer: &Timer) {
@@ -105,9 +90,7 @@ impl Expire for Members {
 }
 
 fn timer() -> &'static Timer {
-    // SAFETY: The module makes the rounds before it registers the driver and drops them
-    // after it has unregistered it; all callers are called by that driver.
-    unsafe { &*TIMER.load(Acquire) }
+    TIMER.get()
 }
 
 /// A member is visited, and its reservations count, from the creation of this to its

@@ -24,9 +24,9 @@ use crate::logic::lifecycle::Phase;
 use crate::sys::params;
 use crate::sys::rounds::Member;
 
-/// Every how many rounds (of two seconds) a disk looks for grants that are not used any
+/// Every how many rounds (of a second) a disk looks for grants that are not used any
 /// more, and writes its statistics to the log if it should.
-const ROUNDS: u32 = 5;
+const ROUNDS: u32 = 10;
 
 impl Vbd {
     /// What a connected disk needs now and then.
@@ -46,6 +46,9 @@ impl Vbd {
         }
         if self.logging.xchg(false, Full) {
             pr_info!("{}: {}\n", self.nodename(), self.stats);
+        }
+        if self.publishing.xchg(false, Full) {
+            self.publish_numbers();
         }
         self.tell_size(disk);
     }
@@ -85,7 +88,14 @@ impl Member for Vbd {
         if log {
             self.logging.store(true, Relaxed);
         }
-        if expire || log || shown.disk.sectors() != shown.sectors {
+        let publish = match self.publish.load(Relaxed) {
+            0 => false,
+            every => round % every == 0,
+        };
+        if publish {
+            self.publishing.store(true, Relaxed);
+        }
+        if expire || log || publish || shown.disk.sectors() != shown.sectors {
             self.kick();
         }
     }

@@ -189,6 +189,7 @@ impl Engine {
         match checked {
             Ok(request) => {
                 worker.vbd.stats().count(&request);
+                worker.vbd.gate().price(&pass, request.bytes());
                 let disk = self.disk.clone();
                 let job = Job::new(room, pass, worker.clone(), disk, answer, request);
                 if job.operation() == Operation::Barrier {

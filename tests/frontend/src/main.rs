@@ -11,6 +11,7 @@
 mod arena;
 mod bench;
 mod cases;
+mod churn;
 mod disk;
 mod events;
 mod grants;
@@ -104,6 +105,22 @@ enum Task {
         #[command(flatten)]
         only: Only,
     },
+    /// Changes the limit of a disk of this host's, at random, and checks each time that sysfs
+    /// shows what has to be in force. Runs in dom0.
+    Churn {
+        /// The backend's directory in xenstore.
+        #[arg(long)]
+        keys: String,
+        /// The disk's directory in sysfs.
+        #[arg(long)]
+        sysfs: std::path::PathBuf,
+        #[arg(long)]
+        count: u64,
+        #[arg(long)]
+        seed: u64,
+    },
+    /// Prints a node of xenstore.
+    Read { node: String },
     /// Lists the cases.
     List,
 }
@@ -140,9 +157,23 @@ fn act(arguments: &Arguments) -> Result<bool> {
         }
         return Ok(true);
     }
+    match &arguments.command {
+        Task::Churn {
+            keys,
+            sysfs,
+            count,
+            seed,
+        } => return churn::churn(keys, sysfs, *count, *seed).map(|()| true),
+        Task::Read { node } => {
+            let value = store::Store::open()?.read(node)?;
+            println!("{}", value.as_deref().unwrap_or_default());
+            return Ok(value.is_some());
+        }
+        _ => {}
+    }
     let disk = Disk::open(arguments.vdev)?;
     match &arguments.command {
-        Task::List => Ok(true),
+        Task::List | Task::Churn { .. } | Task::Read { .. } => Ok(true),
         Task::Cases {
             wanted,
             loops,

@@ -12,7 +12,16 @@ use crate::host::Host;
 use crate::logs::Mark;
 
 /// Judged by a clock, which on this kernel measures its own checks.
-const CLOCKED: &[&str] = &["rate", "live-change", "no-timer", "throttled-end"];
+const CLOCKED: &[&str] = &[
+    "rate",
+    "live-change",
+    "no-timer",
+    "throttled-end",
+    "rates",
+    "latency",
+    "vm-cap",
+    "config-file",
+];
 
 /// xen-blkback takes part, and is reported itself: it unmaps grants with a work item on its stack.
 const WITH_BLKBACK: &[&str] = &["same-keys", "takeover"];

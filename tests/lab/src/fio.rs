@@ -2,6 +2,8 @@
 
 //! fio jobs, run in a guest, and what they report.
 
+use std::collections::BTreeMap;
+
 use anyhow::Context;
 use anyhow::Result;
 use anyhow::bail;
@@ -148,6 +150,16 @@ pub struct Report {
 pub struct Direction {
     pub io_bytes: u64,
     pub total_ios: u64,
+    #[serde(default)]
+    pub clat_ns: Latency,
+}
+
+/// Times from submission to completion, in nanoseconds.
+#[derive(Debug, Default, Deserialize)]
+pub struct Latency {
+    /// By percentile, as fio writes it.
+    #[serde(default)]
+    pub percentile: BTreeMap<String, u64>,
 }
 
 /// The fsyncs of a job.
@@ -156,8 +168,16 @@ pub struct Syncs {
     pub total_ios: u64,
 }
 
-/// Reads what a fio printed, which must be without any error.
+/// Reads what a fio of one job printed, which must be without any error.
 pub fn parse(text: &str) -> Result<Report> {
+    parse_all(text)?
+        .into_iter()
+        .next()
+        .context("fio reported no job")
+}
+
+/// The same of a fio of several jobs.
+pub fn parse_all(text: &str) -> Result<Vec<Report>> {
     #[derive(Deserialize)]
     struct Whole {
         jobs: Vec<Report>,
@@ -166,15 +186,10 @@ pub fn parse(text: &str) -> Result<Report> {
     let json = text.find('{').map_or(text, |at| &text[at..]);
     let whole: Whole =
         serde_json::from_str(json).with_context(|| format!("fio's report:\n{text}"))?;
-    let report = whole
-        .jobs
-        .into_iter()
-        .next()
-        .context("fio reported no job")?;
-    if report.error != 0 {
+    if let Some(report) = whole.jobs.iter().find(|report| report.error != 0) {
         bail!("fio reported error {}", report.error);
     }
-    Ok(report)
+    Ok(whole.jobs)
 }
 
 #[cfg(test)]

@@ -61,6 +61,12 @@ impl<'h, 'l> GuestSpec<'h, 'l> {
         self
     }
 
+    /// Gives it a disk by a line of its configuration.
+    pub fn disk_line(mut self, line: &str) -> Self {
+        self.disks.push(line.into());
+        self
+    }
+
     /// Gives it a disk that it may only read.
     pub fn read_only_disk(mut self, disk: &Disk, vdev: &str) -> Self {
         self.disks.push(disk.xl(vdev).replace(",rw", ",r"));
@@ -144,16 +150,24 @@ impl<'h, 'l> GuestSpec<'h, 'l> {
     fn script(&self, spare: Option<&str>, port: usize) -> String {
         let name = &self.name;
         let join = join(name, port);
-        let configure = self.configure();
         let Some(spare) = spare else {
-            return format!("{configure} && xl create -q /run/{name}.cfg && {join}");
+            return format!("{} && {join}", self.create());
         };
-        let mut steps = vec![configure, format!("xl rename {spare} {name}")];
+        let mut steps = vec![self.configure(), format!("xl rename {spare} {name}")];
         for disk in &self.disks {
             steps.push(format!("xl block-attach {name} '{disk}'"));
         }
         steps.push(join);
         steps.join(" && ")
+    }
+
+    /// The command that creates it, for who expects that to fail.
+    pub fn create(&self) -> String {
+        format!(
+            "{} && xl create -q /run/{}.cfg",
+            self.configure(),
+            self.name
+        )
     }
 
     /// Writes its configuration.
@@ -274,6 +288,16 @@ impl<'h, 'l> Guest<'h, 'l> {
              xl restore -p /run/{target}.cfg {file} && rm {file} /run/{target}.cfg && \
              xl destroy {name} && xl rename {target} {name} && xl unpause {name}"
         ))
+    }
+
+    /// `xl reboot`: it begins anew, with nothing of what ran in it.
+    pub fn reboot(&self) -> Result<()> {
+        let (name, domid) = (&self.name, self.domid());
+        // xl's own watcher creates the new domain.
+        self.follow(&format!(
+            "xl reboot -F {name} && lab_until 120 'id=$(xl domid {name} 2>/dev/null) && [ $id != {domid} ] && xl list {name} >/dev/null'"
+        ))?;
+        self.shell.wait_boot(&self.name, BOOT_DEADLINE)
     }
 
     /// Runs a command that makes the guest another domain, and follows it there.

@@ -103,7 +103,10 @@ impl<'l> Host<'l> {
         for shell in [&self.dom0, &self.post_mortem] {
             shell.ok(FUNCTIONS)?;
         }
-        self.ok("dd if=/dev/vdb iflag=direct bs=1M status=none | tar -xf - -C /lab")?;
+        self.ok(
+            "dd if=/dev/vdb iflag=direct bs=1M status=none | tar -xf - -C /lab && \
+             cp /lab/block-tokens /etc/xen/scripts/",
+        )?;
         self.ok(self.lab.backend.load_command()).map(drop)
     }
 

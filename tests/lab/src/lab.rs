@@ -177,15 +177,16 @@ impl Lab {
         Ok(dir)
     }
 
-    /// The tar that dom0 unpacks to /lab: the module, this program for its samplers, and the
-    /// frontend as an addition to a guest's initrd.
+    /// The tar that dom0 unpacks to /lab: the module, the hotplug script, this program for its
+    /// samplers, and the frontend, also as an addition to a guest's initrd.
     pub fn make_payload(&self, tar: &Path) -> Result<()> {
         let own = std::env::current_exe()?;
         let frontend = tar.with_file_name("frontend.cpio");
-        self.make_frontend(&frontend)?;
+        let program = self.make_frontend(&frontend)?;
         let mut command = Command::new("tar");
         command.arg("-cf").arg(tar);
-        let files = [&own, &self.module, &frontend];
+        let script = self.checkout.join("scripts/block-tokens");
+        let files = [&own, &self.module, &frontend, &program, &script];
         for file in files.into_iter().filter(|f| f.exists()) {
             command
                 .arg("-C")
@@ -201,9 +202,10 @@ impl Lab {
     }
 
     /// The program that guests run as a frontend of their own and the module that helps it, in an
-    /// archive that can follow their initrd's. It is built here, and not by who started us, because it is linked
-    /// statically: a guest has no libraries but those of its few programs.
-    fn make_frontend(&self, cpio: &Path) -> Result<()> {
+    /// archive that can follow their initrd's. It is built here, and not by who started us, because
+    /// it is linked statically: a guest has no libraries but those of its few programs. Gives the
+    /// program itself.
+    fn make_frontend(&self, cpio: &Path) -> Result<PathBuf> {
         let status = Command::new("cargo")
             .args(["build", "--locked", "--quiet", "--release"])
             .args(["--manifest-path", "tests/Cargo.toml", "-p", "frontend"])
@@ -244,7 +246,8 @@ impl Lab {
             bail!("cpio could not make {}: {status}", cpio.display());
         }
         fs::remove_dir_all(tree)?;
-        Ok(())
+        let [program, _] = files;
+        Ok(program)
     }
 }
 

@@ -29,9 +29,23 @@ pub struct Source {
 impl Source {
     /// Each bio as it is queued to the block device `dev_t`: one for each admitted direct request.
     pub fn bios(dev_t: u32) -> Source {
+        Source::bios_of(&[dev_t])
+    }
+
+    /// The same for several devices. An event's first field is the device.
+    pub fn bios_of(devices: &[u32]) -> Source {
+        let each: Vec<String> = devices.iter().map(|dev| format!("dev == {dev}")).collect();
         Source {
             event: "block/block_bio_queue",
-            filter: Some(format!("dev == {dev_t}")),
+            filter: Some(each.join(" || ")),
+        }
+    }
+
+    /// One of the module's own events (src/sys/trace.h), of all disks.
+    pub fn own(event: &'static str) -> Source {
+        Source {
+            event,
+            filter: None,
         }
     }
 }
@@ -43,6 +57,8 @@ pub struct Event {
     pub time: u64,
     /// Its place among the sources.
     pub source: usize,
+    /// The event's own fields, as far as they fit, in words.
+    pub fields: [u32; 3],
 }
 
 /// A recording under way.
@@ -159,7 +175,13 @@ fn decode_page(page: &[u8], ids: &[u16], events: &mut Vec<Event>) -> Result<()> 
             .iter()
             .position(|known| kind != 29 && Some(*known) == id)
         {
-            events.push(Event { time, source });
+            // Behind what all events have.
+            let fields = [8, 12, 16].map(|at| word(data, at).unwrap_or(0));
+            events.push(Event {
+                time,
+                source,
+                fields,
+            });
         }
         at = start + length;
     }

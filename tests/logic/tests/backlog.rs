@@ -18,7 +18,7 @@ use host::MS;
 use host::NANO;
 use host::US;
 use proptest::prelude::*;
-use rblkback_logic::admission::QUANTUM_MAX;
+use rblkback_logic::lane::QUANTUM_MAX;
 use rblkback_logic::limits::Limit;
 use rblkback_logic::limits::Setting;
 

@@ -120,7 +120,7 @@ proptest! {
         let mut now = 0;
         for (gap, wanted, unused) in steps {
             now += gap;
-            if let Take::Tokens(got) = admission.take(0, wanted, now) {
+            if let Take::Tokens(got) = admission.take(None, 0, wanted, now) {
                 let before = admission.view(now).tokens;
                 let unused = unused.min(got);
                 admission.give_back(unused);

@@ -101,7 +101,7 @@ impl World {
     /// A worker with `left` requests asks until it has to wait or none is left.
     fn ask(&mut self, ring: u8, mut left: u32) {
         while left > 0 {
-            left -= match self.admission.take(ring, left, self.now) {
+            left -= match self.admission.take(None, ring, left, self.now) {
                 Take::Free => {
                     assert!(self.limit.is_none(), "free under a limit");
                     left

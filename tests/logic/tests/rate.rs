@@ -58,7 +58,7 @@ impl Guest {
     /// The worker of `ring` takes what it may.
     fn serve(&mut self, ring: u8) {
         while self.now < self.end {
-            match self.admission.take(ring, RING, self.now) {
+            match self.admission.take(None, ring, RING, self.now) {
                 Take::Tokens(count) => {
                     self.ledger.admit(ring, count, self.now);
                     self.now += self.work * u64::from(count);

@@ -5,6 +5,8 @@
 mod access;
 mod attach;
 mod bad_keys;
+mod changes;
+mod config_file;
 mod crash;
 mod cycles;
 mod events;
@@ -23,6 +25,7 @@ mod parameters;
 mod persistent;
 mod pv_grub;
 mod rate;
+mod rates;
 mod reconnect;
 mod resize;
 mod same_keys;
@@ -31,7 +34,9 @@ mod shutdown;
 mod slow_neighbour;
 mod states;
 mod takeover;
+mod telling;
 mod throttled_end;
+mod vm_cap;
 mod xentop;
 
 use crate::scenario::Kind;
@@ -41,7 +46,15 @@ use crate::scenario::Scenario;
 pub const AT_LENGTH: &[&str] = &["memory", "migrate"];
 
 /// They take more than a minute each.
-pub const LONG: &[&str] = &["rate", "hostile-guest", "kills", "cycles", "reconnect"];
+pub const LONG: &[&str] = &[
+    "rate",
+    "rates",
+    "random-changes",
+    "hostile-guest",
+    "kills",
+    "cycles",
+    "reconnect",
+];
 
 /// Their host is gone afterwards.
 pub const LAST: &[&str] = &["shutdown"];
@@ -314,6 +327,62 @@ pub const ALL: &[Scenario] = &[
         kind: Kind::Plain,
         any_backend: false,
         script: takeover::takeover,
+    },
+    Scenario {
+        name: "rates",
+        rows: &["H54"],
+        about: "rate, bound and shares for more disks, queues and buckets",
+        kind: Kind::Timed,
+        any_backend: false,
+        script: rates::rates,
+    },
+    Scenario {
+        name: "latency",
+        rows: &[],
+        about: "one request at a time waits for its token and no longer",
+        kind: Kind::Timed,
+        any_backend: false,
+        script: rates::latency,
+    },
+    Scenario {
+        name: "random-changes",
+        rows: &["D21"],
+        about: "the limit changes at random under load, and keeps its word",
+        kind: Kind::Timed,
+        any_backend: false,
+        script: changes::random_changes,
+    },
+    Scenario {
+        name: "vm-cap",
+        rows: &[],
+        about: "all disks of a guest share a cap",
+        kind: Kind::Timed,
+        any_backend: false,
+        script: vm_cap::vm_cap,
+    },
+    Scenario {
+        name: "config-file",
+        rows: &["D19", "D20"],
+        about: "a disk line of a VM's configuration carries the limit",
+        kind: Kind::Plain,
+        any_backend: false,
+        script: config_file::config_file,
+    },
+    Scenario {
+        name: "guest-sees",
+        rows: &[],
+        about: "a guest reads its own limit",
+        kind: Kind::Plain,
+        any_backend: false,
+        script: telling::guest_sees,
+    },
+    Scenario {
+        name: "tracepoints",
+        rows: &[],
+        about: "trace-cmd records what the gate does",
+        kind: Kind::Plain,
+        any_backend: false,
+        script: telling::tracepoints,
     },
     Scenario {
         name: "shutdown",

@@ -23,6 +23,15 @@ const DIFFERENCES: &[(&str, &str)] = &[
         "the limit and its state, which xen-blkback does not have",
     ),
     (
+        "backend feature-tokens",
+        "says that there may be a limit, which xen-blkback does not have",
+    ),
+    ("backend qos-", "says which limit there is"),
+    (
+        "parameter default_tokens_",
+        "the limit of a disk without keys of its own",
+    ),
+    (
         "parameter max_guest_frames",
         "xen-blkback has no bound on what a guest may have mapped",
     ),

@@ -20,7 +20,7 @@ use rblkback_logic::admission::Change;
 use rblkback_logic::admission::Next;
 use rblkback_logic::admission::Take;
 use rblkback_logic::admission::View;
-use rblkback_logic::admission::QUANTUM_MAX;
+use rblkback_logic::lane::QUANTUM_MAX;
 use rblkback_logic::limits::Limit;
 use rblkback_logic::limits::Setting;
 use watch::Watch;
@@ -196,7 +196,7 @@ impl Host {
         let place = usize::from(ring);
         while self.backlog[place] > 0 {
             let wanted = self.backlog[place];
-            match self.admission.take(ring, wanted, now) {
+            match self.admission.take(None, ring, wanted, now) {
                 Take::Free => {
                     self.watch.served(ring, u32::MAX, self.now);
                     self.backlog[place] = 0;

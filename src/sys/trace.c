@@ -1,0 +1,29 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * See trace.h. A tracepoint that nobody has enabled is one jump that is not
+ * taken; Rust pays for the call on top, once for each look at a ring.
+ */
+#include "src/sys/helpers.h"
+
+#define CREATE_TRACE_POINTS
+#include "src/sys/trace.h"
+
+void xbk_trace_admit(u16 domain, u32 device, u8 ring, u32 requests)
+{
+	trace_rblkback_admit(domain, device, ring, requests);
+}
+
+void xbk_trace_throttle(u16 domain, u32 device, u8 ring, u32 requests)
+{
+	trace_rblkback_throttle(domain, device, ring, requests);
+}
+
+void xbk_trace_wake(u16 domain, u32 device, u8 ring)
+{
+	trace_rblkback_wake(domain, device, ring);
+}
+
+void xbk_trace_limit(u16 domain, u32 device, u32 refill, u32 max)
+{
+	trace_rblkback_limit(domain, device, refill, max);
+}

@@ -1,0 +1,211 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The rate again, for more disks, more queues and more sizes of the bucket.
+
+use std::time::Duration;
+
+use anyhow::Context;
+use anyhow::Result;
+use serde_json::Value;
+use serde_json::json;
+
+use crate::admission::count_between;
+use crate::admission::worst_excess;
+use crate::check;
+use crate::disk::Disk;
+use crate::fio;
+use crate::guest::Guest;
+use crate::host::Host;
+use crate::results::Figures;
+use crate::trace::Event;
+use crate::trace::Source;
+use crate::trace::Trace;
+
+const SECONDS: u64 = 30;
+const NS: u64 = 1_000_000_000;
+const VBDS: usize = 8;
+const QUEUES: u32 = 4;
+const DEADLINE: Duration = Duration::from_secs(580);
+
+/// Tokens per second, bucket, disks, queues of each.
+type Shape = (u64, u64, usize, u32);
+
+/// In a run of everything.
+const SOME: &[Shape] = &[(1, 32, 8, 4), (100, 1, 8, 4), (1000, 32, 1, 4)];
+/// Every refill with every size of the bucket, each number of disks and of queues with most of them.
+const ALL: &[Shape] = &[
+    (1, 1, 1, 1),
+    (1, 32, 8, 4),
+    (10, 1, 8, 4),
+    (10, 32, 1, 1),
+    (100, 1, 8, 4),
+    (100, 10, 1, 1),
+    (100, 32, 8, 1),
+    (1000, 1, 1, 4),
+    (1000, 32, 1, 4),
+    (1000, 32, 8, 1),
+    (1000, 100, 1, 1),
+    (10_000, 1, 1, 4),
+    (10_000, 32, 1, 1),
+    (10_000, 1000, 1, 4),
+];
+
+/// Disks whose guest always has requests waiting on all queues get refill and bucket over 30 s to
+/// half a percent, together no more than once, no queue more than its share, and in no window more
+/// than the bound, by the time of each request in dom0.
+pub fn rates(host: &Host<'_>, figures: &mut Figures) -> Result<()> {
+    host.ok(&format!(
+        "echo {QUEUES} >/sys/module/rblkback/parameters/max_queues"
+    ))?;
+    let disks = (0..VBDS)
+        .map(|i| Disk::instant(host, &format!("nb{i}"), 64))
+        .collect::<Result<Vec<_>>>()?;
+    let mut spec = host.guest("rates").processors(QUEUES);
+    for (disk, vdev) in disks.iter().zip(names()) {
+        spec = spec.disk(disk, &vdev);
+    }
+    let guest = spec.start()?;
+    for vdev in names() {
+        guest.wait_disk(&vdev)?;
+        // Two random reads that happen to be neighbours would become one request.
+        guest.ok(&format!("echo 2 >/sys/block/{vdev}/queue/nomerges"))?;
+    }
+    let shapes = if host.lab.at_length { ALL } else { SOME };
+    for &shape in shapes {
+        let (refill, max, vbds, queues) = shape;
+        let name = format!("{refill}/s, bucket {max}, {vbds} disks, {queues} queues");
+        let figure = one(host, &guest, &disks, shape).with_context(|| name.clone())?;
+        figures.insert(name, figure);
+    }
+    guest.destroy()?;
+    disks.into_iter().try_for_each(|disk| disk.remove(host))
+}
+
+fn names() -> impl Iterator<Item = String> {
+    ('a'..).take(VBDS).map(|letter| format!("xvd{letter}"))
+}
+
+fn one(host: &Host<'_>, guest: &Guest<'_, '_>, disks: &[Disk], shape: Shape) -> Result<Value> {
+    let (refill, max, vbds, queues) = shape;
+    let names: Vec<String> = names().take(vbds).collect();
+    let devices = disks[..vbds]
+        .iter()
+        .map(|disk| disk.dev_t(host))
+        .collect::<Result<Vec<_>>>()?;
+    for name in &names {
+        let vbd = guest.vbd(name);
+        // A limit that comes to a disk in use begins with a tenth of a second's tokens; this one
+        // is to begin full.
+        vbd.limit(1_000_000_000, max)?;
+        vbd.limit(refill, max)?;
+    }
+    let trace = Trace::start(host, &[Source::bios_of(&devices)])?;
+    let job = guest.start(&command(&names, queues))?;
+    let output = job.ok_within(DEADLINE)?;
+    let events = trace.stop()?;
+    for name in &names {
+        guest.vbd(name).unlimit()?;
+    }
+    let mut served = Vec::new();
+    let mut worst = 0.0f64;
+    for device in &devices {
+        let of = |event: &&Event| event.fields[0] == *device;
+        let times: Vec<u64> = events.iter().filter(of).map(|event| event.time).collect();
+        let first = *times.first().context("no request")?;
+        served.push(count_between(&times, first, first + SECONDS * NS));
+        let excess = worst_excess(&times, refill).tokens;
+        // Ten milliseconds of lateness, and one.
+        let bound = max as f64 + refill as f64 / 100.0 + 1.0;
+        check::within(
+            "requests beyond refill * T in any window",
+            excess,
+            0.0..=bound,
+        )?;
+        worst = worst.max(excess);
+    }
+    let due = SECONDS * refill + max;
+    let tolerance = 1.0 + due as f64 * 0.005;
+    for served in &served {
+        let off = *served as f64 - due as f64;
+        check::within(
+            &format!("requests in {SECONDS} s off from {due}"),
+            off,
+            -tolerance..=tolerance,
+        )?;
+    }
+    let spread = spread(&output, queues, refill)?;
+    Ok(json!({
+        "served": served, "due": due, "worst_excess_tokens": worst, "spread_percent": spread,
+    }))
+}
+
+/// One job for each disk, and for each queue if there are several: the guest has a processor for
+/// each queue, and each job keeps to one.
+fn command(names: &[String], queues: u32) -> String {
+    let (jobs, depth) = match queues {
+        1 => (String::from("--cpus_allowed=0"), 32),
+        n => (
+            format!(
+                "--numjobs={n} --cpus_allowed=0-{} --cpus_allowed_policy=split",
+                n - 1
+            ),
+            16,
+        ),
+    };
+    let each: Vec<String> = names
+        .iter()
+        .map(|name| format!("--name={name} --filename=/dev/{name} {jobs}"))
+        .collect();
+    format!(
+        "fio --output-format=json --ioengine=libaio --direct=1 --thread --rw=randread --bs=4k \
+         --norandommap --time_based --runtime={} --iodepth={depth} --iodepth_batch_submit=8 \
+         --iodepth_batch_complete_min=4 {}",
+        SECONDS + 1,
+        each.join(" ")
+    )
+}
+
+/// By how much the queue that got most is ahead of the one that got least, in percent.
+fn spread(output: &str, queues: u32, refill: u64) -> Result<f64> {
+    let mut counts: Vec<u64> = fio::parse_all(output)?
+        .iter()
+        .map(|report| report.read.total_ios)
+        .collect();
+    // Of one disk at a time: fio lists its jobs in order.
+    counts.truncate(queues as usize);
+    let (most, least) = (
+        counts.iter().max().copied().unwrap_or(0),
+        counts.iter().min().copied().unwrap_or(0),
+    );
+    let percent = (most - least) as f64 * 100.0 / most.max(1) as f64;
+    // What is in flight at the end, and the first burst, are more than that at low rates.
+    if refill >= 1000 {
+        check::within("percent between queues", percent, 0.0..=1.0)?;
+    }
+    Ok(percent)
+}
+
+/// One request at a time at 1000/s: none waits for longer than its token needs, and a millisecond.
+pub fn latency(host: &Host<'_>, figures: &mut Figures) -> Result<()> {
+    let disk = Disk::instant(host, "nb0", 64)?;
+    let guest = host.guest("latency").disk(&disk, "xvda").start()?;
+    guest.wait_disk("xvda")?;
+    guest.vbd("xvda").limit(1000, 1)?;
+    let report = fio::Job::random_reads("xvda", 10).depth(1).run(&guest)?;
+    let p99 = report
+        .read
+        .clat_ns
+        .percentile
+        .get("99.000000")
+        .copied()
+        .context("fio's percentiles")?;
+    figures.insert("p99_usec".into(), (p99 / 1000).into());
+    figures.insert("requests".into(), report.read.total_ios.into());
+    // Of all that the guest sees, which is more than what the gate holds.
+    check::within("nanoseconds at the 99th percentile", p99, 1..=2_000_000)?;
+    let held: u64 = guest.vbd("xvda").number("qos/wait_usec_max")?;
+    figures.insert("longest_hold_usec".into(), held.into());
+    check::within("microseconds held at most", held, 1..=2000)?;
+    guest.destroy()?;
+    disk.remove(host)
+}

@@ -1,0 +1,127 @@
+// SPDX-License-Identifier: GPL-2.0
+
+use anyhow::Context;
+use anyhow::Result;
+
+use crate::admission::count_between;
+use crate::admission::worst_excess;
+use crate::check;
+use crate::disk::Disk;
+use crate::guest::Guest;
+use crate::host::Host;
+use crate::results::Figures;
+use crate::trace::Source;
+use crate::trace::Trace;
+use crate::trace::times;
+use crate::vbd::Vbd;
+
+const VBDS: usize = 8;
+const SECONDS: u64 = 10;
+const NS: u64 = 1_000_000_000;
+/// Of the guest, per second, and at once.
+const CAP: (u64, u64) = (400, 40);
+
+/// The disks of a guest share a cap that one of them carries, whatever their own limits; a ninth
+/// that is plugged in does not escape it; the smallest of several caps counts; and when the disks
+/// that carry one are gone, nothing of it is left to disks that come later.
+pub fn vm_cap(host: &Host<'_>, figures: &mut Figures) -> Result<()> {
+    let disks = (0..=VBDS)
+        .map(|i| Disk::instant(host, &format!("nb{i}"), 64))
+        .collect::<Result<Vec<_>>>()?;
+    let guest = host.guest("capped").start()?;
+    let mut vbds = Vec::new();
+    for (disk, name) in disks.iter().zip(names()).take(VBDS) {
+        vbds.push(guest.attach(disk, &name)?);
+    }
+    // One is slower than its share, one has a limit out of reach.
+    vbds[1].limit(20, 1)?;
+    vbds[2].limit(1_000_000, 1000)?;
+    cap(&vbds[5], 900, 1)?;
+    cap(&vbds[3], CAP.0, CAP.1)?;
+    vbds[0].wait_file("qos/vm_tokens_refill", &CAP.0.to_string())?;
+    vbds[7].wait_file("qos/vm_tokens_max", &CAP.1.to_string())?;
+
+    shared(host, &guest, &disks[..VBDS], figures).context("eight disks")?;
+    let slow: u64 = vbds[1].number("statistics/rd_req")?;
+    let most = 20 * (SECONDS + 2) + 2;
+    check::within("requests of the disk with a lower limit", slow, 100..=most)?;
+    vbds.push(guest.attach(&disks[VBDS], "xvdi")?);
+    vbds[VBDS].wait_file("qos/vm_tokens_refill", &CAP.0.to_string())?;
+    shared(host, &guest, &disks, figures).context("with a ninth disk")?;
+    let throttled: u64 = vbds[0].number("qos/vm_throttled_usec")?;
+    check::within(
+        "microseconds that the cap held",
+        throttled,
+        1_000_000..=u64::MAX,
+    )?;
+
+    // The larger one remains, then none.
+    vbds[3].remove("tokens-vm-refill")?;
+    vbds[0].wait_file("qos/vm_tokens_refill", "900")?;
+    for name in names().skip(1).take(VBDS) {
+        guest.detach(&name)?;
+    }
+    vbds[0].wait_file("qos/vm_tokens_refill", "0")?;
+    let again = guest.attach(&disks[5], "xvdf")?;
+    check::equal(
+        "the cap of a disk in the place of one that had it",
+        again.text("qos/vm_tokens_refill")?.trim(),
+        "0",
+    )?;
+    guest.destroy()?;
+    disks.into_iter().try_for_each(|disk| disk.remove(host))
+}
+
+fn names() -> impl Iterator<Item = String> {
+    ('a'..).take(VBDS + 1).map(|letter| format!("xvd{letter}"))
+}
+
+fn cap(vbd: &Vbd<'_, '_>, refill: u64, max: u64) -> Result<()> {
+    vbd.write(&[
+        ("tokens-vm-refill", &refill.to_string()),
+        ("tokens-vm-max", &max.to_string()),
+    ])
+}
+
+/// All disks at once get no more than the cap, and all of it.
+fn shared(
+    host: &Host<'_>,
+    guest: &Guest<'_, '_>,
+    disks: &[Disk],
+    figures: &mut Figures,
+) -> Result<()> {
+    let devices = disks
+        .iter()
+        .map(|disk| disk.dev_t(host))
+        .collect::<Result<Vec<_>>>()?;
+    let trace = Trace::start(host, &[Source::bios_of(&devices)])?;
+    let jobs: Vec<String> = names()
+        .take(disks.len())
+        .map(|name| format!("--name={name} --filename=/dev/{name}"))
+        .collect();
+    guest.ok_within(
+        &format!(
+            "fio --output=/dev/null --ioengine=libaio --direct=1 --thread --rw=randread --bs=4k \
+             --norandommap --time_based --runtime={} --iodepth=8 {}",
+            SECONDS + 1,
+            jobs.join(" ")
+        ),
+        300,
+    )?;
+    let times = times(&trace.stop()?, 0);
+    let first = *times.first().context("no request")?;
+    let served = count_between(&times, first, first + SECONDS * NS);
+    let (refill, max) = CAP;
+    let excess = worst_excess(&times, refill).tokens;
+    let bound = max as f64 + refill as f64 / 100.0 + 1.0;
+    check::within("requests beyond the cap in any window", excess, 0.0..=bound)?;
+    let due = SECONDS * refill;
+    check::within(
+        "requests of all disks",
+        served,
+        due - due / 200..=due + max + due / 200,
+    )?;
+    figures.insert(format!("requests of {} disks", disks.len()), served.into());
+    figures.insert(format!("due to {} disks", disks.len()), due.into());
+    Ok(())
+}
