@@ -119,6 +119,8 @@ enum Task {
         #[arg(long)]
         seed: u64,
     },
+    /// Prints for how many nanoseconds dom0's first processor has run. Runs in dom0.
+    RunTime,
     /// Prints a node of xenstore.
     Read { node: String },
     /// Lists the cases.
@@ -164,6 +166,10 @@ fn act(arguments: &Arguments) -> Result<bool> {
             count,
             seed,
         } => return churn::churn(keys, sysfs, *count, *seed).map(|()| true),
+        Task::RunTime => {
+            println!("{}", sys::run_time()?);
+            return Ok(true);
+        }
         Task::Read { node } => {
             let value = store::Store::open()?.read(node)?;
             println!("{}", value.as_deref().unwrap_or_default());
@@ -173,7 +179,7 @@ fn act(arguments: &Arguments) -> Result<bool> {
     }
     let disk = Disk::open(arguments.vdev)?;
     match &arguments.command {
-        Task::List | Task::Churn { .. } | Task::Read { .. } => Ok(true),
+        Task::List | Task::Churn { .. } | Task::RunTime | Task::Read { .. } => Ok(true),
         Task::Cases {
             wanted,
             loops,

@@ -151,6 +151,8 @@ pub struct Direction {
     pub io_bytes: u64,
     pub total_ios: u64,
     #[serde(default)]
+    pub iops: f64,
+    #[serde(default)]
     pub clat_ns: Latency,
 }
 

@@ -186,7 +186,9 @@ impl Lab {
         let mut command = Command::new("tar");
         command.arg("-cf").arg(tar);
         let script = self.checkout.join("scripts/block-tokens");
-        let files = [&own, &self.module, &frontend, &program, &script];
+        // Where there is one, see tests/cost.
+        let ungated = self.build("ungated.ko");
+        let files = [&own, &self.module, &frontend, &program, &script, &ungated];
         for file in files.into_iter().filter(|f| f.exists()) {
             command
                 .arg("-C")

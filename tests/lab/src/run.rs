@@ -128,7 +128,10 @@ fn wanted(lab: &Lab, only: &[String], kind: Kind) -> Vec<&'static Scenario> {
     let here = |s: &Scenario| {
         s.kind == kind || debug && kind == Kind::Parallel && debug::has_twice(s.name)
     };
-    let long = |s: &Scenario| !lab.at_length && scenarios::AT_LENGTH.contains(&s.name);
+    let long = |s: &Scenario| {
+        !lab.at_length && scenarios::AT_LENGTH.contains(&s.name)
+            || scenarios::BY_NAME.contains(&s.name)
+    };
     let skipped = |s: &Scenario| only.is_empty() && (debug && !debug::has(s.name) || long(s));
     let fits =
         |s: &&Scenario| here(s) && is_wanted(only, s.name) && s.fits(lab.backend) && !skipped(s);

@@ -71,7 +71,7 @@ impl<'h, 'l> Trace<'h, 'l> {
     /// Starts to record.
     pub fn start(host: &'h Host<'l>, sources: &[Source]) -> Result<Self> {
         host.ok(&format!(
-            "mkdir {DIR} && cd {DIR} && echo mono >trace_clock && echo 16384 >buffer_size_kb; cd /"
+            "mkdir {DIR} && cd {DIR} && echo mono >trace_clock && echo 49152 >buffer_size_kb; cd /"
         ))?;
         let mut ids = Vec::new();
         for source in sources {

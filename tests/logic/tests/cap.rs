@@ -296,8 +296,8 @@ proptest! {
         rings in vec(1usize..=RINGS, 8),
     ) {
         let mut world = World::new(Some(cap), &vec![None; count]);
-        for disk in 0..count {
-            for ring in 0..rings[disk] {
+        for (disk, rings) in rings.iter().enumerate().take(count) {
+            for ring in 0..*rings {
                 world.disks[disk].backlog[ring] = 1_000_000;
                 world.work(disk, ring);
             }

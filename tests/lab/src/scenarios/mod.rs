@@ -7,6 +7,7 @@ mod attach;
 mod bad_keys;
 mod changes;
 mod config_file;
+mod cost;
 mod crash;
 mod cycles;
 mod events;
@@ -22,6 +23,7 @@ mod moves;
 mod neighbour;
 mod no_timer;
 mod parameters;
+mod peers;
 mod persistent;
 mod pv_grub;
 mod rate;
@@ -43,7 +45,10 @@ use crate::scenario::Kind;
 use crate::scenario::Scenario;
 
 /// Not in a run of everything: what they prove changes seldom, and others come close to it.
-pub const AT_LENGTH: &[&str] = &["memory", "migrate"];
+pub const AT_LENGTH: &[&str] = &["memory", "migrate", "peers"];
+
+/// Only by name: they need more than `make test` builds.
+pub const BY_NAME: &[&str] = &["gate-cost"];
 
 /// They take more than a minute each.
 pub const LONG: &[&str] = &[
@@ -383,6 +388,22 @@ pub const ALL: &[Scenario] = &[
         kind: Kind::Plain,
         any_backend: false,
         script: telling::tracepoints,
+    },
+    Scenario {
+        name: "peers",
+        rows: &[],
+        about: "our limit beside the kernel's own",
+        kind: Kind::Timed,
+        any_backend: false,
+        script: peers::peers,
+    },
+    Scenario {
+        name: "gate-cost",
+        rows: &[],
+        about: "what the gate costs dom0; by tests/cost/gate",
+        kind: Kind::Plain,
+        any_backend: false,
+        script: cost::gate_cost,
     },
     Scenario {
         name: "shutdown",

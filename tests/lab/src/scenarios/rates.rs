@@ -60,7 +60,8 @@ pub fn rates(host: &Host<'_>, figures: &mut Figures) -> Result<()> {
     let disks = (0..VBDS)
         .map(|i| Disk::instant(host, &format!("nb{i}"), 64))
         .collect::<Result<Vec<_>>>()?;
-    let mut spec = host.guest("rates").processors(QUEUES);
+    // Each of its 32 rings has requests and pages of its own.
+    let mut spec = host.guest("rates").processors(QUEUES).memory(384);
     for (disk, vdev) in disks.iter().zip(names()) {
         spec = spec.disk(disk, &vdev);
     }
