@@ -253,15 +253,17 @@ impl Gate {
         &self.seat
     }
 
-    /// The guest has a cap from now on, or none; or there are tokens of it. With the
-    /// lock of the guest.
-    pub(super) fn cap_moved(&self, capped: bool) {
+    /// The guest has a cap from now on, or none; or there are tokens of it. False if
+    /// the disk has no use for them. With the lock of the guest.
+    pub(super) fn cap_moved(&self, capped: bool) -> bool {
         let core = self.core();
         let mut state = core.state.lock();
         state.capped = capped;
         core.capped.store(capped, Relaxed);
-        state.admission.release_from_cap();
-        core.settle(&mut state, &self.timer, timer::now());
+        let now = timer::now();
+        let wanted = state.admission.release_from_cap(now);
+        core.settle(&mut state, &self.timer, now);
+        wanted
     }
 
     /// Queues the worker of every ring.

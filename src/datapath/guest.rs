@@ -189,7 +189,7 @@ impl Seat {
             self.vacated.store(true, Relaxed);
             if let Some(place) = state.disks.get_mut(usize::from(self.disk)) {
                 if let Place::Disk(vbd) = core::mem::replace(place, Place::Free) {
-                    vbd.gate().cap_moved(false);
+                    let _ = vbd.gate().cap_moved(false);
                     disk = Some(vbd);
                 }
             }
@@ -266,7 +266,7 @@ impl Guest {
             let capped = state.cap.limit().is_some();
             for place in &state.disks {
                 if let Place::Disk(vbd) = place {
-                    vbd.gate().cap_moved(capped);
+                    let _ = vbd.gate().cap_moved(capped);
                 }
             }
         }
@@ -286,20 +286,32 @@ impl Core {
     }
 
     fn settle(&self, state: &mut State, timer: &OneShot<Self>) {
-        match state.cap.next(timer::now()) {
-            Next::Nothing if state.armed => {
-                state.armed = false;
-                timer.disarm();
-            }
-            Next::Nothing => {}
-            Next::Wake(disk) => {
-                if let Some(Place::Disk(vbd)) = state.disks.get(usize::from(disk)) {
-                    vbd.gate().cap_moved(true);
+        loop {
+            let now = timer::now();
+            match state.cap.next(now) {
+                Next::Wake(disk) => {
+                    let place = state.disks.get(usize::from(disk));
+                    let woken = match place {
+                        Some(Place::Disk(vbd)) => vbd.gate().cap_moved(true),
+                        Some(Place::Free | Place::Taken) | None => false,
+                    };
+                    if woken {
+                        return;
+                    }
+                    // One less to ask: this comes to an end.
+                    state.cap.leave(disk, now);
                 }
-            }
-            Next::At(at) => {
-                state.armed = true;
-                timer.arm(at);
+                Next::At(at) => {
+                    state.armed = true;
+                    timer.arm(at);
+                    return;
+                }
+                Next::Nothing => {
+                    if core::mem::take(&mut state.armed) {
+                        timer.disarm();
+                    }
+                    return;
+                }
             }
         }
     }

@@ -252,9 +252,7 @@ impl Admission {
         };
         let mut got = own;
         if let (Some((cap, disk)), true) = (share, offer.is_turn) {
-            if own == 0 {
-                cap.leave(disk, now);
-            } else {
+            if own > 0 {
                 got = cap.take(disk, own, now);
             }
             self.held_by_cap = own > 0 && got == 0;
@@ -302,18 +300,19 @@ impl Admission {
     /// `ring` has nothing to ask for any more.
     pub fn leave(&mut self, ring: RingId, now: u64) {
         self.lane.leave(ring, now);
-        self.held_by_cap &= !self.lane.is_empty();
     }
 
     /// No ring asks for anything any more.
     pub fn leave_all(&mut self, now: u64) {
         self.lane.leave_all(now);
-        self.held_by_cap = false;
     }
 
-    /// The guest's cap has tokens again, or is gone: ask once more.
-    pub fn release_from_cap(&mut self) {
+    /// The guest's cap has tokens again, or is another one. False if nobody has a use
+    /// for them now, because the disk's own limit holds it up: then it has to leave
+    /// the cap to others, and asks again when it has tokens of its own.
+    pub fn release_from_cap(&mut self, now: u64) -> bool {
         self.held_by_cap = false;
+        matches!(self.next(now), Next::Wake(_))
     }
 
     /// Nobody waits, or works on what it got.

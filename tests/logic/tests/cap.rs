@@ -78,7 +78,7 @@ impl World {
     fn wish(&mut self, disk: usize, wish: Option<Limit>) {
         if self.cap.wish(disk as u8, wish, self.now) {
             for disk in 0..self.disks.len() {
-                self.disks[disk].admission.release_from_cap();
+                self.disks[disk].admission.release_from_cap(self.now);
                 // Without a limit of any kind nothing wakes a ring but this.
                 self.wake(disk);
             }
@@ -146,9 +146,13 @@ impl World {
             for disk in 0..self.disks.len() {
                 moved |= self.wake(disk);
             }
-            if let cap::Next::Wake(disk) = self.cap.next(self.now) {
-                self.disks[usize::from(disk)].admission.release_from_cap();
-                moved |= self.wake(usize::from(disk));
+            while let cap::Next::Wake(disk) = self.cap.next(self.now) {
+                let admission = &mut self.disks[usize::from(disk)].admission;
+                if admission.release_from_cap(self.now) {
+                    moved |= self.wake(usize::from(disk));
+                    break;
+                }
+                self.cap.leave(disk, self.now);
             }
             if !moved {
                 return;
@@ -313,6 +317,24 @@ proptest! {
         // The first burst goes to who came first.
         let (most, least) = (totals.iter().max().unwrap(), totals.iter().min().unwrap());
         prop_assert!(most - least <= u64::from(cap.max()) + 32, "{totals:?}");
+    }
+
+    #[test]
+    fn a_disk_that_gets_a_limit_while_it_waits_makes_way(
+        cap in (100u32..3000).prop_map(|refill| limit(refill, 10)),
+    ) {
+        let mut world = World::new(Some(cap), &[None, None]);
+        for disk in 0..2 {
+            world.arrive(disk, 0, 1_000_000);
+        }
+        world.run(SECOND);
+        // It holds the first place, perhaps, and has nothing of its own for a second.
+        world.set(0, Some(limit(1, 1)));
+        let before = world.total(1);
+        world.run(2 * SECOND - 1);
+        let got = world.total(1) - before;
+        let due = u64::from(cap.refill());
+        prop_assert!(got + 40 >= due, "{got} of {due}");
     }
 
     #[test]
