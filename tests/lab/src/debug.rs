@@ -19,8 +19,9 @@ const CLOCKED: &[&str] = &[
     "throttled-end",
     "rates",
     "latency",
-    "vm-cap",
     "config-file",
+    "peers",
+    "beside-blkback",
 ];
 
 /// xen-blkback takes part, and is reported itself: it unmaps grants with a work item on its stack.

@@ -11,6 +11,7 @@ use crate::disk::Disk;
 use crate::fio::Job;
 use crate::guest::Guest;
 use crate::host::Host;
+use crate::lab::Backend;
 use crate::results::Figures;
 
 const REQUESTS: u64 = 60_000;
@@ -20,6 +21,27 @@ const OWN: &str = "/lab/rblkback.ko";
 const UNGATED: &str = "/lab/ungated.ko";
 /// Out of reach: what a request meets when it is never held.
 const LIMIT: u64 = 1_000_000_000;
+
+/// Jobs that are run beside xen-blkback: fio's options, and how many requests.
+const JOBS: &[(&str, &str, u64)] = &[
+    ("4k random reads, 1 at a time", "--iodepth=1", 20_000),
+    ("4k random reads, 32 at a time", "--iodepth=32", REQUESTS),
+    (
+        "4k random writes, 32 at a time",
+        "--rw=randwrite --iodepth=32",
+        REQUESTS,
+    ),
+    (
+        "64k sequential reads, 8 at a time",
+        "--rw=read --bs=64k --iodepth=8",
+        10_000,
+    ),
+    (
+        "64k sequential writes, 8 at a time",
+        "--rw=write --bs=64k --iodepth=8",
+        10_000,
+    ),
+];
 
 /// What was measured of one kind of run, one value a round.
 #[derive(Default)]
@@ -85,6 +107,41 @@ pub fn gate_cost(host: &Host<'_>, figures: &mut Figures) -> Result<()> {
     disk.remove(host)
 }
 
+/// The same jobs on xen-blkback and on rblkback: what each costs dom0, and how fast the guest is.
+pub fn beside_blkback(host: &Host<'_>, figures: &mut Figures) -> Result<()> {
+    let disk = Disk::instant(host, "nb0", 1024)?;
+    let guest = host.guest("beside").start()?;
+    let swap = |from: Backend, to: Backend| {
+        host.ok(&format!("rmmod {} && {}", from.module(), to.load_command()))
+    };
+    let mut ratios = Vec::new();
+    for (name, options, requests) in JOBS {
+        let measured = |backend: Backend| -> Result<(f64, f64)> {
+            let job = Job::random_reads("xvda", 600).with(options);
+            let vbd = guest.attach(&disk, "xvda")?;
+            check::equal("the driver", vbd.driver()?.as_str(), backend.driver())?;
+            measure(host, &guest, &job, *requests)
+        };
+        let ours = measured(Backend::Rblkback)?;
+        swap(Backend::Rblkback, Backend::Blkback)?;
+        let theirs = measured(Backend::Blkback)?;
+        swap(Backend::Blkback, Backend::Rblkback)?;
+        ratios.push(ours.0 / theirs.0);
+        figures.insert(
+            (*name).into(),
+            json!({
+                "dom0_ns_per_request": ours.0, "of_xen_blkback": theirs.0, "ratio": ours.0 / theirs.0,
+                "iops": ours.1, "iops_of_xen_blkback": theirs.1,
+            }),
+        );
+    }
+    let logs: f64 = ratios.iter().map(|ratio| ratio.ln()).sum();
+    let geometric = (logs / ratios.len() as f64).exp();
+    figures.insert("geometric mean of the ratios".into(), geometric.into());
+    guest.destroy()?;
+    disk.remove(host)
+}
+
 fn run(
     host: &Host<'_>,
     guest: &Guest<'_, '_>,
@@ -97,23 +154,36 @@ fn run(
     if limited {
         vbd.limit(LIMIT, LIMIT)?;
     }
+    let measured = measure(
+        host,
+        guest,
+        &Job::random_reads("xvda", 600).depth(32),
+        REQUESTS,
+    )?;
+    host.wait_unreferenced()?;
+    Ok(measured)
+}
+
+/// Runs a job of so many requests on `xvda`, which is detached afterwards: what each request costs
+/// dom0 in nanoseconds, and how many there are a second.
+fn measure(host: &Host<'_>, guest: &Guest<'_, '_>, job: &Job, requests: u64) -> Result<(f64, f64)> {
     let job = |requests: u64| {
-        Job::random_reads("xvda", 600)
-            .depth(32)
+        job.clone()
             .with(&format!("--time_based=0 --number_ios={requests}"))
             .run(guest)
     };
     // Whatever is done the first time.
     job(2000)?;
     let before = run_time(host)?;
-    let report = job(REQUESTS)?;
+    let report = job(requests)?;
     let after = run_time(host)?;
+    let state = guest.vbd("xvda").path("state");
     guest.detach("xvda")?;
-    host.store_wait(&vbd.path("state"), "absent")?;
-    host.wait_unreferenced()?;
-    check::equal("requests", report.read.total_ios, REQUESTS)?;
-    let cost = (after - before) as f64 / REQUESTS as f64;
-    Ok((cost, report.read.iops))
+    host.store_wait(&state, "absent")?;
+    let done = report.read.total_ios + report.write.total_ios;
+    check::equal("requests", done, requests)?;
+    let cost = (after - before) as f64 / requests as f64;
+    Ok((cost, report.read.iops + report.write.iops))
 }
 
 /// Nanoseconds that dom0 has run.

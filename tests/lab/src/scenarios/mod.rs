@@ -45,7 +45,7 @@ use crate::scenario::Kind;
 use crate::scenario::Scenario;
 
 /// Not in a run of everything: what they prove changes seldom, and others come close to it.
-pub const AT_LENGTH: &[&str] = &["memory", "migrate", "peers"];
+pub const AT_LENGTH: &[&str] = &["memory", "migrate", "peers", "beside-blkback"];
 
 /// Only by name: they need more than `make test` builds.
 pub const BY_NAME: &[&str] = &["gate-cost"];
@@ -396,6 +396,14 @@ pub const ALL: &[Scenario] = &[
         kind: Kind::Timed,
         any_backend: false,
         script: peers::peers,
+    },
+    Scenario {
+        name: "beside-blkback",
+        rows: &[],
+        about: "what requests cost dom0, beside xen-blkback",
+        kind: Kind::Plain,
+        any_backend: false,
+        script: cost::beside_blkback,
     },
     Scenario {
         name: "gate-cost",
