@@ -17,8 +17,8 @@ const CYCLES: [u64; 3] = [30, 100, 20];
 const KILL_ROUNDS: [u64; 3] = [1, 2, 1];
 /// Of so many cycles one is with Debian's own hotplug script, which takes longer than all the rest.
 const STOCK_SCRIPT: u64 = 10;
-/// Guests that live at the same time.
-const TOGETHER: u64 = 4;
+/// Guests that live at the same time: in a run of everything, and otherwise.
+const TOGETHER: [u64; 2] = [2, 4];
 
 /// Reads and writes of 1 MiB each, 24 requests at once: together they keep the ring full. Ends when
 /// the disk goes.
@@ -64,17 +64,18 @@ pub fn kills(host: &Host<'_>, figures: &mut Figures) -> Result<()> {
     // In each of the halves that are compared; one more comes before.
     let [quick, full, debug] = KILL_ROUNDS;
     let rounds = host.lab.repeats(quick, full, debug);
-    let mut disks = (0..TOGETHER)
+    let together = TOGETHER[usize::from(host.lab.at_length)];
+    let mut disks = (0..together)
         .map(|i| Disk::slow(host, &format!("nb{i}"), 64))
         .collect::<Result<Vec<_>>>()?;
     for disk in &mut disks {
         disk.attach_by_short_script(host)?;
     }
     kill_round(host, &disks)?;
-    flat(host, TOGETHER * rounds, figures, || {
+    flat(host, together * rounds, figures, || {
         (0..rounds).try_for_each(|_| kill_round(host, &disks))
     })?;
-    figures.insert("kills".into(), (TOGETHER * (1 + 2 * rounds)).into());
+    figures.insert("kills".into(), (together * (1 + 2 * rounds)).into());
     disks.into_iter().try_for_each(|disk| disk.remove(host))
 }
 

@@ -50,15 +50,16 @@ pub const AT_LENGTH: &[&str] = &["memory", "migrate", "peers", "beside-blkback"]
 /// Only by name: they need more than `make test` builds.
 pub const BY_NAME: &[&str] = &["gate-cost"];
 
-/// They take more than a minute each.
+/// The longest ones.
 pub const LONG: &[&str] = &[
-    "rate",
-    "rates",
-    "random-changes",
     "hostile-guest",
+    "rate",
+    "config-file",
     "kills",
+    "rates",
     "cycles",
     "reconnect",
+    "random-changes",
 ];
 
 /// Their host is gone afterwards.

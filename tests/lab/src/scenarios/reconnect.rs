@@ -10,7 +10,7 @@ use crate::host::Host;
 use crate::results::Figures;
 
 /// In a run of everything, at length, and on the debug kernel.
-const RECONNECTS: [u64; 3] = [72, 200, 100];
+const RECONNECTS: [u64; 3] = [48, 200, 100];
 /// Before anything is counted: each way to connect has been used.
 const FIRST: u64 = 24;
 
