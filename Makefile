@@ -47,8 +47,8 @@ test test-all soak demo shell: lab
 # See tests/debug.
 test-debug: lab
 	@RBLKBACK_DEBUG=$$(tests/debug/kernel) && export RBLKBACK_DEBUG && \
-	$(if $(PLANT),tests/debug/planted '$(PLANT)', \
 	RBLKBACK_DEBUG= $(ENTER) make -s test-modules V='$(V)' && \
+	$(if $(PLANT),tests/debug/planted '$(PLANT)', \
 	$(ENTER) make -s modules OUT=debug V='$(V)' && \
 	$(ENTER) $(CARGO_LAB) --module build/debug/rblkback.ko test $(if $(T),--only '$(T)'))
 
