@@ -231,17 +231,15 @@ fn take(store: &Store, dir: &CStr, key: &CStr) -> Result<Option<u32>> {
 }
 
 impl Vbd {
-    /// Reads the limit that the disk starts with, and takes its seat among those of
-    /// its guest. Talks to xenstored.
+    /// Reads the limit that the disk starts with. Talks to xenstored.
     ///
     /// # Errors
     ///
     /// What xenstored answers: a disk whose limit is not known must not be served.
-    pub(crate) fn start_limit(self: &Arc<Self>) -> Result {
+    pub(crate) fn start_limit(&self) -> Result {
         let mut told = self.told.lock();
         told.levels = Levels::take(self.dev.nodename())?;
         let texts = Texts::read(self.dev.nodename())?;
-        self.gate().seat().occupy(self.clone());
         let asked = texts.ask(self.default_limit);
         if !asked.is_valid() {
             // What the module's parameters say is better than no limit.

@@ -41,8 +41,25 @@ pub(crate) struct Bound {
     #[pin]
     keys: Watch<Keys>,
     _membership: Membership,
+    _seated: Seated,
     /// The disk, which may outlive the binding.
     pub(crate) vbd: Arc<Vbd>,
+}
+
+/// A disk counts among those of its guest from the creation of this to its drop.
+struct Seated(Arc<Vbd>);
+
+impl Seated {
+    fn new(vbd: Arc<Vbd>) -> Self {
+        vbd.gate().seat().occupy(vbd.clone());
+        Self(vbd)
+    }
+}
+
+impl Drop for Seated {
+    fn drop(&mut self) {
+        self.0.gate().seat().vacate();
+    }
 }
 
 impl Driver for Backend {
@@ -58,6 +75,7 @@ impl Driver for Backend {
             vbd: vbd?,
             // Before the disk can connect: what it reserves must count.
             _membership: Membership::new(vbd.clone())?,
+            _seated: Seated::new(vbd.clone()),
             _: {
                 vbd.start_limit()?;
                 features::offer(vbd)?;
@@ -86,6 +104,5 @@ impl Driver for Backend {
         // may be waiting for this device.
         data.keys.stop();
         data.vbd.unbind(!dev.is_vanished());
-        data.vbd.gate().seat().vacate();
     }
 }
