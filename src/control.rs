@@ -308,7 +308,7 @@ impl Vbd {
         let now = Shown {
             refill: number(Limit::refill),
             max: number(Limit::max),
-            state: view.state.name_for_guest(),
+            state: view.told,
         };
         if told.shown == Some(now) {
             return;

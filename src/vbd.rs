@@ -81,6 +81,7 @@ use crate::datapath::stats::Stats;
 use crate::datapath::turnstile::Turnstile;
 use crate::disk::Disk;
 use crate::features::Optional;
+use crate::logic::cap::DISKS_MAX;
 use crate::logic::index::Overrun;
 use crate::logic::lifecycle::decide;
 use crate::logic::lifecycle::Frontend;
@@ -209,7 +210,7 @@ impl Vbd {
     ///
     /// # Errors
     ///
-    /// `ENOMEM`.
+    /// `ENOMEM`; `ENOSPC` if the guest has too many disks.
     pub(crate) fn new(dev: &Device<Core<'_>>) -> Result<Arc<Self>> {
         let state = State {
             phase: Phase::Waiting,
@@ -224,6 +225,7 @@ impl Vbd {
         };
         let frontend = dev.frontend_path()?;
         let name = name(dev);
+        let seat = seat(dev)?;
         Arc::pin_init(
             try_pin_init!(Self {
                 dev: dev.into(),
@@ -232,7 +234,7 @@ impl Vbd {
                 linked: AtomicFlag::new(false),
                 used: AtomicFlag::new(false),
                 stats: Stats::new(),
-                gate <- Gate::new(Seat::new(dev.frontend_id())?, name),
+                gate <- Gate::new(seat, name),
                 turnstile <- Turnstile::new(),
                 optional: Optional::new(),
                 kept: Atomic::new(0),
@@ -493,6 +495,19 @@ impl Vbd {
         self.announce(Announce::Closed);
         state.phase = Phase::Closed;
     }
+}
+
+/// A place for the disk of `dev` among those of its guest.
+fn seat(dev: &Device<Core<'_>>) -> Result<Seat> {
+    let domain = dev.frontend_id();
+    Seat::new(domain).inspect_err(|e| {
+        if *e == ENOSPC {
+            dev.fail(
+                *e,
+                fmt!("domain {domain} has {DISKS_MAX} disks already, as many as it can have"),
+            );
+        }
+    })
 }
 
 /// How tracepoints name the disk of `dev`.

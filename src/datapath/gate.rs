@@ -27,6 +27,7 @@ use kernel::{
 use super::guest::Seat;
 use super::worker::Worker;
 use crate::logic::admission::Admission;
+use crate::logic::admission::Bill;
 use crate::logic::admission::Change;
 use crate::logic::admission::Kept;
 use crate::logic::admission::Next;
@@ -49,14 +50,14 @@ pub(crate) struct Pass {
 }
 
 /// How passes were paid for.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy)]
 enum Payment {
     /// There is no limit.
     Free,
     /// With tokens.
-    Tokens,
+    Tokens(Bill),
     /// With tokens that may not be there yet.
-    Credit,
+    Credit(Bill),
 }
 
 /// The rights of several requests.
@@ -92,8 +93,8 @@ impl Passes {
     /// How many are left that were given on credit.
     pub(crate) fn on_credit(&self) -> u32 {
         match self.payment {
-            Payment::Credit => self.left,
-            Payment::Free | Payment::Tokens => 0,
+            Payment::Credit(_) => self.left,
+            Payment::Free | Payment::Tokens(_) => 0,
         }
     }
 }
@@ -160,6 +161,7 @@ impl Gate {
             return Some(Passes::free(wanted));
         }
         self.with(|admission, share, now| {
+            let bill = admission.bill(&share);
             match admission.take(share, ring, wanted, now) {
                 Take::Free => Some(Passes::free(wanted)),
                 Take::Tokens(left) => {
@@ -167,7 +169,7 @@ impl Gate {
                     core.name.admit(ring, left);
                     Some(Passes {
                         left,
-                        payment: Payment::Tokens,
+                        payment: Payment::Tokens(bill),
                         priced: admission.is_priced(),
                     })
                 }
@@ -182,19 +184,19 @@ impl Gate {
     /// Lets `requests` through and charges them, tokens or not: the toolstack wants
     /// the disk back.
     pub(crate) fn admit_on_credit(&self, ring: RingId, requests: u32) -> Passes {
-        let priced = self.with(|admission, mut share, now| {
+        self.with(|admission, mut share, now| {
+            let bill = admission.bill(&share);
             admission.charge(requests, now);
             if let Some((cap, _)) = &mut share {
                 cap.charge(requests, now);
             }
             leave(admission, share, ring, now);
-            admission.is_priced()
-        });
-        Passes {
-            left: requests,
-            payment: Payment::Credit,
-            priced,
-        }
+            Passes {
+                left: requests,
+                payment: Payment::Credit(bill),
+                priced: admission.is_priced(),
+            }
+        })
     }
 
     /// A request that goes with `pass` is one of `bytes`.
@@ -206,14 +208,11 @@ impl Gate {
 
     /// Returns what was not used.
     pub(crate) fn give_back(&self, passes: Passes) {
-        if passes.payment != Payment::Free && passes.left > 0 {
-            self.with(|admission, share, _| {
-                admission.give_back(passes.left);
-                if let Some((cap, _)) = share {
-                    cap.give_back(passes.left);
-                }
-            });
-        }
+        let bill = match passes.payment {
+            Payment::Tokens(bill) | Payment::Credit(bill) if passes.left > 0 => bill,
+            Payment::Free | Payment::Tokens(_) | Payment::Credit(_) => return,
+        };
+        self.with(|admission, share, _| admission.give_back(share, passes.left, bill));
     }
 
     /// `ring` has nothing to ask for any more.

@@ -29,6 +29,7 @@ use super::bucket::Bucket;
 use super::cap::Cap;
 use super::cap::DiskId;
 use super::lane::quantum;
+use super::lane::Era;
 use super::lane::Lane;
 use super::limits::tokens_for;
 use super::limits::Limit;
@@ -123,14 +124,6 @@ impl State {
             Self::Invalid => "invalid",
         }
     }
-
-    /// As the guest is told: which limit there is, not how it stands at the moment.
-    pub const fn name_for_guest(self) -> &'static str {
-        match self {
-            Self::Idle | Self::Bursting | Self::Throttled => "limited",
-            Self::Unlimited | Self::Incomplete | Self::Invalid => self.name(),
-        }
-    }
 }
 
 /// How the limit stands, in numbers. Times in nanoseconds.
@@ -138,6 +131,8 @@ impl State {
 pub struct View {
     /// The state.
     pub state: State,
+    /// What the guest is told: which limit the disk has, not how it stands now.
+    pub told: &'static str,
     /// The limit in force, if any.
     pub limit: Option<Limit>,
     /// Tokens in the bucket; negative in debt; 0 without a limit.
@@ -167,6 +162,13 @@ pub struct Admission {
     invalid: bool,
     /// The ring whose turn it is has the disk's tokens and waits for the guest's.
     held_by_cap: bool,
+}
+
+/// Which buckets paid for what was let through: only those get back what was not used.
+#[derive(Clone, Copy, Debug)]
+pub struct Bill {
+    own: Era,
+    cap: Option<Era>,
 }
 
 /// What a disk may be held up by besides its own limit: the cap of its guest, and
@@ -284,9 +286,21 @@ impl Admission {
         self.size > 0 || self.bytes.is_some()
     }
 
-    /// `tokens` of the last [`Take::Tokens`] were not used.
-    pub fn give_back(&mut self, tokens: u32) {
-        self.lane.give_back(tokens);
+    /// Which buckets pay now.
+    pub fn bill(&self, share: &Share<'_>) -> Bill {
+        Bill {
+            own: self.lane.era(),
+            cap: share.as_ref().map(|(cap, _)| cap.era()),
+        }
+    }
+
+    /// `tokens` of a [`Take::Tokens`], or of what was charged, were not used. What `bill`
+    /// names is what paid for them then.
+    pub fn give_back(&mut self, share: Share<'_>, tokens: u32, bill: Bill) {
+        self.lane.give_back(tokens, bill.own);
+        if let (Some((cap, _)), Some(era)) = (share, bill.cap) {
+            cap.give_back(tokens, era);
+        }
     }
 
     /// `tokens` requests were let through although they had no token: the disk is
@@ -354,6 +368,7 @@ impl Admission {
         let tokens = self.lane.tokens(now);
         View {
             state: self.state(),
+            told: self.told(),
             limit: self.lane.limit(),
             tokens: tokens.unwrap_or(0),
             size: self.size,
@@ -392,6 +407,18 @@ impl Admission {
             State::Idle
         } else {
             State::Bursting
+        }
+    }
+
+    fn told(&self) -> &'static str {
+        if self.invalid {
+            State::Invalid.name()
+        } else if self.is_limited() {
+            "limited"
+        } else if self.incomplete {
+            State::Incomplete.name()
+        } else {
+            State::Unlimited.name()
         }
     }
 
@@ -584,9 +611,60 @@ mod tests {
     #[test]
     fn tokens_given_back_are_there_again() {
         let mut a = started(limited(10, 10));
+        let bill = a.bill(&None);
         assert_eq!(a.take(None, 0, 10, 0), Take::Tokens(10));
-        a.give_back(4);
+        a.give_back(None, 4, bill);
         assert_eq!(a.view(0).tokens, 4);
         assert_eq!(a.view(0).meter.spent, 6);
+    }
+
+    #[test]
+    fn a_bucket_that_did_not_pay_gets_nothing_back() {
+        let mut a = started(limited(10, 10));
+        let bill = a.bill(&None);
+        assert_eq!(a.take(None, 0, 10, 0), Take::Tokens(10));
+        a.configure(Setting::Unlimited, 0);
+        a.configure(limited(10, 10), 0);
+        a.give_back(None, 4, bill);
+        assert_eq!(a.view(0).tokens, 1);
+    }
+
+    #[test]
+    fn a_cap_that_did_not_pay_gets_nothing_back() {
+        let cap_tokens = |capped_before: bool| {
+            let mut a = started(limited(10, 10));
+            let mut cap = Cap::new();
+            if capped_before {
+                cap.wish(0, Limit::new(100, 100), 0);
+            }
+            let bill = a.bill(&Some((&mut cap, 0)));
+            assert_eq!(a.take(Some((&mut cap, 0)), 0, 10, 0), Take::Tokens(10));
+            cap.wish(0, Limit::new(100, 90), 0);
+            a.give_back(Some((&mut cap, 0)), 4, bill);
+            cap.tokens(0)
+        };
+        assert_eq!(cap_tokens(true), 4);
+        assert_eq!(cap_tokens(false), 10);
+    }
+
+    #[test]
+    fn a_guest_is_told_what_the_limit_is_not_who_waits() {
+        let mut a = started(limited(1, 1));
+        a.take(None, 0, 1, 0);
+        a.take(None, 0, 1, 0);
+        assert_eq!(a.view(0).told, "limited");
+        a.configure(Setting::Invalid, 0);
+        assert_eq!(a.view(0).told, "invalid");
+        // The ring that waited has yet to hear of it.
+        a.configure(Setting::Incomplete, 0);
+        assert_eq!(
+            (a.view(0).state, a.view(0).told),
+            (State::Throttled, "incomplete")
+        );
+        a.configure(Setting::Unlimited, 0);
+        assert_eq!(
+            (a.view(0).state, a.view(0).told),
+            (State::Throttled, "unlimited")
+        );
     }
 }

@@ -11,6 +11,7 @@
 
 use super::bucket::Bucket;
 use super::lane::quantum;
+use super::lane::Era;
 use super::lane::Lane;
 use super::lane::Member;
 use super::limits::Limit;
@@ -103,9 +104,14 @@ impl Cap {
         offer.tokens
     }
 
-    /// `tokens` of those were not used.
-    pub fn give_back(&mut self, tokens: u32) {
-        self.lane.give_back(tokens);
+    /// The bucket that pays now, or its absence.
+    pub fn era(&self) -> Era {
+        self.lane.era()
+    }
+
+    /// `tokens` of those taken in `era` were not used.
+    pub fn give_back(&mut self, tokens: u32, era: Era) {
+        self.lane.give_back(tokens, era);
     }
 
     /// `tokens` requests were let through although there may be no token.

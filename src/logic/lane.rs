@@ -16,6 +16,10 @@ pub const QUANTUM_MAX: u32 = 32;
 /// A member's name: below the size of the line.
 pub type Member = u8;
 
+/// Tells one bucket of a line from those before and after it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Era(u32);
+
 /// What a member could have now. Nothing is taken yet.
 #[derive(Clone, Copy, Debug)]
 pub struct Offer {
@@ -32,6 +36,7 @@ pub struct Offer {
 #[derive(Clone, Debug)]
 pub struct Lane<const N: usize> {
     bucket: Option<Bucket>,
+    era: Era,
     queue: Queue<N>,
     pub(super) meter: Meter,
 }
@@ -41,6 +46,7 @@ impl<const N: usize> Lane<N> {
     pub const fn new() -> Self {
         Self {
             bucket: None,
+            era: Era(0),
             queue: Queue::new(),
             meter: Meter::new(),
         }
@@ -51,15 +57,20 @@ impl<const N: usize> Lane<N> {
         self.bucket.map(|bucket| bucket.limit())
     }
 
+    /// The bucket that pays now, or its absence.
+    pub fn era(&self) -> Era {
+        self.era
+    }
+
     /// Begins with this bucket, or none.
     pub fn start(&mut self, bucket: Option<Bucket>) {
-        self.bucket = bucket;
+        self.replace(bucket);
     }
 
     /// Changes the limit. What had none gets a tenth of a second's tokens.
     pub fn set_limit(&mut self, limit: Option<Limit>, now: u64) {
         let waiting = self.queue.present() > 0;
-        self.bucket = Bucket::changed(self.bucket, limit, now, waiting);
+        self.replace(Bucket::changed(self.bucket, limit, now, waiting));
     }
 
     /// What `who` could have of the `wanted` tokens (at least one), with turns of
@@ -114,9 +125,9 @@ impl<const N: usize> Lane<N> {
         self.meter.throttle(true, now);
     }
 
-    /// `tokens` of what was served were not used.
-    pub fn give_back(&mut self, tokens: u32) {
-        if let Some(bucket) = &mut self.bucket {
+    /// `tokens` of what was served in `era` were not used.
+    pub fn give_back(&mut self, tokens: u32, era: Era) {
+        if let (Some(bucket), true) = (&mut self.bucket, era == self.era) {
             bucket.give_back(tokens);
         }
         self.meter.unspend(tokens);
@@ -189,6 +200,13 @@ impl<const N: usize> Lane<N> {
         if let Some(bucket) = &mut self.bucket {
             bucket.accrue(now, waiting);
         }
+    }
+
+    fn replace(&mut self, bucket: Option<Bucket>) {
+        if bucket.is_some() != self.bucket.is_some() {
+            self.era = Era(self.era.0.wrapping_add(1));
+        }
+        self.bucket = bucket;
     }
 
     fn end_wait(&mut self, who: Member, now: u64) {

@@ -11,6 +11,7 @@ mod debug;
 mod demo;
 mod disk;
 mod fio;
+mod forged;
 mod fuzz;
 mod guest;
 mod host;

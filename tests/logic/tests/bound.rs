@@ -120,10 +120,11 @@ proptest! {
         let mut now = 0;
         for (gap, wanted, unused) in steps {
             now += gap;
+            let bill = admission.bill(&None);
             if let Take::Tokens(got) = admission.take(None, 0, wanted, now) {
                 let before = admission.view(now).tokens;
                 let unused = unused.min(got);
-                admission.give_back(unused);
+                admission.give_back(None, unused, bill);
                 prop_assert_eq!(admission.view(now).tokens, before + i64::from(unused));
                 ledger.admit(0, got - unused, now);
             }

@@ -29,6 +29,7 @@ mod pv_grub;
 mod rate;
 mod rates;
 mod reconnect;
+mod refused;
 mod resize;
 mod same_keys;
 mod sectors;
@@ -89,6 +90,14 @@ pub const ALL: &[Scenario] = &[
         kind: Kind::Plain,
         any_backend: false,
         script: bad_keys::bad_keys,
+    },
+    Scenario {
+        name: "refused-disks",
+        rows: &[],
+        about: "a disk that cannot be taken says why and leaves nothing",
+        kind: Kind::Plain,
+        any_backend: false,
+        script: refused::refused_disks,
     },
     Scenario {
         name: "limit-values",

@@ -59,6 +59,24 @@ pub fn guest_sees(host: &Host<'_>, _figures: &mut Figures) -> Result<()> {
         .key("qos-throttled-usec")?
         .context("no qos-throttled-usec")?;
     check::within("qos-throttled-usec", text.parse()?, 500_000u64..=10_000_000)?;
+
+    // Under load: whoever is held at that moment is not what the guest is told.
+    guest.ok(&format!(
+        "{{ {} & }} >/dev/null 2>&1",
+        Job::random_reads("xvda", 600).depth(32).command()
+    ))?;
+    for _ in 0..10 {
+        vbd.limit(5, 1)?;
+        host.store_wait(&vbd.path("qos-state"), "^limited$")?;
+        vbd.wait_file("qos/state", "throttled")?;
+        vbd.unlimit()?;
+        host.store_wait(&vbd.path("qos-refill"), "^0$")?;
+        check::equal(
+            "qos-state without a limit",
+            vbd.key("qos-state")?.as_deref(),
+            Some("unlimited"),
+        )?;
+    }
     guest.destroy()?;
     disk.remove(host)
 }
