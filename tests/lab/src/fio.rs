@@ -38,6 +38,12 @@ impl Job {
             .with(&format!("--runtime={seconds}"))
     }
 
+    /// `count` random reads of `bytes` each.
+    pub fn some_reads(device: &str, bytes: u64, count: u32) -> Job {
+        Job::new(device, "randread")
+            .with(&format!("--bs={bytes} --norandommap --number_ios={count}"))
+    }
+
     /// Random writes of `block_sizes` (such as `4k-44k`) over the first `megabytes`, with checksums.
     pub fn verified_writes(device: &str, block_sizes: &str, megabytes: u32) -> Job {
         Job::new(device, "randwrite")
@@ -150,6 +156,9 @@ pub struct Report {
 pub struct Direction {
     pub io_bytes: u64,
     pub total_ios: u64,
+    /// Milliseconds.
+    #[serde(default)]
+    pub runtime: u64,
     #[serde(default)]
     pub iops: f64,
     #[serde(default)]

@@ -25,6 +25,7 @@ mod no_timer;
 mod parameters;
 mod peers;
 mod persistent;
+mod priced;
 mod pv_grub;
 mod rate;
 mod rates;
@@ -358,6 +359,14 @@ pub const ALL: &[Scenario] = &[
         kind: Kind::Timed,
         any_backend: false,
         script: rates::latency,
+    },
+    Scenario {
+        name: "priced",
+        rows: &["H28"],
+        about: "limits that count a request's size hold large reads to it",
+        kind: Kind::Timed,
+        any_backend: false,
+        script: priced::priced,
     },
     Scenario {
         name: "random-changes",
