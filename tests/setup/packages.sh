@@ -20,7 +20,7 @@ ROOT_PACKAGES=(make gcc gcc-14 libc6-dev rustc rust-src bindgen clang libclang-d
 
 # What an administrator's dom0 has, plus the tests' tools.
 DOM0_PACKAGES=(xen-system-amd64 xenstore-utils fio socat kmod procps util-linux
-	iproute2 dmsetup e2fsprogs strace grub-xen-host trace-cmd)
+	iproute2 dmsetup e2fsprogs strace grub-xen-host trace-cmd qemu-system-xen)
 
 # One program of each is all that guests need: their dependencies are not
 # installed (stress-ng's include a graphics stack).
