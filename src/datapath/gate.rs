@@ -153,11 +153,16 @@ impl Gate {
         }? Error)
     }
 
+    /// Is there a limit or a cap, or does a ring still wait for the end of one?
+    pub(crate) fn is_gated(&self) -> bool {
+        self.core().gated.load(Relaxed)
+    }
+
     /// `ring` sees `wanted` requests (at least one): how many may go? `None`: the
     /// ring has to wait; it will be woken.
     pub(crate) fn admit(&self, ring: RingId, wanted: u32) -> Option<Passes> {
         let core = self.core();
-        if !core.gated.load(Relaxed) {
+        if !self.is_gated() {
             return Some(Passes::free(wanted));
         }
         self.with(|admission, share, now| {
@@ -217,7 +222,7 @@ impl Gate {
 
     /// `ring` has nothing to ask for any more.
     pub(crate) fn leave(&self, ring: RingId) {
-        if self.core().gated.load(Relaxed) {
+        if self.is_gated() {
             self.with(|admission, share, now| leave(admission, share, ring, now));
         }
     }

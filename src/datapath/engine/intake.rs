@@ -41,6 +41,7 @@ impl Engine {
     fn take_all(&mut self, worker: &Arc<Worker>, budget: &mut u32) -> Pause {
         loop {
             if self.barrier.is_some() || worker.vbd.turnstile().is_closed() {
+                worker.vbd.gate().leave(worker.number);
                 return Pause::Barrier;
             }
             let unread = match self.look() {
@@ -58,6 +59,11 @@ impl Engine {
             }
             if worker.take_hurry() {
                 self.credit = unread;
+            }
+            if worker.vbd.gate().is_gated() {
+                // The device may keep us as long as it likes: not while a token, which others
+                // could use, waits for us.
+                self.submit_staged(worker);
             }
             let Some(passes) = self.ask(worker, wanted) else {
                 return Pause::Throttled;

@@ -7,6 +7,7 @@ use crate::admission::count_between;
 use crate::admission::worst_excess;
 use crate::check;
 use crate::disk::Disk;
+use crate::fio::Job;
 use crate::guest::Guest;
 use crate::host::Host;
 use crate::results::Figures;
@@ -73,7 +74,49 @@ pub fn vm_cap(host: &Host<'_>, figures: &mut Figures) -> Result<()> {
         "0",
     )?;
     guest.destroy()?;
-    disks.into_iter().try_for_each(|disk| disk.remove(host))
+    disks.into_iter().try_for_each(|disk| disk.remove(host))?;
+    beside_slow(host, figures).context("beside a slow disk")
+}
+
+/// A disk whose device takes its time, and has room for one request, does not use up the cap: the
+/// guest's other disk gets the rest of it meanwhile.
+fn beside_slow(host: &Host<'_>, figures: &mut Figures) -> Result<()> {
+    let (refill, seconds) = (200, 6);
+    let setting = "echo 2 >irqmode && echo 100000000 >completion_nsec && echo 1 >hw_queue_depth";
+    let slow = Disk::memory_with(host, "slow", 64, setting)?;
+    let quick = Disk::instant(host, "quick", 64)?;
+    let guest = host
+        .guest("uneven")
+        .disk(&slow, "xvda")
+        .disk(&quick, "xvdb")
+        .start()?;
+    for name in ["xvda", "xvdb"] {
+        guest.wait_disk(name)?;
+    }
+    cap(&guest.vbd("xvda"), refill, 1)?;
+    guest
+        .vbd("xvdb")
+        .wait_file("qos/vm_tokens_refill", &refill.to_string())?;
+    guest.ok(&format!(
+        "{{ {} & }} >/dev/null 2>&1",
+        Job::random_reads("xvda", 600).depth(32).command()
+    ))?;
+    guest.vbd("xvda").wait_requests(10)?;
+    let report = Job::random_reads("xvdb", seconds).depth(8).run(&guest)?;
+    // The slow one can use ten a second.
+    let due = u64::from(seconds) * (refill - 10);
+    figures.insert(
+        "requests beside a slow disk".into(),
+        report.read.total_ios.into(),
+    );
+    check::within(
+        "requests beside a slow disk",
+        report.read.total_ios,
+        due * 95 / 100..=due + due / 10,
+    )?;
+    guest.destroy()?;
+    slow.remove(host)?;
+    quick.remove(host)
 }
 
 fn names() -> impl Iterator<Item = String> {
