@@ -43,7 +43,6 @@ use crate::logic::number::Foreign;
 use crate::vbd::Vbd;
 use crate::xenbus::store::transaction;
 use crate::xenbus::store::within;
-use crate::xenbus::store::Store;
 use crate::xenbus::store::Value;
 use crate::xenbus::watch::Handler;
 
@@ -208,26 +207,25 @@ struct Levels {
 }
 
 impl Levels {
-    /// Reads them and takes them away.
-    fn take(dir: &CStr) -> Result<Self> {
+    fn is_none(&self) -> bool {
+        self.own.tokens.is_none() && self.own.bytes.is_none() && self.cap.is_none()
+    }
+
+    fn read(dir: &CStr) -> Result<Self> {
         transaction(|store| {
+            let level = |key| {
+                let text = store.read(dir, key)?;
+                Ok::<_, Error>(text.and_then(|text| decimal(text.bytes(), VALUE_MAX)))
+            };
             Ok(Self {
                 own: Kept {
-                    tokens: take(store, dir, LEVEL)?,
-                    bytes: take(store, dir, BYTES_LEVEL)?,
+                    tokens: level(LEVEL)?,
+                    bytes: level(BYTES_LEVEL)?,
                 },
-                cap: take(store, dir, VM_LEVEL)?,
+                cap: level(VM_LEVEL)?,
             })
         })
     }
-}
-
-fn take(store: &Store, dir: &CStr, key: &CStr) -> Result<Option<u32>> {
-    let text = store.read(dir, key)?;
-    if text.is_some() {
-        store.remove(dir, key)?;
-    }
-    Ok(text.and_then(|text| decimal(text.bytes(), VALUE_MAX)))
 }
 
 impl Vbd {
@@ -238,7 +236,7 @@ impl Vbd {
     /// What xenstored answers: a disk whose limit is not known must not be served.
     pub(crate) fn start_limit(&self) -> Result {
         let mut told = self.told.lock();
-        told.levels = Levels::take(self.dev.nodename())?;
+        told.levels = Levels::read(self.dev.nodename())?;
         let texts = Texts::read(self.dev.nodename())?;
         let asked = texts.ask(self.default_limit);
         if !asked.is_valid() {
@@ -248,6 +246,22 @@ impl Vbd {
         }
         self.apply(&asked, &texts, &mut told);
         Ok(())
+    }
+
+    /// The disk is ours: what an earlier driver left is used up. Talks to xenstored.
+    pub(crate) fn drop_level(&self) {
+        if self.told.lock().levels.is_none() {
+            return;
+        }
+        // Nobody to tell if they cannot be removed: the next bucket starts with that much.
+        let _ = within(self.dev.nodename(), |store, dir| {
+            for key in [LEVEL, BYTES_LEVEL, VM_LEVEL] {
+                if store.read(dir, key)?.is_some() {
+                    store.remove(dir, key)?;
+                }
+            }
+            Ok(())
+        });
     }
 
     /// Reads the limit's keys and applies them. Talks to xenstored, does not wait

@@ -87,6 +87,7 @@ impl Driver for Backend {
             _: {
                 // What changed before the watch was there.
                 vbd.load_limit();
+                vbd.drop_level();
             },
         }? Error)
     }

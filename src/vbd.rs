@@ -11,8 +11,8 @@
 //!
 //! Lock order:
 //!
-//! 1. `told` (mutex): the limit's keys are read and applied
-//! 2. `state` (mutex): the work item's own; nobody else takes it
+//! 1. `state` (mutex): the work item's own; nobody else takes it
+//! 2. `told` (mutex): the limit's keys are read and applied
 //! 3. a worker's `engine` (mutex)
 //! 4. the list of guests (mutex), a guest's state (spinlock, interrupts off), the
 //!    gate's state (likewise), a worker's inbox (likewise)
@@ -460,7 +460,11 @@ impl Vbd {
             return state.phase;
         }
         state.hurried = false;
-        self.used.store(true, Relaxed);
+        {
+            // Whoever applies keys to a disk that no guest has used comes before or after.
+            let _told = self.told.lock();
+            self.used.store(true, Relaxed);
+        }
         match Link::connect(self, &disk) {
             Ok((link, sectors)) => {
                 state.link = Some(link);

@@ -57,7 +57,7 @@ enum Payment {
     /// With tokens.
     Tokens(Bill),
     /// With tokens that may not be there yet.
-    Credit(Bill),
+    Credit(Option<Bill>),
 }
 
 /// The rights of several requests.
@@ -190,11 +190,7 @@ impl Gate {
     /// the disk back.
     pub(crate) fn admit_on_credit(&self, ring: RingId, requests: u32) -> Passes {
         self.with(|admission, mut share, now| {
-            let bill = admission.bill(&share);
-            admission.charge(requests, now);
-            if let Some((cap, _)) = &mut share {
-                cap.charge(requests, now);
-            }
+            let bill = admission.charge(&mut share, requests, now);
             leave(admission, share, ring, now);
             Passes {
                 left: requests,
@@ -214,7 +210,7 @@ impl Gate {
     /// Returns what was not used.
     pub(crate) fn give_back(&self, passes: Passes) {
         let bill = match passes.payment {
-            Payment::Tokens(bill) | Payment::Credit(bill) if passes.left > 0 => bill,
+            Payment::Tokens(bill) | Payment::Credit(Some(bill)) if passes.left > 0 => bill,
             Payment::Free | Payment::Tokens(_) | Payment::Credit(_) => return,
         };
         self.with(|admission, share, _| admission.give_back(share, passes.left, bill));
@@ -265,7 +261,7 @@ impl Gate {
         state.capped = capped;
         core.capped.store(capped, Relaxed);
         let now = timer::now();
-        let wanted = state.admission.release_from_cap(now);
+        let wanted = state.admission.release_from_cap(capped, now);
         core.settle(&mut state, &self.timer, now);
         wanted
     }

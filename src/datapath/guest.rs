@@ -155,14 +155,15 @@ impl Seat {
     }
 
     /// The disk, which no guest has used yet, begins with this wish for a cap. The
-    /// first disk of a guest brings a full bucket, or what was `kept` of one.
+    /// first disk of a guest that has none brings a full bucket, or what was `kept` of one.
     pub(crate) fn begin(&self, wish: Option<Limit>, kept: Option<u32>) {
         self.guest.change(|state| {
             let mut disks = state
                 .disks
                 .iter()
                 .filter(|place| matches!(place, Place::Disk(_)));
-            if disks.next().is_some() && disks.next().is_some() {
+            let others = disks.next().is_some() && disks.next().is_some();
+            if others || state.cap.limit().is_some() {
                 return state.cap.wish(self.disk, wish, timer::now());
             }
             state.cap.start(self.disk, wish, kept, timer::now());
@@ -291,8 +292,9 @@ impl Core {
             match state.cap.next(now) {
                 Next::Wake(disk) => {
                     let place = state.disks.get(usize::from(disk));
+                    let capped = state.cap.limit().is_some();
                     let woken = match place {
-                        Some(Place::Disk(vbd)) => vbd.gate().cap_moved(true),
+                        Some(Place::Disk(vbd)) => vbd.gate().cap_moved(capped),
                         Some(Place::Free | Place::Taken) | None => false,
                     };
                     if woken {

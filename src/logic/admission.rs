@@ -257,6 +257,8 @@ impl Admission {
             if own > 0 {
                 got = cap.take(disk, own, now);
             }
+        }
+        if offer.is_turn {
             self.held_by_cap = own > 0 && got == 0;
         }
         if got == 0 {
@@ -304,11 +306,19 @@ impl Admission {
     }
 
     /// `tokens` requests were let through although they had no token: the disk is
-    /// being taken away and its last requests must not outlast the toolstack.
-    pub fn charge(&mut self, tokens: u32, now: u64) {
-        if self.is_limited() {
-            self.lane.charge(tokens, now);
+    /// being taken away and its last requests must not outlast the toolstack. Says who
+    /// paid, if anybody had to.
+    pub fn charge(&mut self, share: &mut Share<'_>, tokens: u32, now: u64) -> Option<Bill> {
+        let capped = share.as_ref().is_some_and(|(cap, _)| cap.limit().is_some());
+        if !capped && !self.is_limited() {
+            return None;
         }
+        let bill = self.bill(share);
+        self.lane.charge(tokens, now);
+        if let Some((cap, _)) = share {
+            cap.charge(tokens, now);
+        }
+        Some(bill)
     }
 
     /// `ring` has nothing to ask for any more.
@@ -321,12 +331,19 @@ impl Admission {
         self.lane.leave_all(now);
     }
 
-    /// The guest's cap has tokens again, or is another one. False if nobody has a use
-    /// for them now, because the disk's own limit holds it up: then it has to leave
-    /// the cap to others, and asks again when it has tokens of its own.
-    pub fn release_from_cap(&mut self, now: u64) -> bool {
+    /// The guest's cap has tokens again, or is another one, or there is none any more
+    /// (`capped`). False if nobody has a use for them now, because the disk's own limit
+    /// or its device holds it up: then it has to leave the cap to others, and asks again
+    /// when it can.
+    pub fn release_from_cap(&mut self, capped: bool, now: u64) -> bool {
         self.held_by_cap = false;
-        matches!(self.next(now), Next::Wake(_))
+        if !capped && !self.is_limited() {
+            self.lane.forget_busy();
+        }
+        match self.next(now) {
+            Next::Wake(head) => !self.lane.is_busy(head),
+            Next::At(_) | Next::Nothing => false,
+        }
     }
 
     /// Nobody waits, or works on what it got.
@@ -602,7 +619,7 @@ mod tests {
     #[test]
     fn what_a_detach_lets_through_is_paid_back() {
         let mut a = started(limited(10, 1));
-        a.charge(32, 0);
+        assert!(a.charge(&mut None, 32, 0).is_some());
         assert_eq!(a.view(0).tokens, -31);
         assert_eq!(a.take(None, 0, 1, 0), Take::Wait);
         assert_eq!(a.next(0), Next::At(3200 * MS));
@@ -645,6 +662,48 @@ mod tests {
         };
         assert_eq!(cap_tokens(true), 4);
         assert_eq!(cap_tokens(false), 10);
+    }
+
+    #[test]
+    fn who_works_on_what_it_got_does_not_hold_up_the_cap() {
+        let mut a = started(Setting::Unlimited);
+        let mut cap = Cap::new();
+        cap.wish(0, Limit::new(20_000, 3), 0);
+        for ring in 0..2 {
+            assert_ne!(a.take(Some((&mut cap, 0)), ring, 3, 0), Take::Free);
+        }
+        // Two rings wait; the first is served in part and goes on with its turn.
+        let later = 100_000;
+        assert!(a.release_from_cap(true, later));
+        assert_eq!(a.take(Some((&mut cap, 0)), 1, 9, later), Take::Tokens(2));
+        // Its device may keep it: others can have the cap until it asks again.
+        assert!(!a.release_from_cap(true, later));
+        assert_eq!(a.take(Some((&mut cap, 0)), 1, 7, later), Take::Wait);
+        assert!(a.release_from_cap(true, later));
+    }
+
+    #[test]
+    fn nobody_stays_busy_when_the_last_limit_goes() {
+        let mut a = started(Setting::Unlimited);
+        let mut cap = Cap::new();
+        cap.wish(0, Limit::new(10, 10), 0);
+        assert_eq!(a.take(Some((&mut cap, 0)), 0, 1, 0), Take::Tokens(1));
+        assert!(!a.is_idle());
+        a.release_from_cap(false, 0);
+        assert!(a.is_idle());
+    }
+
+    #[test]
+    fn who_asks_without_a_cap_is_not_held_by_one() {
+        let mut a = started(limited(10, 1));
+        let mut cap = Cap::new();
+        cap.wish(0, Limit::new(1, 1), 0);
+        cap.charge(1, 0);
+        assert_eq!(a.take(Some((&mut cap, 0)), 1, 1, 0), Take::Wait);
+        a.leave(1, 0);
+        a.charge(&mut None, 1, 0);
+        assert_eq!(a.take(None, 0, 1, 0), Take::Wait);
+        assert_eq!(a.next(100 * MS), Next::Wake(0));
     }
 
     #[test]

@@ -99,7 +99,9 @@ impl Cap {
         if offer.tokens == 0 {
             self.lane.refuse(disk, wanted, now);
         } else {
-            self.lane.serve(disk, offer, offer.tokens, wanted, now);
+            // Its turn ends when it is used up: other rings of the disk may want the rest. If
+            // none does, the disk is asked next, says so, and leaves.
+            self.lane.serve(disk, offer, offer.tokens, u32::MAX, now);
         }
         offer.tokens
     }
@@ -194,6 +196,33 @@ mod tests {
         assert_eq!(cap.take(7, 1, 200 * MS), 1);
         cap.leave(0, 200 * MS);
         assert_eq!(cap.next(200 * MS), Next::Nothing);
+    }
+
+    #[test]
+    fn a_turn_is_the_disks_and_not_one_of_its_rings() {
+        let mut cap = Cap::new();
+        cap.start(0, limit(20_000, 1), None, 0);
+        cap.charge(1, 0);
+        let mut got = [0u32; 2];
+        let mut now = 0;
+        // Disk 0 asks for all it can have at once, disk 1 for one at a time.
+        assert_eq!((cap.take(0, 32, now), cap.take(1, 1, now)), (0, 0));
+        while got[0] + got[1] < 10_000 {
+            match cap.next(now) {
+                Next::At(at) => now = at,
+                Next::Wake(disk) => {
+                    let wanted = [32, 1][usize::from(disk)];
+                    loop {
+                        match cap.take(disk, wanted, now) {
+                            0 => break,
+                            some => got[usize::from(disk)] += some,
+                        }
+                    }
+                }
+                Next::Nothing => panic!("both want more"),
+            }
+        }
+        assert!(got[0].abs_diff(got[1]) <= 32, "{got:?}");
     }
 
     #[test]

@@ -179,6 +179,11 @@ impl<const N: usize> Lane<N> {
         self.queue.present()
     }
 
+    /// Works on what it got, and has not asked since?
+    pub fn is_busy(&self, who: Member) -> bool {
+        self.queue.is_busy(who)
+    }
+
     /// Nobody is busy any more as far as a limit is concerned.
     pub fn forget_busy(&mut self) {
         self.queue.forget_busy();

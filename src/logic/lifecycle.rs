@@ -149,9 +149,9 @@ fn waiting(seen: &Seen) -> Step {
         Frontend::Initialised | Frontend::Connected => Step::Rest,
         Frontend::Closing => Step::AnnounceClosing,
         Frontend::Closed => Step::AnnounceClosed,
-        Frontend::Gone => Step::Unregister,
+        Frontend::Gone if !seen.online => Step::Unregister,
         Frontend::Initialising if !seen.online => Step::AnnounceClosed,
-        Frontend::Initialising | Frontend::Other => Step::Rest,
+        Frontend::Initialising | Frontend::Gone | Frontend::Other => Step::Rest,
     }
 }
 
@@ -161,9 +161,8 @@ fn closed(seen: &Seen) -> Step {
         Frontend::Initialised | Frontend::Connected => Step::Rest,
         Frontend::Initialising if seen.online => Step::Offer,
         Frontend::Initialising => Step::Unregister,
-        Frontend::Closed if !seen.online => Step::Unregister,
-        Frontend::Gone => Step::Unregister,
-        Frontend::Closed | Frontend::Closing | Frontend::Other => Step::Rest,
+        Frontend::Closed | Frontend::Gone if !seen.online => Step::Unregister,
+        Frontend::Closed | Frontend::Gone | Frontend::Closing | Frontend::Other => Step::Rest,
     }
 }
 
@@ -173,10 +172,12 @@ fn failed(seen: &Seen) -> Step {
         Frontend::Initialising if seen.disk => Step::Offer,
         Frontend::Closing => Step::AnnounceClosing,
         Frontend::Closed => Step::AnnounceClosed,
-        Frontend::Gone => Step::Unregister,
-        Frontend::Initialising | Frontend::Initialised | Frontend::Connected | Frontend::Other => {
-            Step::Rest
-        }
+        Frontend::Gone if !seen.online => Step::Unregister,
+        Frontend::Initialising
+        | Frontend::Initialised
+        | Frontend::Connected
+        | Frontend::Gone
+        | Frontend::Other => Step::Rest,
     }
 }
 
@@ -336,6 +337,16 @@ mod tests {
         };
         assert_eq!(decide(Phase::Waiting, &seen), Step::AnnounceClosed);
         assert_eq!(decide(Phase::Closed, &seen), Step::Unregister);
+    }
+
+    #[test]
+    fn a_guest_cannot_have_a_disk_taken_away() {
+        // With it would go the cap that it carries for the guest's other disks.
+        for (phase, seen) in all() {
+            if seen.online {
+                assert_ne!(decide(phase, &seen), Step::Unregister, "{phase:?} {seen:?}");
+            }
+        }
     }
 
     #[test]

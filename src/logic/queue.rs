@@ -140,6 +140,13 @@ impl<const N: usize> Queue<N> {
         }
     }
 
+    /// Does `ring` work on what it got?
+    pub fn is_busy(&self, ring: RingId) -> bool {
+        self.places
+            .get(usize::from(ring))
+            .is_some_and(|place| place.busy)
+    }
+
     /// What is left of `ring`'s turn; 0: it has yet to begin one.
     pub fn turn(&self, ring: RingId) -> u32 {
         self.places

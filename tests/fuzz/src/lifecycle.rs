@@ -154,9 +154,11 @@ impl Device {
         self.phase = phase;
     }
 
-    /// A guest that is gone leaves nothing behind, once its requests are answered.
+    /// A guest that is gone leaves nothing behind, once its requests are answered and the toolstack
+    /// wants the disk back.
     fn can_be_left(&mut self) {
         self.seen.frontend = Frontend::Gone;
+        self.seen.online = false;
         self.come_to_rest();
         while self.in_flight > 0 {
             assert!(self.mapped);

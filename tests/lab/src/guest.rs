@@ -270,9 +270,20 @@ impl<'h, 'l> Guest<'h, 'l> {
     /// `xl save`, then `xl restore`. What runs in the guest goes on.
     pub fn save_and_restore(&self) -> Result<()> {
         let (name, file) = (&self.name, format!("/run/{}.saved", self.name));
-        self.follow(&format!(
+        self.become_another(&format!(
             "xl save {name} {file} && xl restore {file} && rm {file}"
         ))
+    }
+
+    /// As [`Guest::save_and_restore`], but the new domain gets the number of the old one, which xl
+    /// otherwise keeps from being used again for a minute.
+    pub fn restore_by_number(&self) -> Result<()> {
+        let (name, file) = (&self.name, format!("/run/{}.saved", self.name));
+        let before = self.domid();
+        self.follow(&format!(
+            "xl save -D {name} {file} && rm -f /run/xen/domid-history && xl restore {file} && rm {file}"
+        ))?;
+        check::equal("the number of the new domain", self.domid(), before)
     }
 
     /// Does step by step what `xl migrate` to the same host does: the new domain takes the disks
@@ -282,7 +293,7 @@ impl<'h, 'l> Guest<'h, 'l> {
     pub fn migrate(&self) -> Result<()> {
         let (name, domid) = (&self.name, self.domid());
         let (file, target) = (format!("/run/{name}.saved"), format!("{name}--incoming"));
-        self.follow(&format!(
+        self.become_another(&format!(
             "vm=$(xenstore-read /local/domain/{domid}/vm) && xl save -p {name} {file} && \
              {{ sed '/^name/s/{name}/{target}/' /run/{name}.cfg; echo \"uuid='${{vm#/vm/}}'\"; }} >/run/{target}.cfg && \
              xl restore -p /run/{target}.cfg {file} && rm {file} /run/{target}.cfg && \
@@ -294,15 +305,23 @@ impl<'h, 'l> Guest<'h, 'l> {
     pub fn reboot(&self) -> Result<()> {
         let (name, domid) = (&self.name, self.domid());
         // xl's own watcher creates the new domain.
-        self.follow(&format!(
+        self.become_another(&format!(
             "xl reboot -F {name} && lab_until 120 'id=$(xl domid {name} 2>/dev/null) && [ $id != {domid} ] && xl list {name} >/dev/null'"
         ))?;
         self.shell.wait_boot(&self.name, BOOT_DEADLINE)
     }
 
+    /// Runs a command that makes the guest another domain with another number.
+    fn become_another(&self, command: &str) -> Result<()> {
+        let before = self.domid();
+        self.follow(command)?;
+        check::that(self.domid() != before, || {
+            format!("{} is still domain {before} after `{command}`", self.name)
+        })
+    }
+
     /// Runs a command that makes the guest another domain, and follows it there.
     fn follow(&self, command: &str) -> Result<()> {
-        let before = self.domid();
         let text = self.host.ok_within(
             &format!(
                 "{{ {command}; }} && {{ wait {}; {}; }}",
@@ -312,9 +331,6 @@ impl<'h, 'l> Guest<'h, 'l> {
             MOVE_DEADLINE,
         )?;
         let (bridge, domid) = identity(&text)?;
-        check::that(domid != before, || {
-            format!("{} is still domain {before} after `{command}`", self.name)
-        })?;
         self.domid.set(domid);
         self.bridge.replace(bridge);
         Ok(())

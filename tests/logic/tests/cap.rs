@@ -78,7 +78,10 @@ impl World {
     fn wish(&mut self, disk: usize, wish: Option<Limit>) {
         if self.cap.wish(disk as u8, wish, self.now) {
             for disk in 0..self.disks.len() {
-                self.disks[disk].admission.release_from_cap(self.now);
+                let capped = self.cap.limit().is_some();
+                self.disks[disk]
+                    .admission
+                    .release_from_cap(capped, self.now);
                 // Without a limit of any kind nothing wakes a ring but this.
                 self.wake(disk);
             }
@@ -148,7 +151,7 @@ impl World {
             }
             while let cap::Next::Wake(disk) = self.cap.next(self.now) {
                 let admission = &mut self.disks[usize::from(disk)].admission;
-                if admission.release_from_cap(self.now) {
+                if admission.release_from_cap(true, self.now) {
                     moved |= self.wake(usize::from(disk));
                     break;
                 }

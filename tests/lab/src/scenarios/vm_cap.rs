@@ -8,6 +8,8 @@ use crate::admission::worst_excess;
 use crate::check;
 use crate::disk::Disk;
 use crate::fio::Job;
+use crate::forged::Forged;
+use crate::forged::borrow;
 use crate::guest::Guest;
 use crate::host::Host;
 use crate::results::Figures;
@@ -21,10 +23,13 @@ const SECONDS: u64 = 6;
 const NS: u64 = 1_000_000_000;
 /// Of the guest, per second, and at once.
 const CAP: (u64, u64) = (400, 40);
+/// The number of a virtual disk that no `xl` hands out here.
+const ODD_VDEV: u32 = 268_435_456 + 256 * 64;
 
 /// The disks of a guest share a cap that one of them carries, whatever their own limits; a ninth
 /// that is plugged in does not escape it; the smallest of several caps counts; and when the disks
-/// that carry one are gone, nothing of it is left to disks that come later.
+/// that carry one are gone, nothing of it is left to disks that come later, nor to a new domain
+/// that gets the old one's number.
 pub fn vm_cap(host: &Host<'_>, figures: &mut Figures) -> Result<()> {
     let disks = (0..=VBDS)
         .map(|i| Disk::instant(host, &format!("nb{i}"), 64))
@@ -60,6 +65,8 @@ pub fn vm_cap(host: &Host<'_>, figures: &mut Figures) -> Result<()> {
         1_000_000..=u64::MAX,
     )?;
 
+    by_its_own_means(host, &guest).context("a guest that drops the disk with the cap")?;
+
     // The larger one remains, then none.
     vbds[3].remove("tokens-vm-refill")?;
     vbds[0].wait_file("qos/vm_tokens_refill", "900")?;
@@ -73,6 +80,19 @@ pub fn vm_cap(host: &Host<'_>, figures: &mut Figures) -> Result<()> {
         again.text("qos/vm_tokens_refill")?.trim(),
         "0",
     )?;
+
+    // Another domain with the same number, though this one's cap was never taken away.
+    cap(&again, CAP.0, CAP.1)?;
+    again.wait_file("qos/vm_tokens_refill", &CAP.0.to_string())?;
+    guest.restore_by_number()?;
+    for vbd in [&vbds[0], &again] {
+        vbd.wait_state("4")?;
+        check::equal(
+            "the cap of a new domain with an old number",
+            vbd.text("qos/vm_tokens_refill")?.trim(),
+            "0",
+        )?;
+    }
     guest.destroy()?;
     disks.into_iter().try_for_each(|disk| disk.remove(host))?;
     beside_slow(host, figures).context("beside a slow disk")
@@ -117,6 +137,30 @@ fn beside_slow(host: &Host<'_>, figures: &mut Figures) -> Result<()> {
     guest.destroy()?;
     slow.remove(host)?;
     quick.remove(host)
+}
+
+/// What a guest can write is its own directory. It pretends that the disk which carries the smallest
+/// cap is gone, and stays under that cap all the same.
+fn by_its_own_means(host: &Host<'_>, guest: &Guest<'_, '_>) -> Result<()> {
+    let first = guest.vbd("xvda");
+    let carrier = Forged::new(host, first.sibling(ODD_VDEV));
+    let nodes = carrier.created("", &[("physical-device", None)]);
+    host.store_write(&borrow(&nodes))?;
+    carrier.vbd.wait_state("2")?;
+    cap(&carrier.vbd, 50, 5)?;
+    first.wait_file("qos/vm_tokens_refill", "50")?;
+    for (state, answer) in [("0", "2"), ("6", "6"), ("0", "6"), ("1", "2")] {
+        carrier.front("state", state)?;
+        // Handled after that, and the last thing that an unregistered disk could show.
+        carrier.vbd.limit(1000, 10)?;
+        carrier.vbd.unlimit()?;
+        carrier.vbd.wait_state(answer)?;
+        let refill = first.text("qos/vm_tokens_refill")?;
+        check::equal("the cap", refill.trim(), "50")?;
+    }
+    // For the toolstack it goes, and so does the cap.
+    carrier.remove()?;
+    first.wait_file("qos/vm_tokens_refill", &CAP.0.to_string())
 }
 
 fn names() -> impl Iterator<Item = String> {

@@ -153,7 +153,7 @@ impl Host {
 
     /// Requests of a detached disk that go without a token.
     pub fn charge(&mut self, count: u32) {
-        self.admission.charge(count, self.now);
+        self.admission.charge(&mut None, count, self.now);
         self.ledger.charge(count);
         self.settle();
     }
