@@ -211,6 +211,7 @@ impl Levels {
         self.own.tokens.is_none() && self.own.bytes.is_none() && self.cap.is_none()
     }
 
+    /// Reads them. They stay until the disk is ours, see [`Vbd::drop_level`].
     fn read(dir: &CStr) -> Result<Self> {
         transaction(|store| {
             let level = |key| {

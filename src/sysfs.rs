@@ -17,8 +17,8 @@ use kernel::{
 
 use crate::datapath::guest;
 use crate::driver::Bound;
-use crate::logic::admission::View;
 use crate::logic::limits::Limit;
+use crate::logic::view::View;
 use crate::sys::sysfs::Entry;
 use crate::sys::sysfs::Group;
 use crate::sys::sysfs::Groups;

@@ -17,13 +17,14 @@
 //! | Waiting, Failed, Connected | Closing | | announce Closing | same |
 //! | Waiting, Failed | Closed | | announce Closed | Closed |
 //! | Closed | Closed, Initialising | not online | unregister | Leaving |
-//! | Waiting, Failed, Closed | gone | | unregister | Leaving |
+//! | Waiting, Failed, Closed | gone | not online | unregister | Leaving |
 //! | Connected | Initialising, Closed, gone | | stop the rings | Draining |
 //! | Draining | any | last request done | unmap, announce Closed | Closed |
 //! | Connected | any | driver is unbound | stop the rings | Draining |
 //! | Draining | any | unbound, last request done | unmap | Closed |
 //!
-//! Everything else: nothing to do.
+//! Everything else: nothing to do. Only the toolstack takes a disk away (`online`), never
+//! the guest alone: other disks of the guest may be held by a cap that this one carries.
 //!
 //! Source: `xen/interface/io/xenbus.h` (`enum xenbus_state`).
 

@@ -28,6 +28,7 @@
 //! | [`lane`] | a bucket and the queue before it |
 //! | [`cap`] | what all disks of one guest share |
 //! | [`meter`] | what is counted of it |
+//! | [`view`] | how a limit stands, for whoever wants to see it |
 //! | [`admission`] | all of that together: who may go now, who waits until when |
 //! | [`lifecycle`] | what to do in which state of the handshake |
 
@@ -61,3 +62,4 @@ pub mod number;
 pub mod persistent;
 pub mod queue;
 pub mod request;
+pub mod view;

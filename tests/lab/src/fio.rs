@@ -90,6 +90,13 @@ impl Job {
         Ok(RepeatedJob { guest, device })
     }
 
+    /// Starts it in a guest whose end is also its own; nobody asks what came of it.
+    pub fn leave_running(&self, guest: &Guest<'_, '_>) -> Result<()> {
+        guest
+            .ok(&format!("{{ {} & }} >/dev/null 2>&1", self.command()))
+            .map(drop)
+    }
+
     /// Starts it in a guest.
     pub fn start<'g>(&self, guest: &'g Guest<'_, '_>) -> Result<RunningJob<'g>> {
         Ok(RunningJob {

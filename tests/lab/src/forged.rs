@@ -11,6 +11,9 @@ use crate::vbd::Vbd;
 /// Keys in xenstore with their values.
 pub type Nodes = Vec<(String, String)>;
 
+/// The number of a virtual disk that no `xl` hands out here; 256 further is the next one.
+pub const FIRST_VDEV: u32 = 268_435_456 + 256 * 64;
+
 pub fn borrow(nodes: &Nodes) -> Vec<(String, &str)> {
     nodes
         .iter()
@@ -55,6 +58,13 @@ impl<'h, 'l> Forged<'h, 'l> {
         front("backend-id", "0");
         front("state", "1");
         nodes
+    }
+
+    /// Makes it, and `more` keys with it. No hotplug script has named a device yet.
+    pub fn appear(&self, more: Nodes) -> Result<()> {
+        let mut nodes = self.created("", &[("physical-device", None)]);
+        nodes.extend(more);
+        self.host.store_write(&borrow(&nodes))
     }
 
     /// What a frontend says when it has made its ring, with some of it bad.

@@ -6,6 +6,7 @@ use anyhow::Result;
 use crate::check;
 use crate::disk::Disk;
 use crate::fio::Job;
+use crate::forged::FIRST_VDEV;
 use crate::forged::Forged;
 use crate::forged::borrow;
 use crate::host::Host;
@@ -49,9 +50,6 @@ const fn frontend(
         error,
     }
 }
-
-/// Numbers of virtual disks that no `xl` hands out here.
-const FIRST_VDEV: u32 = 268_435_456 + 256 * 64;
 
 const LONG: &str =
     "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx";

@@ -30,10 +30,8 @@ pub fn random_changes(host: &Host<'_>, figures: &mut Figures) -> Result<()> {
     let guest = host.guest("changes").disk(&disk, "xvda").start()?;
     guest.wait_disk("xvda")?;
     let vbd = guest.vbd("xvda");
-    guest.ok(&format!(
-        "{{ {} & }} >/dev/null 2>&1",
-        Job::random_reads("xvda", 100_000).depth(32).command()
-    ))?;
+    let endless = Job::random_reads("xvda", 100_000).depth(32);
+    endless.leave_running(&guest)?;
     let mut worst = i128::MIN;
     let mut admitted = 0;
     for number in 0..count.div_ceil(AT_ONCE) {

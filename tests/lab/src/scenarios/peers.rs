@@ -55,7 +55,7 @@ fn io_max(host: &Host<'_>, disk: &Disk, figures: &mut Figures) -> Result<()> {
         .map(drop)
 }
 
-/// QEMU's throttle, set as libvirt sets it.
+/// QEMU's throttle, set through the monitor that libxl opens.
 fn qdisk(host: &Host<'_>, disk: &Disk, figures: &mut Figures) -> Result<()> {
     let guest = host
         .guest("qdisk")

@@ -3,9 +3,8 @@
 use anyhow::Result;
 
 use crate::check;
+use crate::forged::FIRST_VDEV;
 use crate::forged::Forged;
-use crate::forged::Nodes;
-use crate::forged::borrow;
 use crate::guest::Guest;
 use crate::host::Host;
 use crate::results::Figures;
@@ -13,8 +12,6 @@ use crate::vbd::Vbd;
 
 /// Disks that one guest can have.
 const MOST: u32 = 64;
-/// Numbers of virtual disks that no `xl` hands out here.
-const FIRST_VDEV: u32 = 268_435_456 + 256 * 64;
 /// Names of so many bytes are more than one answer of xenstored holds.
 const TOO_LONG: usize = 4096;
 
@@ -37,13 +34,6 @@ fn disk<'h, 'l>(host: &'h Host<'l>, guest: &Guest<'h, 'l>, number: u32) -> Forge
     Forged::new(host, first.sibling(FIRST_VDEV + 256 * number))
 }
 
-/// The toolstack makes a disk; no hotplug script has named a device yet.
-fn appear(disk: &Forged<'_, '_>, more: Nodes) -> Result<()> {
-    let mut nodes = disk.created("", &[("physical-device", None)]);
-    nodes.extend(more);
-    disk.host.store_write(&borrow(&nodes))
-}
-
 fn has_no_driver(disk: &Forged<'_, '_>) -> Result<()> {
     check::that(disk.vbd.error()?.is_some(), || "no error node".into())?;
     check::that(disk.vbd.driver().is_err(), || {
@@ -54,11 +44,11 @@ fn has_no_driver(disk: &Forged<'_, '_>) -> Result<()> {
 /// The first disk too many is refused; one that goes makes room for another.
 fn one_too_many(host: &Host<'_>, guest: &Guest<'_, '_>) -> Result<()> {
     let disks: Vec<_> = (0..MOST).map(|number| disk(host, guest, number)).collect();
-    disks.iter().try_for_each(|disk| appear(disk, vec![]))?;
+    disks.iter().try_for_each(|disk| disk.appear(vec![]))?;
     disks.iter().try_for_each(|disk| disk.vbd.wait_state("2"))?;
 
     let one_more = disk(host, guest, MOST);
-    appear(&one_more, vec![])?;
+    one_more.appear(vec![])?;
     one_more.vbd.wait_state("5")?;
     has_no_driver(&one_more)?;
     let log = host.ok("dmesg")?;
@@ -71,7 +61,7 @@ fn one_too_many(host: &Host<'_>, guest: &Guest<'_, '_>) -> Result<()> {
     let (gone, others) = disks.split_at(1);
     gone.iter().try_for_each(Forged::remove)?;
     let instead = disk(host, guest, MOST + 1);
-    appear(&instead, vec![])?;
+    instead.appear(vec![])?;
     instead.vbd.wait_state("2")?;
     instead.remove()?;
     others.iter().try_for_each(Forged::remove)
@@ -84,7 +74,7 @@ fn keys_that_cannot_be_listed(host: &Host<'_>, guest: &Guest<'_, '_>) -> Result<
     let long = (0..TOO_LONG.div_ceil(name.len()))
         .map(|at| (odd.vbd.path(&format!("{name}{at}")), "1".into()))
         .collect();
-    appear(&odd, long)?;
+    odd.appear(long)?;
     host.store_wait(&odd.vbd.error_path(), "^7 ")?;
     has_no_driver(&odd)?;
     odd.remove()

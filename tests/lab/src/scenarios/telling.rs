@@ -61,10 +61,8 @@ pub fn guest_sees(host: &Host<'_>, _figures: &mut Figures) -> Result<()> {
     check::within("qos-throttled-usec", text.parse()?, 500_000u64..=10_000_000)?;
 
     // Under load: whoever is held at that moment is not what the guest is told.
-    guest.ok(&format!(
-        "{{ {} & }} >/dev/null 2>&1",
-        Job::random_reads("xvda", 600).depth(32).command()
-    ))?;
+    let endless = Job::random_reads("xvda", 600).depth(32);
+    endless.leave_running(&guest)?;
     for _ in 0..10 {
         vbd.limit(5, 1)?;
         host.store_wait(&vbd.path("qos-state"), "^limited$")?;

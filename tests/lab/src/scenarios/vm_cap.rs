@@ -8,8 +8,8 @@ use crate::admission::worst_excess;
 use crate::check;
 use crate::disk::Disk;
 use crate::fio::Job;
+use crate::forged::FIRST_VDEV;
 use crate::forged::Forged;
-use crate::forged::borrow;
 use crate::guest::Guest;
 use crate::host::Host;
 use crate::results::Figures;
@@ -23,8 +23,6 @@ const SECONDS: u64 = 6;
 const NS: u64 = 1_000_000_000;
 /// Of the guest, per second, and at once.
 const CAP: (u64, u64) = (400, 40);
-/// The number of a virtual disk that no `xl` hands out here.
-const ODD_VDEV: u32 = 268_435_456 + 256 * 64;
 
 /// The disks of a guest share a cap that one of them carries, whatever their own limits; a ninth
 /// that is plugged in does not escape it; the smallest of several caps counts; and when the disks
@@ -117,10 +115,8 @@ fn beside_slow(host: &Host<'_>, figures: &mut Figures) -> Result<()> {
     guest
         .vbd("xvdb")
         .wait_file("qos/vm_tokens_refill", &refill.to_string())?;
-    guest.ok(&format!(
-        "{{ {} & }} >/dev/null 2>&1",
-        Job::random_reads("xvda", 600).depth(32).command()
-    ))?;
+    let endless = Job::random_reads("xvda", 600).depth(32);
+    endless.leave_running(&guest)?;
     guest.vbd("xvda").wait_requests(10)?;
     let report = Job::random_reads("xvdb", seconds).depth(8).run(&guest)?;
     // The slow one can use ten a second.
@@ -143,15 +139,14 @@ fn beside_slow(host: &Host<'_>, figures: &mut Figures) -> Result<()> {
 /// cap is gone, and stays under that cap all the same.
 fn by_its_own_means(host: &Host<'_>, guest: &Guest<'_, '_>) -> Result<()> {
     let first = guest.vbd("xvda");
-    let carrier = Forged::new(host, first.sibling(ODD_VDEV));
-    let nodes = carrier.created("", &[("physical-device", None)]);
-    host.store_write(&borrow(&nodes))?;
+    let carrier = Forged::new(host, first.sibling(FIRST_VDEV));
+    carrier.appear(vec![])?;
     carrier.vbd.wait_state("2")?;
     cap(&carrier.vbd, 50, 5)?;
     first.wait_file("qos/vm_tokens_refill", "50")?;
     for (state, answer) in [("0", "2"), ("6", "6"), ("0", "6"), ("1", "2")] {
         carrier.front("state", state)?;
-        // Handled after that, and the last thing that an unregistered disk could show.
+        // A disk that is still there shows a limit; by then it has also seen the state.
         carrier.vbd.limit(1000, 10)?;
         carrier.vbd.unlimit()?;
         carrier.vbd.wait_state(answer)?;

@@ -19,10 +19,10 @@ use rblkback_logic::admission::Admission;
 use rblkback_logic::admission::Change;
 use rblkback_logic::admission::Next;
 use rblkback_logic::admission::Take;
-use rblkback_logic::admission::View;
 use rblkback_logic::lane::QUANTUM_MAX;
 use rblkback_logic::limits::Limit;
 use rblkback_logic::limits::Setting;
+use rblkback_logic::view::View;
 use watch::Watch;
 
 pub const NANO: i128 = 1_000_000_000;

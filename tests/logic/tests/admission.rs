@@ -1,0 +1,275 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Who may go, who waits and for how long, case by case.
+
+use rblkback_logic::admission::Admission;
+use rblkback_logic::admission::Change;
+use rblkback_logic::admission::Next;
+use rblkback_logic::admission::Take;
+use rblkback_logic::cap::Cap;
+use rblkback_logic::limits::Limit;
+use rblkback_logic::limits::Setting;
+use rblkback_logic::view::State;
+
+const SECOND: u64 = 1_000_000_000;
+const MS: u64 = 1_000_000;
+
+fn limited(refill: u32, max: u32) -> Setting {
+    Setting::Limited(Limit::new(refill, max).unwrap())
+}
+
+fn started(setting: Setting) -> Admission {
+    let mut a = Admission::unlimited();
+    a.start(setting, None, 0);
+    a
+}
+
+#[test]
+fn without_a_limit_everything_is_free_and_no_timer_runs() {
+    let mut a = started(Setting::Unlimited);
+    assert!(!a.is_gated());
+    assert_eq!(a.take(None, 0, 32, 0), Take::Free);
+    assert_eq!(a.next(0), Next::Nothing);
+    assert_eq!(a.view(0).state, State::Unlimited);
+    assert_eq!(a.view(0).meter.spent, 0);
+}
+
+#[test]
+fn a_ring_waits_for_the_next_token_and_then_goes() {
+    let mut a = started(limited(10, 2));
+    assert_eq!(a.view(0).state, State::Idle);
+    assert_eq!(a.take(None, 0, 5, 0), Take::Tokens(2));
+    assert_eq!(a.view(0).state, State::Bursting);
+    assert_eq!(a.take(None, 0, 3, 0), Take::Wait);
+    assert_eq!(a.view(0).state, State::Throttled);
+    assert_eq!(a.next(0), Next::At(100 * MS));
+    assert_eq!(a.next(100 * MS), Next::Wake(0));
+    assert_eq!(a.take(None, 0, 3, 100 * MS), Take::Tokens(1));
+    assert_eq!(a.take(None, 0, 2, 100 * MS), Take::Wait);
+    let view = a.view(150 * MS);
+    assert_eq!((view.meter.spent, view.meter.held), (3, 3));
+    assert_eq!((view.throttled, view.meter.wait_max), (150 * MS, 100 * MS));
+}
+
+#[test]
+fn nobody_passes_a_ring_that_waits() {
+    let mut a = started(limited(10, 1));
+    assert_eq!(a.take(None, 0, 1, 0), Take::Tokens(1));
+    assert_eq!(a.take(None, 0, 1, 0), Take::Wait);
+    assert_eq!(a.take(None, 1, 1, 100 * MS), Take::Wait);
+    assert_eq!(a.next(100 * MS), Next::Wake(0));
+    assert_eq!(a.take(None, 0, 1, 100 * MS), Take::Tokens(1));
+    assert_eq!(a.take(None, 0, 1, 100 * MS), Take::Wait);
+    assert_eq!(a.next(200 * MS), Next::Wake(1));
+    assert_eq!(a.take(None, 1, 1, 200 * MS), Take::Tokens(1));
+    assert_eq!(a.next(300 * MS), Next::Wake(0));
+}
+
+#[test]
+fn a_ring_that_goes_away_lets_the_next_one_through() {
+    let mut a = started(limited(10, 1));
+    a.take(None, 0, 1, 0);
+    a.take(None, 0, 1, 0);
+    a.take(None, 1, 1, 0);
+    a.leave(0, 50 * MS);
+    assert_eq!(a.next(100 * MS), Next::Wake(1));
+    a.leave(1, 100 * MS);
+    assert_eq!(a.next(100 * MS), Next::Nothing);
+    assert_eq!(a.view(SECOND).throttled, 100 * MS);
+}
+
+#[test]
+fn lifting_the_limit_releases_one_ring_after_the_other() {
+    let mut a = started(limited(1, 1));
+    a.take(None, 0, 1, 0);
+    a.take(None, 0, 1, 0);
+    a.take(None, 1, 1, 0);
+    assert_eq!(a.configure(Setting::Unlimited, MS), Change::Applied);
+    assert!(a.is_gated());
+    assert_eq!(a.next(MS), Next::Wake(0));
+    assert_eq!(a.take(None, 0, 1, MS), Take::Free);
+    assert_eq!(a.next(MS), Next::Wake(1));
+    assert_eq!(a.take(None, 1, 1, MS), Take::Free);
+    assert_eq!(a.next(MS), Next::Nothing);
+    assert!(!a.is_gated());
+}
+
+#[test]
+fn a_higher_rate_is_felt_at_once() {
+    let mut a = started(limited(1, 1));
+    a.take(None, 0, 1, 0);
+    a.take(None, 0, 1, 0);
+    assert_eq!(a.next(0), Next::At(SECOND));
+    a.configure(limited(1000, 100), MS);
+    assert_eq!(a.next(MS), Next::At(MS + 999_000));
+}
+
+#[test]
+fn a_bucket_that_another_driver_kept_is_not_filled_up() {
+    let tokens = |kept| {
+        let mut a = Admission::unlimited();
+        a.start(limited(10, 100), Some(kept), 0);
+        a.view(0).tokens
+    };
+    assert_eq!(tokens(0), 0);
+    assert_eq!(tokens(7), 7);
+    assert_eq!(tokens(5000), 100);
+}
+
+#[test]
+fn switching_off_and_on_mints_no_burst() {
+    let mut a = started(limited(1000, 1000));
+    a.configure(Setting::Unlimited, 0);
+    a.configure(limited(1000, 1000), 60 * SECOND);
+    assert_eq!(a.view(60 * SECOND).tokens, 100);
+}
+
+#[test]
+fn an_invalid_pair_changes_nothing_but_the_state() {
+    let mut a = started(limited(10, 2));
+    a.take(None, 0, 2, 0);
+    assert_eq!(
+        a.configure(Setting::Invalid, 0),
+        Change::Refused { first: true }
+    );
+    let view = a.view(100 * MS);
+    assert_eq!(
+        (view.state, view.tokens, view.meter.errors),
+        (State::Invalid, 1, 1)
+    );
+    assert_eq!(view.limit, Limit::new(10, 2));
+    assert_eq!(a.configure(limited(10, 2), 0), Change::Same);
+    assert_eq!(a.view(100 * MS).state, State::Bursting);
+    assert_eq!(a.view(0).meter.changes, 0);
+}
+
+#[test]
+fn invalid_at_the_start_is_unlimited_and_says_so() {
+    let mut a = Admission::unlimited();
+    assert_eq!(
+        a.start(Setting::Invalid, None, 0),
+        Change::Refused { first: true }
+    );
+    assert_eq!(a.view(0).state, State::Invalid);
+    assert_eq!(a.take(None, 0, 1, 0), Take::Free);
+}
+
+#[test]
+fn a_bucket_size_alone_is_incomplete() {
+    let mut a = started(Setting::Incomplete);
+    assert_eq!(a.view(0).state, State::Incomplete);
+    assert_eq!(a.take(None, 0, 1, 0), Take::Free);
+    assert_eq!(a.configure(Setting::Unlimited, 0), Change::Applied);
+    assert_eq!(a.view(0).state, State::Unlimited);
+}
+
+#[test]
+fn what_a_detach_lets_through_is_paid_back() {
+    let mut a = started(limited(10, 1));
+    assert!(a.charge(&mut None, 32, 0).is_some());
+    assert_eq!(a.view(0).tokens, -31);
+    assert_eq!(a.take(None, 0, 1, 0), Take::Wait);
+    assert_eq!(a.next(0), Next::At(3200 * MS));
+}
+
+#[test]
+fn tokens_given_back_are_there_again() {
+    let mut a = started(limited(10, 10));
+    let bill = a.bill(&None);
+    assert_eq!(a.take(None, 0, 10, 0), Take::Tokens(10));
+    a.give_back(None, 4, bill);
+    assert_eq!(a.view(0).tokens, 4);
+    assert_eq!(a.view(0).meter.spent, 6);
+}
+
+#[test]
+fn a_bucket_that_did_not_pay_gets_nothing_back() {
+    let mut a = started(limited(10, 10));
+    let bill = a.bill(&None);
+    assert_eq!(a.take(None, 0, 10, 0), Take::Tokens(10));
+    a.configure(Setting::Unlimited, 0);
+    a.configure(limited(10, 10), 0);
+    a.give_back(None, 4, bill);
+    assert_eq!(a.view(0).tokens, 1);
+}
+
+#[test]
+fn a_cap_that_did_not_pay_gets_nothing_back() {
+    let cap_tokens = |capped_before: bool| {
+        let mut a = started(limited(10, 10));
+        let mut cap = Cap::new();
+        if capped_before {
+            cap.wish(0, Limit::new(100, 100), 0);
+        }
+        let bill = a.bill(&Some((&mut cap, 0)));
+        assert_eq!(a.take(Some((&mut cap, 0)), 0, 10, 0), Take::Tokens(10));
+        cap.wish(0, Limit::new(100, 90), 0);
+        a.give_back(Some((&mut cap, 0)), 4, bill);
+        cap.tokens(0)
+    };
+    assert_eq!(cap_tokens(true), 4);
+    assert_eq!(cap_tokens(false), 10);
+}
+
+#[test]
+fn who_works_on_what_it_got_does_not_hold_up_the_cap() {
+    let mut a = started(Setting::Unlimited);
+    let mut cap = Cap::new();
+    cap.wish(0, Limit::new(20_000, 3), 0);
+    for ring in 0..2 {
+        assert_ne!(a.take(Some((&mut cap, 0)), ring, 3, 0), Take::Free);
+    }
+    // Two rings wait; the first is served in part and goes on with its turn.
+    let later = 100_000;
+    assert!(a.release_from_cap(true, later));
+    assert_eq!(a.take(Some((&mut cap, 0)), 1, 9, later), Take::Tokens(2));
+    // Its device may keep it: others can have the cap until it asks again.
+    assert!(!a.release_from_cap(true, later));
+    assert_eq!(a.take(Some((&mut cap, 0)), 1, 7, later), Take::Wait);
+    assert!(a.release_from_cap(true, later));
+}
+
+#[test]
+fn nobody_stays_busy_when_the_last_limit_goes() {
+    let mut a = started(Setting::Unlimited);
+    let mut cap = Cap::new();
+    cap.wish(0, Limit::new(10, 10), 0);
+    assert_eq!(a.take(Some((&mut cap, 0)), 0, 1, 0), Take::Tokens(1));
+    assert!(!a.is_idle());
+    a.release_from_cap(false, 0);
+    assert!(a.is_idle());
+}
+
+#[test]
+fn who_asks_without_a_cap_is_not_held_by_one() {
+    let mut a = started(limited(10, 1));
+    let mut cap = Cap::new();
+    cap.wish(0, Limit::new(1, 1), 0);
+    cap.charge(1, 0);
+    assert_eq!(a.take(Some((&mut cap, 0)), 1, 1, 0), Take::Wait);
+    a.leave(1, 0);
+    a.charge(&mut None, 1, 0);
+    assert_eq!(a.take(None, 0, 1, 0), Take::Wait);
+    assert_eq!(a.next(100 * MS), Next::Wake(0));
+}
+
+#[test]
+fn a_guest_is_told_what_the_limit_is_not_who_waits() {
+    let mut a = started(limited(1, 1));
+    a.take(None, 0, 1, 0);
+    a.take(None, 0, 1, 0);
+    assert_eq!(a.view(0).told, "limited");
+    a.configure(Setting::Invalid, 0);
+    assert_eq!(a.view(0).told, "invalid");
+    // The ring that waited has yet to hear of it.
+    a.configure(Setting::Incomplete, 0);
+    assert_eq!(
+        (a.view(0).state, a.view(0).told),
+        (State::Throttled, "incomplete")
+    );
+    a.configure(Setting::Unlimited, 0);
+    assert_eq!(
+        (a.view(0).state, a.view(0).told),
+        (State::Throttled, "unlimited")
+    );
+}
