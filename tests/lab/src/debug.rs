@@ -18,6 +18,8 @@ const CLOCKED: &[&str] = &[
     "no-timer",
     "throttled-end",
     "rates",
+    "rates-one-disk",
+    "rates-eight-disks",
     "latency",
     "config-file",
     "peers",

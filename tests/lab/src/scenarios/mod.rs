@@ -47,7 +47,14 @@ use crate::scenario::Kind;
 use crate::scenario::Scenario;
 
 /// Not in a run of everything: what they prove changes seldom, and others come close to it.
-pub const AT_LENGTH: &[&str] = &["memory", "migrate", "peers", "beside-blkback"];
+pub const AT_LENGTH: &[&str] = &[
+    "memory",
+    "migrate",
+    "peers",
+    "beside-blkback",
+    "rates-one-disk",
+    "rates-eight-disks",
+];
 
 /// Only by name: they need more than `make test` builds.
 pub const BY_NAME: &[&str] = &["gate-cost"];
@@ -58,7 +65,8 @@ pub const LONG: &[&str] = &[
     "rate",
     "config-file",
     "kills",
-    "rates",
+    "rates-one-disk",
+    "rates-eight-disks",
     "cycles",
     "reconnect",
     "random-changes",
@@ -351,6 +359,22 @@ pub const ALL: &[Scenario] = &[
         kind: Kind::Timed,
         any_backend: false,
         script: rates::rates,
+    },
+    Scenario {
+        name: "rates-one-disk",
+        rows: &["H54"],
+        about: "the same for one disk at every rate, with every bucket, 1 and 4 queues",
+        kind: Kind::Timed,
+        any_backend: false,
+        script: rates::one_disk,
+    },
+    Scenario {
+        name: "rates-eight-disks",
+        rows: &["H54"],
+        about: "the same for eight disks side by side",
+        kind: Kind::Timed,
+        any_backend: false,
+        script: rates::eight_disks,
     },
     Scenario {
         name: "latency",

@@ -2,6 +2,7 @@
 
 //! The rate again, for more disks, more queues and more sizes of the bucket.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -22,37 +23,51 @@ use crate::trace::Source;
 use crate::trace::Trace;
 
 const SECONDS: u64 = 30;
+/// Before them, and not in fio's own counts: until all jobs have begun, the queues of the first
+/// ones have the bucket to themselves.
+const RAMP: u64 = 1;
 const NS: u64 = 1_000_000_000;
 const DEADLINE: Duration = Duration::from_secs(580);
 
 /// Tokens per second, bucket, disks, queues of each.
 type Shape = (u64, u64, usize, u32);
 
-/// In a run of everything; vm-cap has eight disks there.
-const SOME: &[Shape] = &[(1000, 32, 1, 4)];
-/// Every refill with every size of the bucket, each number of disks and of queues with most of them.
-const ALL: &[Shape] = &[
-    (1, 1, 1, 1),
-    (1, 32, 8, 4),
-    (10, 1, 8, 4),
-    (10, 32, 1, 1),
-    (100, 1, 8, 4),
-    (100, 10, 1, 1),
-    (100, 32, 8, 1),
-    (1000, 1, 1, 4),
-    (1000, 32, 1, 4),
-    (1000, 32, 8, 1),
-    (1000, 100, 1, 1),
-    (10_000, 1, 1, 4),
-    (10_000, 32, 1, 1),
-    (10_000, 1000, 1, 4),
-];
+/// The rates, each for every size of the bucket, for 1 and 4 queues.
+const REFILLS: [u64; 5] = [1, 10, 100, 1000, 10_000];
+/// What eight backlogged disks can be offered here together, of which the host's processor is the limit.
+const ALL_TOGETHER: u64 = 10_000;
 
 /// Disks whose guest always has requests waiting on all queues get refill and bucket over 30 s to
 /// half a percent, together no more than once, no queue more than its share, and in no window more
-/// than the bound, by the time of each request in dom0.
+/// than the bound, by the time of each request in dom0. In a run of everything: one shape.
 pub fn rates(host: &Host<'_>, figures: &mut Figures) -> Result<()> {
-    let shapes = if host.lab.at_length { ALL } else { SOME };
+    run(host, figures, &[(1000, 32, 1, 4)])
+}
+
+/// The same for one disk, all of it.
+pub fn one_disk(host: &Host<'_>, figures: &mut Figures) -> Result<()> {
+    run(host, figures, &product(1))
+}
+
+/// The same for eight disks, all of it.
+pub fn eight_disks(host: &Host<'_>, figures: &mut Figures) -> Result<()> {
+    run(host, figures, &product(8))
+}
+
+fn product(vbds: usize) -> Vec<Shape> {
+    let mut shapes = Vec::new();
+    for refill in REFILLS {
+        let refill = refill.min(ALL_TOGETHER / vbds as u64);
+        // The lowest rates' tenths are buckets of 1.
+        let maxes = BTreeSet::from([1, 32, (refill / 10).max(1)]);
+        for queues in [1, 4] {
+            shapes.extend(maxes.iter().map(|&max| (refill, max, vbds, queues)));
+        }
+    }
+    shapes
+}
+
+fn run(host: &Host<'_>, figures: &mut Figures, shapes: &[Shape]) -> Result<()> {
     let vbds = shapes.iter().map(|shape| shape.2).max().unwrap_or(1);
     let queues = shapes.iter().map(|shape| shape.3).max().unwrap_or(1);
     host.ok(&format!(
@@ -160,26 +175,24 @@ fn command(names: &[String], queues: u32) -> String {
         .collect();
     format!(
         "fio --output-format=json --ioengine=libaio --direct=1 --thread --rw=randread --bs=4k \
-         --norandommap --time_based --runtime={} --iodepth={depth} --iodepth_batch_submit=8 \
-         --iodepth_batch_complete_min=4 {}",
-        SECONDS + 1,
+         --norandommap --time_based --ramp_time={RAMP} --runtime={SECONDS} --iodepth={depth} \
+         --iodepth_batch_submit=8 --iodepth_batch_complete_min=4 {}",
         each.join(" ")
     )
 }
 
-/// By how much the queue that got most is ahead of the one that got least, in percent.
+/// By how much the queue that got most is ahead of the one that got least, in percent, on the disk
+/// where that is worst.
 fn spread(output: &str, queues: u32, refill: u64) -> Result<f64> {
-    let mut counts: Vec<u64> = fio::parse_all(output)?
-        .iter()
-        .map(|report| report.read.total_ios)
-        .collect();
-    // Of one disk at a time: fio lists its jobs in order.
-    counts.truncate(queues as usize);
-    let (most, least) = (
-        counts.iter().max().copied().unwrap_or(0),
-        counts.iter().min().copied().unwrap_or(0),
-    );
-    let percent = (most - least) as f64 * 100.0 / most.max(1) as f64;
+    let reports = fio::parse_all(output)?;
+    // In order: the queues of a disk side by side.
+    let percent = reports.chunks(queues as usize).map(|of_disk| {
+        let counts = of_disk.iter().map(|report| report.read.total_ios);
+        let (most, least) = (counts.clone().max(), counts.min());
+        let (most, least) = (most.unwrap_or(0), least.unwrap_or(0));
+        (most - least) as f64 * 100.0 / most.max(1) as f64
+    });
+    let percent = percent.fold(0.0, f64::max);
     // What is in flight at the end, and the first burst, are more than that at low rates.
     if refill >= 1000 {
         check::within("percent between queues", percent, 0.0..=1.0)?;
