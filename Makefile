@@ -14,7 +14,7 @@ OUT = module
 help:
 	@echo 'make              build/module/rblkback.ko, in the lab or against KDIR='
 	@echo 'make test         everything, set-up included; T=name runs one scenario at length'
-	@echo 'make test-all     everything at length, which takes well over an hour'
+	@echo 'make test-all     everything at length'
 	@echo 'make soak         1,000 attachments and 1,000 reconnects, or CYCLES=N: half an hour'
 	@echo 'make test-debug   the scenarios on a dom0 kernel that watches itself; takes T= too,'
 	@echo '                  PLANT=lock|sleep|leak shows that it would find such a fault'

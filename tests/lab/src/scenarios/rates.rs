@@ -34,7 +34,8 @@ type Shape = (u64, u64, usize, u32);
 
 /// The rates, each for every size of the bucket, for 1 and 4 queues.
 const REFILLS: [u64; 5] = [1, 10, 100, 1000, 10_000];
-/// What eight backlogged disks can be offered here together, of which the host's processor is the limit.
+/// Of all disks together: for eight times 10,000 an emulated processor has no time. How much more
+/// than this it could offer was not tried.
 const ALL_TOGETHER: u64 = 10_000;
 
 /// Disks whose guest always has requests waiting on all queues get refill and bucket over 30 s to
