@@ -11,10 +11,7 @@
 use kernel::{
     device as kdevice,
     driver,
-    error::{
-        from_result,
-        to_result, //
-    },
+    error::to_result,
     prelude::*,
     types::Opaque,
     ThisModule, //
@@ -138,10 +135,21 @@ impl<T: Driver + 'static> Adapter<T> {
         // SAFETY: The bus calls this with a live device, locked, not bound yet;
         // `Device` is a transparent wrapper.
         let dev = unsafe { &*xdev.cast::<Device<kdevice::CoreInternal<'_>>>() };
-        from_result(|| {
-            dev.as_ref().set_drvdata(T::probe(dev))?;
-            Ok(0)
-        })
+        let refused = match dev.as_ref().set_drvdata(T::probe(dev)) {
+            Ok(()) => return 0,
+            Err(refused) => refused,
+        };
+        // `xenbus_dev_probe` has read the frontend's path before it called this, frees it
+        // when it takes a driver away, and forgets it when a driver refuses the device.
+        //
+        // SAFETY: The device is live and locked. Its path is null or comes from `kmalloc`
+        // and is the device's own; the bus begins to watch it after a successful probe, so
+        // nobody looks at it now, and reads it anew, whatever is there, before the next.
+        unsafe {
+            bindings::kfree((*xdev).otherend.cast());
+            (*xdev).otherend = core::ptr::null();
+        }
+        refused.to_errno()
     }
 
     extern "C" fn otherend_changed_callback(
