@@ -23,54 +23,67 @@ use crate::trace::Source;
 use crate::trace::Trace;
 
 const SECONDS: u64 = 30;
+/// How long the guest may do as it likes first.
+const FREE_SECONDS: u64 = 3;
 /// Before them, and not in fio's own counts: until all jobs have begun, the queues of the first
 /// ones have the bucket to themselves.
 const RAMP: u64 = 1;
 const NS: u64 = 1_000_000_000;
-const DEADLINE: Duration = Duration::from_secs(580);
+const DEADLINE: Duration = Duration::from_secs(1200);
 
 /// Tokens per second, bucket, disks, queues of each.
 type Shape = (u64, u64, usize, u32);
 
 /// The rates, each for every size of the bucket, for 1 and 4 queues.
 const REFILLS: [u64; 5] = [1, 10, 100, 1000, 10_000];
-/// Of all disks together: for eight times 10,000 an emulated processor has no time. How much more
-/// than this it could offer was not tried.
-const ALL_TOGETHER: u64 = 10_000;
+const QUEUES: [u32; 2] = [1, 4];
+/// For many times 10,000 an emulated processor has no time. Then the limits together come to so
+/// many percent of what the guest gets without any.
+const PERCENT_OF_ALL: u64 = 90;
 
 /// Disks whose guest always has requests waiting on all queues get refill and bucket over 30 s to
 /// half a percent, together no more than once, no queue more than its share, and in no window more
 /// than the bound, by the time of each request in dom0. In a run of everything: one shape.
 pub fn rates(host: &Host<'_>, figures: &mut Figures) -> Result<()> {
-    run(host, figures, &[(1000, 32, 1, 4)])
+    with_guest(host, 1, |guest, disks| {
+        judge(host, guest, disks, figures, (1000, 32, 1, 4))
+    })
 }
 
 /// The same for one disk, all of it.
 pub fn one_disk(host: &Host<'_>, figures: &mut Figures) -> Result<()> {
-    run(host, figures, &product(1))
+    all(host, figures, 1)
 }
 
 /// The same for eight disks, all of it.
 pub fn eight_disks(host: &Host<'_>, figures: &mut Figures) -> Result<()> {
-    run(host, figures, &product(8))
+    all(host, figures, 8)
 }
 
-fn product(vbds: usize) -> Vec<Shape> {
-    let mut shapes = Vec::new();
-    for refill in REFILLS {
-        let refill = refill.min(ALL_TOGETHER / vbds as u64);
-        // The lowest rates' tenths are buckets of 1.
-        let maxes = BTreeSet::from([1, 32, (refill / 10).max(1)]);
-        for queues in [1, 4] {
-            shapes.extend(maxes.iter().map(|&max| (refill, max, vbds, queues)));
+fn all(host: &Host<'_>, figures: &mut Figures, vbds: usize) -> Result<()> {
+    with_guest(host, vbds, |guest, disks| {
+        for queues in QUEUES {
+            let offered = offered(guest, vbds, queues)?;
+            let name = format!("no limit, {vbds} disks, {queues} queues");
+            figures.insert(name, json!({ "iops_together": offered }));
+            let most = offered * PERCENT_OF_ALL / 100 / vbds as u64;
+            for refill in REFILLS.map(|refill| refill.min(most)) {
+                // The lowest rates' tenths are buckets of 1.
+                for max in BTreeSet::from([1, 32, (refill / 10).max(1)]) {
+                    judge(host, guest, disks, figures, (refill, max, vbds, queues))?;
+                }
+            }
         }
-    }
-    shapes
+        Ok(())
+    })
 }
 
-fn run(host: &Host<'_>, figures: &mut Figures, shapes: &[Shape]) -> Result<()> {
-    let vbds = shapes.iter().map(|shape| shape.2).max().unwrap_or(1);
-    let queues = shapes.iter().map(|shape| shape.3).max().unwrap_or(1);
+fn with_guest(
+    host: &Host<'_>,
+    vbds: usize,
+    run: impl FnOnce(&Guest<'_, '_>, &[Disk]) -> Result<()>,
+) -> Result<()> {
+    let queues = QUEUES.into_iter().max().unwrap_or(1);
     host.ok(&format!(
         "echo {queues} >/sys/module/rblkback/parameters/max_queues"
     ))?;
@@ -89,14 +102,32 @@ fn run(host: &Host<'_>, figures: &mut Figures, shapes: &[Shape]) -> Result<()> {
         // Two random reads that happen to be neighbours would become one request.
         guest.ok(&format!("echo 2 >/sys/block/{vdev}/queue/nomerges"))?;
     }
-    for &shape in shapes {
-        let (refill, max, vbds, queues) = shape;
-        let name = format!("{refill}/s, bucket {max}, {vbds} disks, {queues} queues");
-        let figure = one(host, &guest, &disks, shape).with_context(|| name.clone())?;
-        figures.insert(name, figure);
-    }
+    run(&guest, &disks)?;
     guest.destroy()?;
     disks.into_iter().try_for_each(|disk| disk.remove(host))
+}
+
+/// Requests a second that the guest gets from all disks together when none has a limit.
+fn offered(guest: &Guest<'_, '_>, vbds: usize, queues: u32) -> Result<u64> {
+    let names: Vec<String> = names().take(vbds).collect();
+    let job = guest.start(&command(&names, queues, FREE_SECONDS))?;
+    let reports = fio::parse_all(&job.ok_within(DEADLINE)?)?;
+    let each = reports.iter().map(|report| report.read.iops);
+    Ok(each.sum::<f64>() as u64)
+}
+
+fn judge(
+    host: &Host<'_>,
+    guest: &Guest<'_, '_>,
+    disks: &[Disk],
+    figures: &mut Figures,
+    shape: Shape,
+) -> Result<()> {
+    let (refill, max, vbds, queues) = shape;
+    let name = format!("{refill}/s, bucket {max}, {vbds} disks, {queues} queues");
+    let figure = one(host, guest, disks, shape).with_context(|| name.clone())?;
+    figures.insert(name, figure);
+    Ok(())
 }
 
 fn names() -> impl Iterator<Item = String> {
@@ -118,7 +149,7 @@ fn one(host: &Host<'_>, guest: &Guest<'_, '_>, disks: &[Disk], shape: Shape) -> 
         vbd.limit(refill, max)?;
     }
     let trace = Trace::start(host, &[Source::bios_of(&devices)])?;
-    let job = guest.start(&command(&names, queues))?;
+    let job = guest.start(&command(&names, queues, SECONDS))?;
     let output = job.ok_within(DEADLINE)?;
     let events = trace.stop()?;
     for name in &names {
@@ -159,7 +190,7 @@ fn one(host: &Host<'_>, guest: &Guest<'_, '_>, disks: &[Disk], shape: Shape) -> 
 
 /// One job for each disk, and for each queue if there are several: the guest has a processor for
 /// each queue, and each job keeps to one.
-fn command(names: &[String], queues: u32) -> String {
+fn command(names: &[String], queues: u32, seconds: u64) -> String {
     let (jobs, depth) = match queues {
         1 => (String::from("--cpus_allowed=0"), 32),
         n => (
@@ -176,7 +207,7 @@ fn command(names: &[String], queues: u32) -> String {
         .collect();
     format!(
         "fio --output-format=json --ioengine=libaio --direct=1 --thread --rw=randread --bs=4k \
-         --norandommap --time_based --ramp_time={RAMP} --runtime={SECONDS} --iodepth={depth} \
+         --norandommap --time_based --ramp_time={RAMP} --runtime={seconds} --iodepth={depth} \
          --iodepth_batch_submit=8 --iodepth_batch_complete_min=4 {}",
         each.join(" ")
     )
