@@ -23,12 +23,14 @@ use crate::trace::Source;
 use crate::trace::Trace;
 
 const SECONDS: u64 = 30;
-/// How long the guest may do as it likes first.
-const FREE_SECONDS: u64 = 3;
 /// Before them, and not in fio's own counts: until all jobs have begun, the queues of the first
 /// ones have the bucket to themselves.
 const RAMP: u64 = 1;
+/// How long the guest runs without a limit, to see what it can.
+const FREE_SECONDS: u64 = 3;
 const NS: u64 = 1_000_000_000;
+/// Eight disks at 1000/s each keep an emulator busy for up to eight minutes, their highest rate
+/// for longer.
 const DEADLINE: Duration = Duration::from_secs(1200);
 
 /// Tokens per second, bucket, disks, queues of each.
