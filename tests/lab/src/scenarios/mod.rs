@@ -54,6 +54,7 @@ pub const AT_LENGTH: &[&str] = &[
     "beside-blkback",
     "rates-one-disk",
     "rates-eight-disks",
+    "rates-eight-disks-queues",
 ];
 
 /// Only by name: they need more than `make test` builds.
@@ -67,6 +68,7 @@ pub const LONG: &[&str] = &[
     "kills",
     "rates-one-disk",
     "rates-eight-disks",
+    "rates-eight-disks-queues",
     "cycles",
     "reconnect",
     "random-changes",
@@ -371,10 +373,18 @@ pub const ALL: &[Scenario] = &[
     Scenario {
         name: "rates-eight-disks",
         rows: &["H54"],
-        about: "the same for eight disks side by side",
+        about: "the same for eight disks side by side, with one queue each",
         kind: Kind::Timed,
         any_backend: false,
         script: rates::eight_disks,
+    },
+    Scenario {
+        name: "rates-eight-disks-queues",
+        rows: &["H54"],
+        about: "the same with four queues each",
+        kind: Kind::Timed,
+        any_backend: false,
+        script: rates::eight_disks_queues,
     },
     Scenario {
         name: "latency",
