@@ -4,20 +4,20 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::fs::File;
 use std::io::Write;
 use std::path::Path;
 use std::path::PathBuf;
 use std::process::Command;
 use std::process::Stdio;
-use std::sync::Mutex;
-use std::sync::MutexGuard;
-use std::sync::PoisonError;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering;
 
 use anyhow::Context;
 use anyhow::Result;
 use anyhow::bail;
+use nix::fcntl::Flock;
+use nix::fcntl::FlockArg;
 
 use crate::scenario::Kind;
 
@@ -76,7 +76,6 @@ pub struct Lab {
     pub cycles: Option<u64>,
     hosts: AtomicUsize,
     dir: PathBuf,
-    making: [Mutex<()>; Kind::ALL.len()],
 }
 
 impl Lab {
@@ -113,7 +112,6 @@ impl Lab {
             cycles: None,
             hosts: AtomicUsize::new(0),
             dir: dir.into(),
-            making: Default::default(),
         })
     }
 
@@ -127,11 +125,14 @@ impl Lab {
         self.dir.join("hosts")
     }
 
-    /// Held by who makes the saved host of a kind.
-    pub fn making(&self, kind: Kind) -> MutexGuard<'_, ()> {
-        self.making[kind as usize]
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+    /// Held by who makes the saved host of a kind, or looks for it; other checkouts use the same lab.
+    pub fn making(&self, kind: Kind) -> Result<Flock<File>> {
+        let parent = self.snapshots();
+        fs::create_dir_all(&parent)?;
+        let file = File::create(parent.join(format!("{}.lock", kind.name())))?;
+        Flock::lock(file, FlockArg::LockExclusive)
+            .map_err(|(_, error)| error)
+            .context("locking the saved hosts")
     }
 
     /// dom0's kernel and the initrd that goes with it.

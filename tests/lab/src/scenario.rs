@@ -27,8 +27,6 @@ pub enum Kind {
 }
 
 impl Kind {
-    pub const ALL: [Kind; 4] = [Kind::Timed, Kind::Plain, Kind::Cycles, Kind::Parallel];
-
     pub fn clock(self) -> Clock {
         match self {
             // A guest gets well past 5000 requests a second.

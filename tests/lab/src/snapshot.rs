@@ -38,10 +38,10 @@ impl Snapshot {
     /// The one for a kind of host; makes it if there is none.
     pub fn of(lab: &Lab, kind: Kind) -> Result<Self> {
         // Whoever else wants it waits until it is there.
-        let _making = lab.making(kind);
+        let _making = lab.making(kind)?;
         let dir = lab.snapshots().join(format!(
             "{}-{:016x}",
-            kind.name(),
+            title(lab, kind),
             definition(lab, kind).finish()
         ));
         let spares = (1..=kind.spares()).map(|i| format!("spare{i}")).collect();
@@ -72,6 +72,12 @@ impl Snapshot {
     }
 }
 
+/// A debug kernel's hosts have names of their own: both are used in turn, and neither is to make
+/// the other's place.
+fn title(lab: &Lab, kind: Kind) -> String {
+    format!("{}{}", lab.amount("", "debug."), kind.name())
+}
+
 /// All that a snapshot depends on, except for what the lab's own directory stands for.
 fn definition(lab: &Lab, kind: Kind) -> DefaultHasher {
     let mut hasher = DefaultHasher::new();
@@ -82,7 +88,12 @@ fn definition(lab: &Lab, kind: Kind) -> DefaultHasher {
 
 fn make(lab: &Lab, kind: Kind, snapshot: &Snapshot) -> Result<()> {
     let parent = lab.snapshots();
-    let partial = parent.join(format!("partial.{}.{}", std::process::id(), kind.name()));
+    let title = title(lab, kind);
+    let partial = parent.join(format!("partial.{title}"));
+    // Of one that was interrupted.
+    if partial.exists() {
+        fs::remove_dir_all(&partial)?;
+    }
     fs::create_dir_all(&partial)?;
     let made = fill(lab, kind, snapshot, &partial);
     if made.is_err() {
@@ -93,7 +104,7 @@ fn make(lab: &Lab, kind: Kind, snapshot: &Snapshot) -> Result<()> {
     for old in fs::read_dir(&parent)? {
         let old = old?;
         let name = old.file_name().to_string_lossy().into_owned();
-        if name.starts_with(&format!("{}-", kind.name())) {
+        if name.starts_with(&format!("{title}-")) {
             fs::remove_dir_all(old.path())?;
         }
     }
