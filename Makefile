@@ -19,6 +19,8 @@ help:
 	@echo 'make test-debug   the scenarios on a dom0 kernel that watches itself; takes T= too,'
 	@echo '                  PLANT=lock|sleep|leak shows that it would find such a fault'
 	@echo 'make demo         a guest under a changing limit; writes build/demo.png'
+	@echo 'make bench        what requests cost dom0, beside xen-blkback; writes build/bench.png;'
+	@echo '                  JOB=name runs one job'
 	@echo 'make fuzz         looks for inputs that break the pure code; T=target SECONDS=60,'
 	@echo '                  INPUT=FILE runs one that was found'
 	@echo 'make shell        a shell in the dom0 of a freshly booted host'
@@ -39,10 +41,10 @@ TASK_test-all = test --at-length
 TASK_soak = test --only cycles --only reconnect
 soak: CYCLES = 1000
 
-test test-all soak demo shell: lab
+test test-all soak demo bench shell: lab
 	@$(ENTER) make -s modules test-modules V='$(V)'
 	@$(ENTER) $(CARGO_LAB) $(or $(TASK_$@),$@) $(if $(T),--only '$(T)') \
-		$(if $(CYCLES),--cycles '$(CYCLES)')
+		$(if $(CYCLES),--cycles '$(CYCLES)') $(if $(JOB),--job '$(JOB)')
 
 # See tests/debug.
 test-debug: lab
@@ -103,4 +105,4 @@ modules test-modules clippy rustfmt rustfmtcheck:
 
 endif
 
-.PHONY: modules test-modules help lab test test-all soak demo shell fuzz test-debug clean clippy rustfmt rustfmtcheck
+.PHONY: modules test-modules help lab test test-all soak demo bench shell fuzz test-debug clean clippy rustfmt rustfmtcheck

@@ -119,8 +119,9 @@ enum Task {
         #[arg(long)]
         seed: u64,
     },
-    /// Prints for how many nanoseconds dom0's first processor has run. Runs in dom0.
-    RunTime,
+    /// Prints for how many nanoseconds dom0's first processor has run, then all those of other
+    /// domains. Runs in dom0.
+    RunTime { others: Vec<u16> },
     /// Prints a node of xenstore.
     Read { node: String },
     /// Lists the cases.
@@ -166,8 +167,11 @@ fn act(arguments: &Arguments) -> Result<bool> {
             count,
             seed,
         } => return churn::churn(keys, sysfs, *count, *seed).map(|()| true),
-        Task::RunTime => {
+        Task::RunTime { others } => {
             println!("{}", sys::run_time()?);
+            for domid in others {
+                println!("{}", sys::run_time_of(*domid)?);
+            }
             return Ok(true);
         }
         Task::Read { node } => {
@@ -179,7 +183,7 @@ fn act(arguments: &Arguments) -> Result<bool> {
     }
     let disk = Disk::open(arguments.vdev)?;
     match &arguments.command {
-        Task::List | Task::Churn { .. } | Task::RunTime | Task::Read { .. } => Ok(true),
+        Task::List | Task::Churn { .. } | Task::RunTime { .. } | Task::Read { .. } => Ok(true),
         Task::Cases {
             wanted,
             loops,

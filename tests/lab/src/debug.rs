@@ -23,7 +23,6 @@ const CLOCKED: &[&str] = &[
     "latency",
     "config-file",
     "peers",
-    "beside-blkback",
 ];
 
 /// xen-blkback takes part, and is reported itself: it unmaps grants with a work item on its stack.

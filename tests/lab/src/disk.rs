@@ -18,6 +18,7 @@ pub struct Disk {
 
 enum Kind {
     NullBlk(String),
+    ScsiDebug,
     File,
     /// The file behind it.
     Loop(String),
@@ -47,6 +48,15 @@ impl Disk {
     pub fn slow(host: &Host<'_>, name: &str, megabytes: u32) -> Result<Disk> {
         let setting = "echo 2 >irqmode && echo 50000000 >completion_nsec";
         null_blk(host, name, megabytes, setting)
+    }
+
+    /// A SCSI disk that answers at once and keeps nothing, and has a cache that can be flushed.
+    pub fn flushed(host: &Host<'_>) -> Result<Disk> {
+        let name = host.ok(
+            "modprobe sd_mod && modprobe scsi_debug fake_rw=1 delay=0 virtual_gb=1 && \
+             lab_until 30 'ls /sys/bus/pseudo/drivers/scsi_debug/adapter0/host*/target*/*/block'",
+        )?;
+        Ok(Disk::new(format!("/dev/{name}"), Kind::ScsiDebug))
     }
 
     /// A device mapper target over the first `megabytes` of another disk.
@@ -160,6 +170,7 @@ impl Disk {
             Kind::NullBlk(name) => format!(
                 "echo 0 >/sys/kernel/config/nullb/{name}/power && rmdir /sys/kernel/config/nullb/{name}"
             ),
+            Kind::ScsiDebug => "rmmod scsi_debug".into(),
             // The loop device goes when its last user has closed it, which no one announces;
             // after a scenario none may be left.
             Kind::File => format!("rm {}", self.path),

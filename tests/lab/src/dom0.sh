@@ -242,3 +242,14 @@ lab_settled() {
 		lab_pause
 	done
 }
+
+# lab_load MODULE COMMAND: takes out whichever block backend is loaded, then runs
+# the command, which loads MODULE.
+lab_load() {
+	local module
+	for module in rblkback xen_blkback; do
+		[ -d "/sys/module/$module" ] || continue
+		lab_file "/sys/module/$module/refcnt" '^0$' 30 && rmmod "$module" || return
+	done
+	eval "$2" && [ -d "/sys/module/$1" ]
+}

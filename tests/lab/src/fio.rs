@@ -15,7 +15,7 @@ use crate::shell::Running;
 /// Seconds of host time after which a fio is taken for hung.
 const DEADLINE: u64 = 420;
 
-/// One fio job on one block device, asynchronous and past the page cache.
+/// One fio job on one block device or several, asynchronous and past the page cache.
 #[derive(Clone)]
 pub struct Job {
     device: String,
@@ -23,6 +23,15 @@ pub struct Job {
 }
 
 impl Job {
+    /// What its options say, on one device or on several that `:` separates.
+    pub fn of(devices: &str, options: &str) -> Job {
+        Job {
+            device: devices.into(),
+            options: Vec::new(),
+        }
+        .with(options)
+    }
+
     fn new(device: &str, rw: &str) -> Job {
         Job {
             device: format!("/dev/{device}"),
@@ -168,6 +177,9 @@ pub struct Direction {
     pub runtime: u64,
     #[serde(default)]
     pub iops: f64,
+    /// Bytes a second.
+    #[serde(default)]
+    pub bw_bytes: f64,
     #[serde(default)]
     pub clat_ns: Latency,
 }
@@ -175,6 +187,8 @@ pub struct Direction {
 /// Times from submission to completion, in nanoseconds.
 #[derive(Debug, Default, Deserialize)]
 pub struct Latency {
+    #[serde(default)]
+    pub mean: f64,
     /// By percentile, as fio writes it.
     #[serde(default)]
     pub percentile: BTreeMap<String, u64>,

@@ -229,6 +229,16 @@ impl<'l> Host<'l> {
             == 0)
     }
 
+    /// Loads a backend, in the place of the one that is there. Nobody may use that one.
+    pub fn load(&self, backend: Backend) -> Result<()> {
+        self.ok(&format!(
+            "lab_load {} {}",
+            backend.module(),
+            quote(backend.load_command())
+        ))
+        .map(drop)
+    }
+
     /// Waits until nothing holds the module any more: a disk's last work item may end after what
     /// it did was seen.
     pub fn wait_unreferenced(&self) -> Result<()> {

@@ -74,6 +74,8 @@ pub struct Lab {
     pub at_length: bool,
     /// How often to repeat what scenarios repeat, if not as often as they would.
     pub cycles: Option<u64>,
+    /// By how much the user wants all deadlines stretched.
+    pub stretch: u32,
     hosts: AtomicUsize,
     dir: PathBuf,
 }
@@ -110,6 +112,7 @@ impl Lab {
             versions,
             at_length: true,
             cycles: None,
+            stretch: 1,
             hosts: AtomicUsize::new(0),
             dir: dir.into(),
         })
@@ -160,7 +163,7 @@ impl Lab {
 
     /// By how much deadlines in host time are stretched.
     pub fn patience(&self) -> u32 {
-        self.amount(1, 4)
+        self.amount(1, 4) * self.stretch
     }
 
     /// A file or directory below `build/`.

@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 mod admission;
+mod bench;
 mod check;
 mod checks;
 mod debug;
@@ -58,6 +59,9 @@ struct Arguments {
     /// Boot dom0 with the debug kernel that tests/debug/kernel made.
     #[arg(long, env = "RBLKBACK_DEBUG", global = true)]
     debug_kernel: Option<PathBuf>,
+    /// Multiplies all deadlines, for a computer that is busy with other things.
+    #[arg(long, env = "RBLKBACK_PATIENCE", global = true, default_value_t = 1)]
+    patience: u32,
     /// Which driver serves the disks.
     #[arg(long, global = true, value_enum, default_value = "rblkback")]
     backend: Backend,
@@ -82,6 +86,12 @@ enum Task {
     },
     /// A guest's I/O under a limit that changes live; makes a table and a picture.
     Demo,
+    /// What requests cost, beside xen-blkback.
+    Bench {
+        /// Only this one.
+        #[arg(long)]
+        job: Option<String>,
+    },
     /// A shell in dom0 of a freshly booted host.
     Shell {
         /// Count instructions instead of time.
@@ -130,7 +140,9 @@ fn act(arguments: &Arguments) -> Result<bool> {
             .as_deref()
             .context("no lab: give --lab or run this with `make`")?;
         let debug_kernel = arguments.debug_kernel.clone();
-        Lab::new(dir, &arguments.module, arguments.backend, debug_kernel)
+        let mut lab = Lab::new(dir, &arguments.module, arguments.backend, debug_kernel)?;
+        lab.stretch = arguments.patience;
+        anyhow::Ok(lab)
     };
     match &arguments.command {
         Task::Test {
@@ -157,6 +169,7 @@ fn act(arguments: &Arguments) -> Result<bool> {
             seconds,
             input,
         } => fuzz::run(only, *seconds, input.as_deref()),
+        Task::Bench { job } => bench::run(&lab()?, job.as_deref()),
         Task::Demo => demo::run(&lab()?),
         Task::Sample {
             sysfs,

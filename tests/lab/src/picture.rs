@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The demonstration's picture, drawn by gnuplot.
+//! Pictures, drawn by gnuplot; above all the demonstration's.
 
 use std::io::Write;
 use std::path::Path;
@@ -21,7 +21,11 @@ pub type Step = (f64, u64, String);
 
 /// Draws points and limits into a PNG file.
 pub fn draw(file: &Path, points: &[Point], steps: &[Step]) -> Result<()> {
-    let script = script(file, points, steps);
+    gnuplot(&script(file, points, steps))
+}
+
+/// Has gnuplot run a script.
+pub fn gnuplot(script: &str) -> Result<()> {
     let mut child = Command::new("gnuplot")
         .stdin(Stdio::piped())
         .stderr(Stdio::piped())

@@ -27,7 +27,7 @@ use crate::scenario::Scenario;
 use crate::scenarios;
 
 /// An emulated host that counts instructions keeps one processor busy.
-const LANES: usize = 2;
+pub const LANES: usize = 2;
 const LOG_LINES: usize = 40;
 
 /// What one lane does before it looks for more.
@@ -199,21 +199,26 @@ fn name_on(scenario: &Scenario, kind: Kind) -> String {
 }
 
 fn run_scenario(host: &Host<'_>, scenario: &Scenario, figures: &mut Figures) -> Result<()> {
-    let mark = Mark::new(host, scenario.name)?;
-    let mut verdict = (scenario.script)(host, figures);
+    watched(host, scenario.name, || (scenario.script)(host, figures))
+}
+
+/// Does something on a host that must neither make it complain nor leave anything behind.
+pub fn watched<T>(host: &Host<'_>, name: &str, action: impl FnOnce() -> Result<T>) -> Result<T> {
+    let mark = Mark::new(host, name)?;
+    let mut verdict = action();
     // Complaints explain a failure better than what the script saw.
     if let Err(complaint) = mark.search(host) {
         verdict = match verdict {
-            Ok(()) => Err(complaint),
+            Ok(_) => Err(complaint),
             Err(seen) => Err(seen.context(complaint)),
         };
     }
-    let verdict = verdict.and_then(|()| host.check_clean());
-    judged(host, scenario.name, verdict)
+    let verdict = verdict.and_then(|value| host.check_clean().map(|()| value));
+    judged(host, name, verdict)
 }
 
 /// Passes a verdict on; if it is bad, collects and shows the host's logs.
-fn judged(host: &Host<'_>, name: &str, verdict: Result<()>) -> Result<()> {
+fn judged<T>(host: &Host<'_>, name: &str, verdict: Result<T>) -> Result<T> {
     if verdict.is_err() {
         let dir = host.lab.build("logs").join(name);
         // What cannot be collected from a dead host must not hide why the scenario failed.

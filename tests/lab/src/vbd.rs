@@ -20,14 +20,35 @@ pub struct Vbd<'h, 'l> {
     pub vdev: u32,
 }
 
+/// The number of a virtual disk by its name: `xvda` to `xvdp` have those of old, all others the
+/// extended ones.
+fn number(vdev: &str) -> u32 {
+    let letters = vdev.trim_start_matches("xvd").bytes();
+    let count = letters.fold(0, |sum, letter| {
+        26 * sum + u32::from(letter.saturating_sub(b'a')) + 1
+    });
+    match count.saturating_sub(1) {
+        index @ 0..16 => 51712 + 16 * index,
+        index => (1 << 28) | (index << 8),
+    }
+}
+
+/// The name of the first, second, ... disk of a guest, from 0.
+pub fn name(index: u32) -> String {
+    let letter = |n: u32| char::from(b'a' + (n % 26) as u8);
+    match index {
+        0..26 => format!("xvd{}", letter(index)),
+        _ => format!("xvd{}{}", letter(index / 26 - 1), letter(index)),
+    }
+}
+
 impl<'h, 'l> Vbd<'h, 'l> {
     /// `vdev` is a name such as `xvdb`.
     pub fn new(host: &'h Host<'l>, domid: u32, vdev: &str) -> Self {
-        let letter = vdev.bytes().last().unwrap_or(b'a').saturating_sub(b'a');
         Vbd {
             host,
             domid,
-            vdev: 51712 + 16 * u32::from(letter),
+            vdev: number(vdev),
         }
     }
 
@@ -192,5 +213,19 @@ impl<'h, 'l> Vbd<'h, 'l> {
     /// `qos/state`.
     pub fn state(&self) -> Result<String> {
         self.text("qos/state")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_and_numbers() {
+        assert_eq!((name(0), number("xvda")), ("xvda".into(), 51712));
+        assert_eq!((name(15), number("xvdp")), ("xvdp".into(), 51952));
+        assert_eq!((name(16), number("xvdq")), ("xvdq".into(), 0x1000_1000));
+        assert_eq!((name(26), number("xvdaa")), ("xvdaa".into(), 0x1000_1a00));
+        assert_eq!((name(63), number("xvdbl")), ("xvdbl".into(), 0x1000_3f00));
     }
 }

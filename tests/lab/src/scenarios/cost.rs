@@ -11,7 +11,6 @@ use crate::disk::Disk;
 use crate::fio::Job;
 use crate::guest::Guest;
 use crate::host::Host;
-use crate::lab::Backend;
 use crate::results::Figures;
 
 const REQUESTS: u64 = 60_000;
@@ -21,27 +20,6 @@ const OWN: &str = "/lab/rblkback.ko";
 const UNGATED: &str = "/lab/ungated.ko";
 /// Out of reach: what a request meets when it is never held.
 const LIMIT: u64 = 1_000_000_000;
-
-/// Jobs that are run beside xen-blkback: fio's options, and how many requests.
-const JOBS: &[(&str, &str, u64)] = &[
-    ("4k random reads, 1 at a time", "--iodepth=1", 20_000),
-    ("4k random reads, 32 at a time", "--iodepth=32", REQUESTS),
-    (
-        "4k random writes, 32 at a time",
-        "--rw=randwrite --iodepth=32",
-        REQUESTS,
-    ),
-    (
-        "64k sequential reads, 8 at a time",
-        "--rw=read --bs=64k --iodepth=8",
-        10_000,
-    ),
-    (
-        "64k sequential writes, 8 at a time",
-        "--rw=write --bs=64k --iodepth=8",
-        10_000,
-    ),
-];
 
 /// What was measured of one kind of run, one value a round.
 #[derive(Default)]
@@ -103,41 +81,6 @@ pub fn gate_cost(host: &Host<'_>, figures: &mut Figures) -> Result<()> {
         slower(limited),
         -100.0..=1.0,
     )?;
-    guest.destroy()?;
-    disk.remove(host)
-}
-
-/// The same jobs on xen-blkback and on rblkback: what each costs dom0, and how fast the guest is.
-pub fn beside_blkback(host: &Host<'_>, figures: &mut Figures) -> Result<()> {
-    let disk = Disk::instant(host, "nb0", 1024)?;
-    let guest = host.guest("beside").start()?;
-    let swap = |from: Backend, to: Backend| {
-        host.ok(&format!("rmmod {} && {}", from.module(), to.load_command()))
-    };
-    let mut ratios = Vec::new();
-    for (name, options, requests) in JOBS {
-        let measured = |backend: Backend| -> Result<(f64, f64)> {
-            let job = Job::random_reads("xvda", 600).with(options);
-            let vbd = guest.attach(&disk, "xvda")?;
-            check::equal("the driver", vbd.driver()?.as_str(), backend.driver())?;
-            measure(host, &guest, &job, *requests)
-        };
-        let ours = measured(Backend::Rblkback)?;
-        swap(Backend::Rblkback, Backend::Blkback)?;
-        let theirs = measured(Backend::Blkback)?;
-        swap(Backend::Blkback, Backend::Rblkback)?;
-        ratios.push(ours.0 / theirs.0);
-        figures.insert(
-            (*name).into(),
-            json!({
-                "dom0_ns_per_request": ours.0, "of_xen_blkback": theirs.0, "ratio": ours.0 / theirs.0,
-                "iops": ours.1, "iops_of_xen_blkback": theirs.1,
-            }),
-        );
-    }
-    let logs: f64 = ratios.iter().map(|ratio| ratio.ln()).sum();
-    let geometric = (logs / ratios.len() as f64).exp();
-    figures.insert("geometric mean of the ratios".into(), geometric.into());
     guest.destroy()?;
     disk.remove(host)
 }

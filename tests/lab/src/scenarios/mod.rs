@@ -51,7 +51,6 @@ pub const AT_LENGTH: &[&str] = &[
     "memory",
     "migrate",
     "peers",
-    "beside-blkback",
     "rates-one-disk",
     "rates-eight-disks",
     "rates-eight-disks-queues",
@@ -449,14 +448,6 @@ pub const ALL: &[Scenario] = &[
         kind: Kind::Timed,
         any_backend: false,
         script: peers::peers,
-    },
-    Scenario {
-        name: "beside-blkback",
-        rows: &[],
-        about: "what requests cost dom0, beside xen-blkback",
-        kind: Kind::Plain,
-        any_backend: false,
-        script: cost::beside_blkback,
     },
     Scenario {
         name: "gate-cost",

@@ -1,0 +1,200 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What is measured: fio jobs, and who serves the disk they run on.
+
+use serde::Serialize;
+
+use crate::lab::Backend;
+
+/// What a guest does, and on what.
+#[derive(Debug, Serialize)]
+pub struct Job {
+    pub name: &'static str,
+    /// fio's options.
+    pub options: &'static str,
+    /// How often fio asks for something in a run, by all its threads together.
+    pub requests: u64,
+    /// fio's threads.
+    pub threads: u64,
+    pub disks: u32,
+    /// Queues that the backend offers.
+    pub queues: u32,
+    /// The guest's virtual processors.
+    pub processors: u32,
+    /// Whether the backend offers persistent grants.
+    pub persistent: bool,
+    /// Whether the device has a cache that can be flushed.
+    pub flushed: bool,
+}
+
+const USUAL: Job = Job {
+    name: "",
+    options: "",
+    requests: 12_000,
+    threads: 1,
+    disks: 1,
+    queues: 1,
+    processors: 1,
+    persistent: true,
+    flushed: false,
+};
+
+/// As many requests in flight as the usual job has, from as many threads as the guest has
+/// processors.
+const QUEUES: Job = Job {
+    options: "--rw=randread --bs=4k --iodepth=8 --numjobs=4 --group_reporting",
+    threads: 4,
+    processors: 4,
+    ..USUAL
+};
+
+pub const ALL: &[Job] = &[
+    Job {
+        name: "read-4k-1",
+        options: "--rw=randread --bs=4k --iodepth=1",
+        requests: 6_000,
+        ..USUAL
+    },
+    Job {
+        name: "read-4k-32",
+        options: "--rw=randread --bs=4k --iodepth=32",
+        ..USUAL
+    },
+    Job {
+        name: "read-4k-256",
+        options: "--rw=randread --bs=4k --iodepth=256",
+        ..USUAL
+    },
+    Job {
+        name: "write-4k-32",
+        options: "--rw=randwrite --bs=4k --iodepth=32",
+        ..USUAL
+    },
+    Job {
+        name: "mixed-4k-32",
+        options: "--rw=randrw --rwmixread=70 --bs=4k --iodepth=32",
+        ..USUAL
+    },
+    Job {
+        name: "read-64k-8",
+        options: "--rw=read --bs=64k --iodepth=8",
+        requests: 4_000,
+        ..USUAL
+    },
+    Job {
+        name: "read-1m-4",
+        options: "--rw=read --bs=1m --iodepth=4",
+        requests: 400,
+        ..USUAL
+    },
+    Job {
+        name: "write-1m-fsync",
+        options: "--rw=write --bs=1m --iodepth=1 --fsync=1",
+        requests: 400,
+        flushed: true,
+        ..USUAL
+    },
+    Job {
+        name: "queues-1",
+        ..QUEUES
+    },
+    Job {
+        name: "queues-2",
+        queues: 2,
+        ..QUEUES
+    },
+    Job {
+        name: "queues-4",
+        queues: 4,
+        ..QUEUES
+    },
+    Job {
+        name: "unpersistent-4k-32",
+        options: "--rw=randread --bs=4k --iodepth=32",
+        persistent: false,
+        ..USUAL
+    },
+    Job {
+        name: "unpersistent-64k-8",
+        options: "--rw=read --bs=64k --iodepth=8",
+        requests: 4_000,
+        persistent: false,
+        ..USUAL
+    },
+    Job {
+        name: "disks-8",
+        options: "--rw=randread --bs=4k --iodepth=256",
+        disks: 8,
+        ..USUAL
+    },
+    Job {
+        name: "disks-32",
+        options: "--rw=randread --bs=4k --iodepth=1024",
+        disks: 32,
+        ..USUAL
+    },
+];
+
+impl Job {
+    /// What the guest needs for a kernel and fio, and for each disk's ring full of pages.
+    pub fn memory(&self) -> u32 {
+        match self.disks {
+            1 => 160,
+            disks => 192 + 6 * disks,
+        }
+    }
+}
+
+/// Who serves the requests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Server {
+    /// The device itself: fio runs in dom0.
+    Bare,
+    Blkback,
+    Rblkback,
+    /// rblkback with a limit out of reach.
+    Limited,
+}
+
+impl Server {
+    pub const ALL: [Server; 4] = [
+        Server::Bare,
+        Server::Blkback,
+        Server::Rblkback,
+        Server::Limited,
+    ];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Server::Bare => "bare device",
+            Server::Blkback => "xen-blkback",
+            Server::Rblkback => "rblkback",
+            Server::Limited => "rblkback, limit out of reach",
+        }
+    }
+
+    /// The module that has to be loaded, if any.
+    pub fn backend(self) -> Option<Backend> {
+        match self {
+            Server::Bare => None,
+            Server::Blkback => Some(Backend::Blkback),
+            Server::Rblkback | Server::Limited => Some(Backend::Rblkback),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_unique_and_threads_share_evenly() {
+        for (i, job) in ALL.iter().enumerate() {
+            assert!(ALL[..i].iter().all(|other| other.name != job.name));
+            assert_eq!(job.requests % job.threads, 0, "{}", job.name);
+            assert!(
+                job.threads == 1 || job.options.contains(&format!("--numjobs={}", job.threads))
+            );
+        }
+    }
+}
