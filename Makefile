@@ -21,6 +21,8 @@ help:
 	@echo 'make demo         a guest under a changing limit; writes build/demo.png'
 	@echo 'make bench        what requests cost dom0, beside xen-blkback; writes build/bench.png;'
 	@echo '                  JOB=name runs one job'
+	@echo 'make profile      where the instructions of a request go in dom0 and Xen, function by'
+	@echo '                  function, for xen-blkback and rblkback; takes JOB='
 	@echo 'make fuzz         looks for inputs that break the pure code; T=target SECONDS=60,'
 	@echo '                  INPUT=FILE runs one that was found'
 	@echo 'make shell        a shell in the dom0 of a freshly booted host'
@@ -53,6 +55,11 @@ test-debug: lab
 	$(if $(PLANT),tests/debug/planted '$(PLANT)', \
 	$(ENTER) make -s modules OUT=debug V='$(V)' && \
 	$(ENTER) $(CARGO_LAB) --module build/debug/rblkback.ko test $(if $(T),--only '$(T)'))
+
+# See Documentation/profile.rst.
+profile: lab
+	@$(ENTER) make -s modules test-modules V='$(V)'
+	@$(ENTER) $(CARGO_LAB) profile $(if $(JOB),--only '$(JOB)')
 
 fuzz: lab
 	@$(ENTER) $(CARGO_LAB) fuzz $(if $(T),--only '$(T)') \
@@ -105,4 +112,4 @@ modules test-modules clippy rustfmt rustfmtcheck:
 
 endif
 
-.PHONY: modules test-modules help lab test test-all soak demo bench shell fuzz test-debug clean clippy rustfmt rustfmtcheck
+.PHONY: modules test-modules help lab test test-all soak demo bench profile shell fuzz test-debug clean clippy rustfmt rustfmtcheck

@@ -23,11 +23,16 @@ lab_wait() {
 	return "$found"
 }
 
+# lab_rest SECONDS: this shell does nothing for so long, and starts no process for that.
+exec {LAB_NEVER}<> <(:)
+lab_rest() {
+	read -r -t "$1" -u "$LAB_NEVER" || true
+}
+
 # lab_pause: a millisecond in which this shell does not keep the processor from
 # whom it waits for.
-exec {LAB_NEVER}<> <(:)
 lab_pause() {
-	read -r -t 0.001 -u "$LAB_NEVER" || true
+	lab_rest 0.001
 }
 
 # lab_file FILE REGEX SECONDS: until the file's first line matches. sysfs files

@@ -162,6 +162,11 @@ impl<'l> Host<'l> {
         }
     }
 
+    /// Nanoseconds that dom0 has run, with what Xen did for it.
+    pub fn run_time(&self) -> Result<u64> {
+        Ok(self.ok("/lab/frontend run-time")?.parse()?)
+    }
+
     /// The value of a xenstore node, if there is one.
     pub fn store_read(&self, node: &str) -> Result<Option<String>> {
         let output = self.run(&format!("xenstore-read {node}"))?;

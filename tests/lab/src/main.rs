@@ -19,6 +19,7 @@ mod host;
 mod lab;
 mod logs;
 mod picture;
+mod profile;
 mod qemu;
 mod qmp;
 mod results;
@@ -110,6 +111,15 @@ enum Task {
         #[arg(long)]
         input: Option<PathBuf>,
     },
+    /// Where the instructions of a request go in dom0 and Xen.
+    Profile {
+        /// Only this job (may be repeated).
+        #[arg(long)]
+        only: Vec<String>,
+        /// How many instructions of the whole host are looked at for each job and backend.
+        #[arg(long, default_value_t = 12_000_000)]
+        instructions: u64,
+    },
     /// List checks and scenarios.
     List,
     /// Print a disk's counters at a steady pace (runs in dom0).
@@ -171,6 +181,7 @@ fn act(arguments: &Arguments) -> Result<bool> {
         } => fuzz::run(only, *seconds, input.as_deref()),
         Task::Bench { job } => bench::run(&lab()?, job.as_deref()),
         Task::Demo => demo::run(&lab()?),
+        Task::Profile { only, instructions } => profile::run(&lab()?, only, *instructions),
         Task::Sample {
             sysfs,
             period_ms,

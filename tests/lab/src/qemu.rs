@@ -2,6 +2,7 @@
 
 //! One emulated machine: spawned, spoken to over sockets, killed when dropped.
 
+use std::cell::RefCell;
 use std::fs;
 use std::fs::File;
 use std::os::fd::OwnedFd;
@@ -56,7 +57,7 @@ impl Clock {
 /// A running QEMU.
 pub struct Qemu {
     child: Child,
-    control: Control,
+    control: RefCell<Control>,
     pub shells: Vec<UnixStream>,
     pub guests: Vec<UnixStream>,
     dir: PathBuf,
@@ -87,14 +88,14 @@ impl Qemu {
         add_drives(&mut command, &snapshot.disk(), ",snapshot=on", dir);
         command.args(["-incoming", "defer"]);
         let mut qemu = Qemu::spawn(command, dir)?;
-        let resumed = qemu.control.resume(&snapshot.state());
+        let resumed = qemu.control.get_mut().resume(&snapshot.state());
         resumed.with_context(|| qemu.complaint())?;
         Ok(qemu)
     }
 
     /// Writes the machine's state to a file and ends it.
     pub fn save(&mut self, file: &Path) -> Result<()> {
-        self.control.save(file)?;
+        self.control.get_mut().save(file)?;
         self.child.wait()?;
         Ok(())
     }
@@ -144,11 +145,21 @@ impl Qemu {
         let complaint = || fs::read_to_string(dir.join("qemu.log")).unwrap_or_default();
         Ok(Qemu {
             child,
-            control: Control::new(control).with_context(complaint)?,
+            control: RefCell::new(Control::new(control).with_context(complaint)?),
             shells: near,
             guests,
             dir,
         })
+    }
+
+    /// Has the address of each instruction written to `file` until [`Qemu::log_nothing`].
+    pub fn log_instructions(&self, file: &Path) -> Result<()> {
+        self.control.borrow_mut().log_instructions(file)
+    }
+
+    /// Ends that.
+    pub fn log_nothing(&self) -> Result<()> {
+        self.control.borrow_mut().log_nothing()
     }
 
     pub fn pid(&self) -> u32 {

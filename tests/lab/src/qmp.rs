@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! QEMU's control socket: the few commands that save a machine and bring it back.
+//! QEMU's control socket: the few commands that save a machine and bring it back, and those that
+//! show each instruction it executes.
 
 use std::io::BufRead;
 use std::io::BufReader;
@@ -52,14 +53,40 @@ impl Control {
         )?;
         self.execute("migrate", json!({ "uri": uri(file) }))?;
         self.migrated()?;
-        self.execute("quit", json!({}))
+        self.execute("quit", json!({})).map(drop)
     }
 
     /// Loads the state in `file` and lets the machine go on.
     pub fn resume(&mut self, file: &Path) -> Result<()> {
         self.execute("migrate-incoming", json!({ "uri": uri(file) }))?;
         self.migrated()?;
-        self.execute("cont", json!({}))
+        self.execute("cont", json!({})).map(drop)
+    }
+
+    /// From now on writes to `file` the address of each instruction, and what page tables there are
+    /// when they change.
+    pub fn log_instructions(&mut self, file: &Path) -> Result<()> {
+        // Without it a line stands for all instructions up to the next jump.
+        self.monitor("one-insn-per-tb on")?;
+        self.monitor(&format!("logfile {}", file.display()))?;
+        self.monitor("log exec,mmu")
+    }
+
+    /// Ends that and closes the file.
+    pub fn log_nothing(&mut self) -> Result<()> {
+        self.monitor("log none")?;
+        // The file stays open until there is another.
+        self.monitor("logfile /dev/null")?;
+        self.monitor("one-insn-per-tb off")
+    }
+
+    /// A command that only people are meant to use. What it prints is a complaint.
+    fn monitor(&mut self, command: &str) -> Result<()> {
+        let said = self.execute("human-monitor-command", json!({ "command-line": command }))?;
+        match said.as_str() {
+            Some("") => Ok(()),
+            _ => bail!("QEMU's answer to `{command}`: {said}"),
+        }
     }
 
     fn migrated(&mut self) -> Result<()> {
@@ -79,15 +106,15 @@ impl Control {
         }
     }
 
-    fn execute(&mut self, command: &str, arguments: Value) -> Result<()> {
+    fn execute(&mut self, command: &str, arguments: Value) -> Result<Value> {
         let line = json!({ "execute": command, "arguments": arguments });
         writeln!(self.reader.get_mut(), "{line}").with_context(|| format!("QEMU: {command}"))?;
         loop {
-            let answer = self
+            let mut answer = self
                 .read()
                 .with_context(|| format!("QEMU's answer to {command}"))?;
-            if answer.get("return").is_some() {
-                return Ok(());
+            if let Some(value) = answer.get_mut("return") {
+                return Ok(value.take());
             }
             if let Some(error) = answer.get("error") {
                 bail!("QEMU refuses {command}: {error}");
@@ -143,6 +170,20 @@ mod tests {
         );
         let error = control.unwrap().resume(Path::new("/x")).unwrap_err();
         assert!(format!("{error:#}").contains("failed"), "{error:#}");
+    }
+
+    #[test]
+    fn what_the_monitor_says_is_a_complaint() {
+        let (control, _far) = control(
+            r#"{"return": ""}
+            {"return": ""}
+            {"return": "cannot open"}"#,
+        );
+        let error = control
+            .unwrap()
+            .log_instructions(Path::new("/x"))
+            .unwrap_err();
+        assert!(format!("{error:#}").contains("cannot open"), "{error:#}");
     }
 
     #[test]

@@ -110,7 +110,7 @@ fn run(host: &Host<'_>, guests: &[Guest<'_, '_>], disks: &[Disk], backend: Backe
     )
     .command();
     host.ok(&format!("xl sched-credit2 -d Domain-0 -c {CAP}"))?;
-    let before = run_time(host)?;
+    let before = host.run_time()? as f64;
     let running: Vec<Running<'_>> = guests
         .iter()
         .map(|guest| guest.start(&command))
@@ -118,7 +118,7 @@ fn run(host: &Host<'_>, guests: &[Guest<'_, '_>], disks: &[Disk], backend: Backe
     for fio in running {
         fio.ok_within(DEADLINE)?;
     }
-    let spent = run_time(host)? - before;
+    let spent = host.run_time()? as f64 - before;
     host.ok("xl sched-credit2 -d Domain-0 -c 0")?;
     let mut iops = 0.0;
     for guest in guests {
@@ -133,10 +133,6 @@ fn run(host: &Host<'_>, guests: &[Guest<'_, '_>], disks: &[Disk], backend: Backe
         iops,
         dom0_percent: 100.0 * spent / may,
     })
-}
-
-fn run_time(host: &Host<'_>) -> Result<f64> {
-    Ok(host.ok("/lab/frontend run-time")?.parse()?)
 }
 
 #[cfg(test)]

@@ -117,9 +117,9 @@ fn measure(host: &Host<'_>, guest: &Guest<'_, '_>, job: &Job, requests: u64) -> 
     };
     // Whatever is done the first time.
     job(2000)?;
-    let before = run_time(host)?;
+    let before = host.run_time()?;
     let report = job(requests)?;
-    let after = run_time(host)?;
+    let after = host.run_time()?;
     let state = guest.vbd("xvda").path("state");
     guest.detach("xvda")?;
     host.store_wait(&state, "absent")?;
@@ -127,11 +127,6 @@ fn measure(host: &Host<'_>, guest: &Guest<'_, '_>, job: &Job, requests: u64) -> 
     check::equal("requests", done, requests)?;
     let cost = (after - before) as f64 / requests as f64;
     Ok((cost, report.read.iops + report.write.iops))
-}
-
-/// Nanoseconds that dom0 has run.
-fn run_time(host: &Host<'_>) -> Result<u64> {
-    Ok(host.ok("/lab/frontend run-time")?.parse()?)
 }
 
 fn mean(values: &[f64]) -> f64 {

@@ -1,0 +1,176 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Where the instructions of a request go in dom0 and Xen, function by function, for xen-blkback
+//! and for rblkback.
+//!
+//! QEMU names each instruction that it executes ([`log`]). By its address it belongs to a function
+//! ([`symbols`]) and, as calls and returns show in the addresses, to a path of callers ([`paths`]);
+//! whose it is show the page tables in use ([`stints`]).
+
+mod bench;
+mod cost;
+mod groups;
+mod log;
+mod paths;
+mod report;
+mod stints;
+mod symbols;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::time::Instant;
+
+use anyhow::Result;
+use anyhow::bail;
+use serde::Serialize;
+
+use self::bench::Bench;
+use self::cost::Cost;
+use self::report::Comparison;
+use crate::fio;
+use crate::host::Host;
+use crate::lab::Backend;
+use crate::lab::Lab;
+use crate::results::round;
+use crate::results::write_json;
+use crate::scenario::Kind;
+
+/// How the sum of all instructions may differ from Xen's account, in percent.
+const TOLERANCE: f64 = 5.0;
+/// Stands beside the numbers.
+const ENVIRONMENT: &str = "emulated by QEMU, one processor; instructions, not time: caches, TLBs and memory cost \
+     nothing, `rep` counts each repetition";
+
+/// What a guest does meanwhile.
+pub struct Job {
+    name: &'static str,
+    about: &'static str,
+    options: &'static str,
+    /// How many requests Xen's account is taken of.
+    requests: u64,
+    /// Whether it is run when nobody asks for it.
+    usual: bool,
+}
+
+const JOBS: &[Job] = &[
+    Job {
+        name: "read-4k-1",
+        about: "4k random reads, 1 at a time",
+        options: "--iodepth=1",
+        requests: 5_000,
+        usual: true,
+    },
+    Job {
+        name: "read-4k-32",
+        about: "4k random reads, 32 at a time",
+        options: "--iodepth=32",
+        requests: 10_000,
+        usual: true,
+    },
+    Job {
+        name: "write-4k-32",
+        about: "4k random writes, 32 at a time",
+        options: "--rw=randwrite --iodepth=32",
+        requests: 10_000,
+        usual: false,
+    },
+    Job {
+        name: "read-64k-8",
+        about: "64k random reads, 8 at a time",
+        options: "--bs=64k --iodepth=8",
+        requests: 5_000,
+        usual: false,
+    },
+];
+
+impl Job {
+    /// As many requests of it.
+    fn fio(&self, requests: u64) -> fio::Job {
+        fio::Job::random_reads("xvda", 600)
+            .with(self.options)
+            .with(&format!("--time_based=0 --number_ios={requests}"))
+    }
+}
+
+/// All that was seen.
+#[derive(Serialize)]
+struct Record<'a> {
+    ok: bool,
+    seconds: f64,
+    environment: &'static str,
+    lab: &'a BTreeMap<String, String>,
+    /// Of the whole host, for each job and backend.
+    instructions_looked_at: u64,
+    jobs: Vec<Comparison>,
+}
+
+/// Looks at what is named, or at the usual jobs. True if the sums are what Xen accounts for.
+pub fn run(lab: &Lab, only: &[String], instructions: u64) -> Result<bool> {
+    let begin = Instant::now();
+    if let Some(name) = only
+        .iter()
+        .find(|name| JOBS.iter().all(|j| j.name != *name))
+    {
+        let names: Vec<_> = JOBS.iter().map(|job| job.name).collect();
+        bail!("there is no job {name:?}, only {}", names.join(" "));
+    }
+    let wanted = |job: &&Job| match only {
+        [] => job.usual,
+        only => only.iter().any(|name| name == job.name),
+    };
+    let host = Host::boot(lab, Kind::Timed)?;
+    let bench = Bench::new(&host)?;
+    println!("{ENVIRONMENT}");
+    let mut jobs = Vec::new();
+    for job in JOBS.iter().filter(wanted) {
+        let cost = |backend: Backend| {
+            let seen = bench.look(backend, job, instructions)?;
+            Cost::new(&backend.module().replace('_', "-"), &seen)
+        };
+        let (theirs, ours) = (cost(Backend::Blkback)?, cost(Backend::Rblkback)?);
+        let comparison = Comparison {
+            job: job.name,
+            about: job.about,
+            costs: [theirs, ours],
+        };
+        println!("\n{}", comparison.table());
+        jobs.push(comparison);
+    }
+    bench.end()?;
+    write(lab, begin, instructions, jobs)
+}
+
+fn write(lab: &Lab, begin: Instant, instructions: u64, jobs: Vec<Comparison>) -> Result<bool> {
+    let folded = lab.build("results/profile.folded");
+    let record = Record {
+        ok: jobs
+            .iter()
+            .flat_map(|job| &job.costs)
+            .all(|cost| cost.difference_percent.abs() <= TOLERANCE),
+        seconds: round(begin.elapsed()),
+        environment: ENVIRONMENT,
+        lab: &lab.versions,
+        instructions_looked_at: instructions,
+        jobs,
+    };
+    let json = lab.build("results/profile.json");
+    write_json(&json, &record)?;
+    fs::write(
+        &folded,
+        record
+            .jobs
+            .iter()
+            .map(Comparison::folded)
+            .collect::<String>(),
+    )?;
+    println!(
+        "figures: {}   stacks: {}   {:.0} s",
+        json.display(),
+        folded.display(),
+        record.seconds
+    );
+    if !record.ok {
+        println!("the sums differ from Xen's account by more than {TOLERANCE} %");
+    }
+    Ok(record.ok)
+}
