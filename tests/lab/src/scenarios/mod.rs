@@ -54,6 +54,8 @@ pub const AT_LENGTH: &[&str] = &[
     "rates-one-disk",
     "rates-eight-disks",
     "rates-eight-disks-queues",
+    "rates-eight-disks-fast",
+    "rates-eight-disks-queues-fast",
 ];
 
 /// Only by name: they need more than `make test` builds.
@@ -68,6 +70,8 @@ pub const LONG: &[&str] = &[
     "rates-one-disk",
     "rates-eight-disks",
     "rates-eight-disks-queues",
+    "rates-eight-disks-fast",
+    "rates-eight-disks-queues-fast",
     "cycles",
     "reconnect",
     "random-changes",
@@ -384,6 +388,22 @@ pub const ALL: &[Scenario] = &[
         kind: Kind::Timed,
         any_backend: false,
         script: rates::eight_disks_queues,
+    },
+    Scenario {
+        name: "rates-eight-disks-fast",
+        rows: &["H54"],
+        about: "eight disks with one queue each, as fast as the guest can",
+        kind: Kind::Timed,
+        any_backend: false,
+        script: rates::eight_disks_fast,
+    },
+    Scenario {
+        name: "rates-eight-disks-queues-fast",
+        rows: &["H54"],
+        about: "the same with four queues each",
+        kind: Kind::Timed,
+        any_backend: false,
+        script: rates::eight_disks_queues_fast,
     },
     Scenario {
         name: "latency",
