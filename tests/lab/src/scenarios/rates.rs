@@ -21,45 +21,41 @@ use crate::results::Figures;
 use crate::trace::Event;
 use crate::trace::Source;
 use crate::trace::Trace;
+use crate::vbd;
 
 const SECONDS: u64 = 30;
 /// Before them, and not in fio's own counts: until all jobs have begun, the queues of the first
 /// ones have the bucket to themselves.
 const RAMP: u64 = 1;
-/// How long the guest runs to see what it can.
+/// How long the guest runs without a limit, to see what it can.
 const FREE_SECONDS: u64 = 3;
 const NS: u64 = 1_000_000_000;
 /// Eight disks at 1000/s each keep an emulator busy for up to eight minutes, their highest rate
 /// for longer.
 const DEADLINE: Duration = Duration::from_secs(1200);
 
-/// Tokens per second, bucket, disks, queues of each.
-type Shape = (u64, u64, usize, u32);
-
 /// The rates, each for every size of the bucket, for 1 and 4 queues.
 const REFILLS: [u64; 4] = [1, 10, 100, 1000];
 const QUEUES: [u32; 2] = [1, 4];
 /// The highest, or as much of it as the guest can.
 const FASTEST: u64 = 10_000;
-/// For many times that an emulated processor has no time. Then the limits together come to so many
-/// percent of what it gets when each token is waited for, and there are more than it can use.
+/// For many times that an emulated processor has no time. Then the limits together come to so
+/// many percent of what the guest gets without any.
 const PERCENT_OF_ALL: u64 = 90;
 
 /// Disks whose guest always has requests waiting on all queues get refill and bucket over 30 s to
 /// half a percent, together no more than once, no queue more than its share, and in no window more
-/// than the bound, by the time at which dom0 admitted each request. In a run of everything: one shape.
+/// than the bound, neither admitted nor sent to the device. In a run of everything: one shape.
 pub fn rates(host: &Host<'_>, figures: &mut Figures) -> Result<()> {
-    with_guest(host, 1, 4, |guest, disks| {
-        judge(host, guest, disks, figures, (1000, 32, 1, 4))
-    })
+    with_disks(host, 1, 4, |place| place.judge(1000, 32, figures))
 }
 
 /// The same for one disk, at every rate.
 pub fn one_disk(host: &Host<'_>, figures: &mut Figures) -> Result<()> {
     for queues in QUEUES {
-        with_guest(host, 1, queues, |guest, disks| {
-            slow(host, guest, disks, figures, (1, queues))?;
-            fast(host, guest, disks, figures, (1, queues))
+        with_disks(host, 1, queues, |place| {
+            place.slow(figures)?;
+            place.fast(figures)
         })?;
     }
     Ok(())
@@ -68,193 +64,206 @@ pub fn one_disk(host: &Host<'_>, figures: &mut Figures) -> Result<()> {
 /// The same for eight disks with a queue each, up to 1000/s: each of these four scenarios keeps an
 /// emulator busy for twenty minutes or longer.
 pub fn eight_disks(host: &Host<'_>, figures: &mut Figures) -> Result<()> {
-    with_guest(host, 8, 1, |guest, disks| {
-        slow(host, guest, disks, figures, (8, 1))
-    })
+    with_disks(host, 8, 1, |place| place.slow(figures))
 }
 
 /// With four queues each.
 pub fn eight_disks_queues(host: &Host<'_>, figures: &mut Figures) -> Result<()> {
-    with_guest(host, 8, 4, |guest, disks| {
-        slow(host, guest, disks, figures, (8, 4))
-    })
+    with_disks(host, 8, 4, |place| place.slow(figures))
 }
 
 /// As fast as the guest can.
 pub fn eight_disks_fast(host: &Host<'_>, figures: &mut Figures) -> Result<()> {
-    with_guest(host, 8, 1, |guest, disks| {
-        fast(host, guest, disks, figures, (8, 1))
-    })
+    with_disks(host, 8, 1, |place| place.fast(figures))
 }
 
 /// As fast as the guest can with four queues.
 pub fn eight_disks_queues_fast(host: &Host<'_>, figures: &mut Figures) -> Result<()> {
-    with_guest(host, 8, 4, |guest, disks| {
-        fast(host, guest, disks, figures, (8, 4))
-    })
+    with_disks(host, 8, 4, |place| place.fast(figures))
 }
 
-fn slow(
-    host: &Host<'_>,
-    guest: &Guest<'_, '_>,
-    disks: &[Disk],
-    figures: &mut Figures,
-    (vbds, queues): (usize, u32),
-) -> Result<()> {
-    for refill in REFILLS {
-        for max in buckets(refill) {
-            judge(host, guest, disks, figures, (refill, max, vbds, queues))?;
-        }
-    }
-    Ok(())
-}
-
-fn fast(
-    host: &Host<'_>,
-    guest: &Guest<'_, '_>,
-    disks: &[Disk],
-    figures: &mut Figures,
-    (vbds, queues): (usize, u32),
-) -> Result<()> {
-    let most = offered(guest, vbds, queues)?;
-    let name = format!("as fast as it can, {vbds} disks, {queues} queues");
-    figures.insert(name, json!({ "iops_together": most }));
-    let refill = FASTEST.min(most * PERCENT_OF_ALL / 100 / vbds as u64);
-    for max in buckets(refill) {
-        judge(host, guest, disks, figures, (refill, max, vbds, queues))?;
-    }
-    Ok(())
-}
-
-/// The lowest rates' tenths are buckets of 1.
-fn buckets(refill: u64) -> BTreeSet<u64> {
-    BTreeSet::from([1, 32, (refill / 10).max(1)])
-}
-
-fn with_guest(
-    host: &Host<'_>,
-    vbds: usize,
+/// A guest and its disks.
+struct Place<'p, 'h, 'l> {
+    host: &'h Host<'l>,
+    guest: &'p Guest<'h, 'l>,
+    disks: &'p [Disk],
+    /// Of each disk.
     queues: u32,
-    run: impl FnOnce(&Guest<'_, '_>, &[Disk]) -> Result<()>,
+}
+
+fn with_disks(
+    host: &Host<'_>,
+    count: u32,
+    queues: u32,
+    run: impl FnOnce(&Place<'_, '_, '_>) -> Result<()>,
 ) -> Result<()> {
     host.ok(&format!(
         "echo {queues} >/sys/module/rblkback/parameters/max_queues"
     ))?;
-    let disks = (0..vbds)
+    let disks = (0..count)
         .map(|i| Disk::instant(host, &format!("nb{i}"), 64))
         .collect::<Result<Vec<_>>>()?;
     // Each ring has requests and pages of its own.
-    let memory = 192 + 6 * queues * vbds as u32;
+    let memory = 192 + 6 * queues * count;
     let mut spec = host.guest("rates").processors(queues).memory(memory);
-    for (disk, vdev) in disks.iter().zip(names()) {
-        spec = spec.disk(disk, &vdev);
+    for (disk, number) in disks.iter().zip(0..) {
+        spec = spec.disk(disk, &vbd::name(number));
     }
     let guest = spec.start()?;
-    for vdev in names().take(vbds) {
+    for vdev in (0..count).map(vbd::name) {
         guest.wait_disk(&vdev)?;
         // Two random reads that happen to be neighbours would become one request.
         guest.ok(&format!("echo 2 >/sys/block/{vdev}/queue/nomerges"))?;
     }
-    run(&guest, &disks)?;
+    run(&Place {
+        host,
+        guest: &guest,
+        disks: &disks,
+        queues,
+    })?;
     guest.destroy()?;
     disks.into_iter().try_for_each(|disk| disk.remove(host))
 }
 
-/// Requests a second that the guest gets from all disks together when each waits for a token of its
-/// own, and there are more than it can use.
-fn offered(guest: &Guest<'_, '_>, vbds: usize, queues: u32) -> Result<u64> {
-    let names: Vec<String> = names().take(vbds).collect();
-    for name in &names {
-        guest.vbd(name).limit(2 * FASTEST, 1)?;
+impl Place<'_, '_, '_> {
+    /// All rates but the highest.
+    fn slow(&self, figures: &mut Figures) -> Result<()> {
+        REFILLS
+            .into_iter()
+            .try_for_each(|refill| self.every_bucket(refill, figures))
     }
-    let job = guest.start(&command(&names, queues, FREE_SECONDS))?;
-    let reports = fio::parse_all(&job.ok_within(DEADLINE)?)?;
-    let each = reports.iter().map(|report| report.read.iops);
-    Ok(each.sum::<f64>() as u64)
+
+    /// The highest.
+    fn fast(&self, figures: &mut Figures) -> Result<()> {
+        let offered = self.offered()?;
+        let name = format!("no limit, {}", self.name());
+        figures.insert(name, json!({ "iops_together": offered }));
+        let most = offered * PERCENT_OF_ALL / 100 / self.disks.len() as u64;
+        self.every_bucket(FASTEST.min(most), figures)
+    }
+
+    fn every_bucket(&self, refill: u64, figures: &mut Figures) -> Result<()> {
+        // The lowest rates' tenths are buckets of 1.
+        BTreeSet::from([1, 32, (refill / 10).max(1)])
+            .into_iter()
+            .try_for_each(|max| self.judge(refill, max, figures))
+    }
+
+    fn judge(&self, refill: u64, max: u64, figures: &mut Figures) -> Result<()> {
+        let name = format!("{refill}/s, bucket {max}, {}", self.name());
+        let figure = self.one(refill, max).with_context(|| name.clone())?;
+        figures.insert(name, figure);
+        Ok(())
+    }
+
+    fn name(&self) -> String {
+        format!("{} disks, {} queues", self.disks.len(), self.queues)
+    }
+
+    fn vdevs(&self) -> Vec<String> {
+        (0..self.disks.len() as u32).map(vbd::name).collect()
+    }
+
+    /// Requests a second that the guest gets from all disks together when none has a limit.
+    fn offered(&self) -> Result<u64> {
+        let command = command(&self.vdevs(), self.queues, FREE_SECONDS);
+        let reports = fio::parse_all(&self.guest.start(&command)?.ok_within(DEADLINE)?)?;
+        let each = reports.iter().map(|report| report.read.iops);
+        Ok(each.sum::<f64>() as u64)
+    }
+
+    fn one(&self, refill: u64, max: u64) -> Result<Value> {
+        let (host, guest, vdevs) = (self.host, self.guest, self.vdevs());
+        let devices = self
+            .disks
+            .iter()
+            .map(|disk| disk.dev_t(host))
+            .collect::<Result<Vec<_>>>()?;
+        for vdev in &vdevs {
+            let vbd = guest.vbd(vdev);
+            // A limit that comes to a disk in use begins with a tenth of a second's tokens; this
+            // one is to begin full.
+            vbd.limit(1_000_000_000, max)?;
+            vbd.limit(refill, max)?;
+        }
+        let sources = [
+            Source::bios_of(&devices),
+            Source::own("rblkback/rblkback_admit"),
+        ];
+        let trace = Trace::start_large(host, &sources)?;
+        let job = guest.start(&command(&vdevs, self.queues, SECONDS))?;
+        let output = job.ok_within(DEADLINE)?;
+        let events = trace.stop()?;
+        for vdev in &vdevs {
+            guest.vbd(vdev).unlimit()?;
+        }
+        let (mut served, mut worst) = (Vec::new(), Excess::default());
+        for (device, vdev) in devices.iter().zip(&vdevs) {
+            let sent = sent(&events, *device);
+            let admitted = admitted(&events, guest.vbd(vdev).vdev);
+            check::equal("requests admitted", admitted.len(), sent.len())?;
+            worst.note(&admitted, &sent, refill);
+            let first = *sent.first().context("no request")?;
+            served.push(count_between(&sent, first, first + SECONDS * NS));
+        }
+        worst.check(refill, max)?;
+        let due = SECONDS * refill + max;
+        let tolerance = 1.0 + due as f64 * 0.005;
+        for served in &served {
+            let off = *served as f64 - due as f64;
+            check::within(
+                &format!("requests in {SECONDS} s off from {due}"),
+                off,
+                -tolerance..=tolerance,
+            )?;
+        }
+        let spread = spread(&output, self.queues, refill)?;
+        Ok(json!({
+            "served": served, "due": due, "spread_percent": spread,
+            "worst_excess_tokens": worst.sent, "worst_excess_tokens_admitted": worst.admitted,
+        }))
+    }
 }
 
-fn judge(
-    host: &Host<'_>,
-    guest: &Guest<'_, '_>,
-    disks: &[Disk],
-    figures: &mut Figures,
-    shape: Shape,
-) -> Result<()> {
-    let (refill, max, vbds, queues) = shape;
-    let name = format!("{refill}/s, bucket {max}, {vbds} disks, {queues} queues");
-    let figure = one(host, guest, disks, shape).with_context(|| name.clone())?;
-    figures.insert(name, figure);
-    Ok(())
+/// The most requests of a disk beyond refill * T in any window, on the disk where that is most.
+#[derive(Default)]
+struct Excess {
+    admitted: f64,
+    sent: f64,
 }
 
-fn names() -> impl Iterator<Item = String> {
-    ('a'..='z').map(|letter| format!("xvd{letter}"))
-}
+impl Excess {
+    fn note(&mut self, admitted: &[u64], sent: &[u64], refill: u64) {
+        self.admitted = self.admitted.max(worst_excess(admitted, refill).tokens);
+        self.sent = self.sent.max(worst_excess(sent, refill).tokens);
+    }
 
-fn one(host: &Host<'_>, guest: &Guest<'_, '_>, disks: &[Disk], shape: Shape) -> Result<Value> {
-    let (refill, max, vbds, queues) = shape;
-    let names: Vec<String> = names().take(vbds).collect();
-    let devices = disks[..vbds]
-        .iter()
-        .map(|disk| disk.dev_t(host))
-        .collect::<Result<Vec<_>>>()?;
-    for name in &names {
-        let vbd = guest.vbd(name);
-        // A limit that comes to a disk in use begins with a tenth of a second's tokens; this one
-        // is to begin full.
-        vbd.limit(1_000_000_000, max)?;
-        vbd.limit(refill, max)?;
-    }
-    let sources = [
-        Source::bios_of(&devices),
-        Source::own("rblkback/rblkback_admit"),
-    ];
-    let trace = Trace::start_large(host, &sources)?;
-    let job = guest.start(&command(&names, queues, SECONDS))?;
-    let output = job.ok_within(DEADLINE)?;
-    let events = trace.stop()?;
-    for name in &names {
-        guest.vbd(name).unlimit()?;
-    }
-    let mut served = Vec::new();
-    let mut worst = 0.0f64;
-    for (device, name) in devices.iter().zip(&names) {
-        let of = |event: &&Event| event.source == 0 && event.fields[0] == *device;
-        let times: Vec<u64> = events.iter().filter(of).map(|event| event.time).collect();
-        let first = *times.first().context("no request")?;
-        served.push(count_between(&times, first, first + SECONDS * NS));
-        let admitted = admissions(&events, guest.vbd(name).vdev);
-        check::equal("requests admitted", admitted.len(), times.len())?;
-        let excess = worst_excess(&admitted, refill).tokens;
+    fn check(&self, refill: u64, max: u64) -> Result<()> {
         // Ten milliseconds of lateness, and one.
         let bound = max as f64 + refill as f64 / 100.0 + 1.0;
+        let what = "requests beyond refill * T in any window";
+        check::within(&format!("{what}, admitted"), self.admitted, 0.0..=bound)?;
         check::within(
-            "requests beyond refill * T in any window",
-            excess,
+            &format!("{what}, sent to the device"),
+            self.sent,
             0.0..=bound,
-        )?;
-        worst = worst.max(excess);
+        )
+        .with_context(|| format!("admitted {}", self.admitted))
     }
-    let due = SECONDS * refill + max;
-    let tolerance = 1.0 + due as f64 * 0.005;
-    for served in &served {
-        let off = *served as f64 - due as f64;
-        check::within(
-            &format!("requests in {SECONDS} s off from {due}"),
-            off,
-            -tolerance..=tolerance,
-        )?;
-    }
-    let spread = spread(&output, queues, refill)?;
-    Ok(json!({
-        "served": served, "due": due, "worst_excess_tokens": worst, "spread_percent": spread,
-    }))
 }
 
-/// When each request of a disk was let through. From there to its device it may be held up, by the
-/// guest itself where they share a processor, so that those let through one after the other
-/// arrive together.
-fn admissions(events: &[Event], vdev: u32) -> Vec<u64> {
+/// When each request was sent to a device.
+fn sent(events: &[Event], device: u32) -> Vec<u64> {
+    let of_device = |event: &&Event| event.source == 0 && event.fields[0] == device;
+    events
+        .iter()
+        .filter(of_device)
+        .map(|event| event.time)
+        .collect()
+}
+
+/// When each request of a disk was admitted.
+fn admitted(events: &[Event], vdev: u32) -> Vec<u64> {
     let of_disk = |event: &&Event| event.source == 1 && event.fields[0] == vdev;
     let each = |event: &Event| std::iter::repeat_n(event.time, event.fields[1] as usize);
     events.iter().filter(of_disk).flat_map(each).collect()

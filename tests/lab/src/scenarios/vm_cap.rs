@@ -16,6 +16,7 @@ use crate::results::Figures;
 use crate::trace::Source;
 use crate::trace::Trace;
 use crate::trace::times;
+use crate::vbd;
 use crate::vbd::Vbd;
 
 const VBDS: usize = 8;
@@ -159,7 +160,7 @@ fn by_its_own_means(host: &Host<'_>, guest: &Guest<'_, '_>) -> Result<()> {
 }
 
 fn names() -> impl Iterator<Item = String> {
-    ('a'..).take(VBDS + 1).map(|letter| format!("xvd{letter}"))
+    (0..=VBDS as u32).map(vbd::name)
 }
 
 fn cap(vbd: &Vbd<'_, '_>, refill: u64, max: u64) -> Result<()> {
