@@ -162,6 +162,11 @@ impl<'l> Host<'l> {
         }
     }
 
+    /// Bytes of dom0's memory in use.
+    pub fn memory(&self) -> Result<u64> {
+        Ok(self.ok_within("lab_memory", 300)?.parse()?)
+    }
+
     /// Nanoseconds that dom0 has run, with what Xen did for it.
     pub fn run_time(&self) -> Result<u64> {
         Ok(self.ok("/lab/frontend run-time")?.parse()?)

@@ -4,6 +4,7 @@
 
 use serde::Serialize;
 
+use crate::fio;
 use crate::lab::Backend;
 
 /// What a guest does, and on what.
@@ -136,6 +137,13 @@ pub const ALL: &[Job] = &[
 ];
 
 impl Job {
+    /// So many requests of it, on devices that `:` separates.
+    pub fn fio(&self, devices: &str, requests: u64) -> fio::Job {
+        let each = requests / self.threads;
+        fio::Job::of(devices, self.options)
+            .with(&format!("--norandommap --io_size=1T --number_ios={each}"))
+    }
+
     /// What the guest needs for a kernel and fio, and for each disk's ring full of pages.
     pub fn memory(&self) -> u32 {
         match self.disks {

@@ -160,7 +160,7 @@ impl Bench<'_, '_, '_> {
         if self.job.disks == 1 {
             return Ok(None);
         }
-        Ok(Some(self.host.ok_within("lab_memory", 300)?.parse()?))
+        Ok(Some(self.host.memory()? as f64))
     }
 
     /// The job on devices that are there, by commands that `run` runs where they are.
@@ -171,12 +171,9 @@ impl Bench<'_, '_, '_> {
         run: &dyn Fn(&str) -> Result<String>,
     ) -> Result<Sample> {
         let command = |requests: u64| {
-            let each = requests / self.job.threads;
             // Its report is kept from the console until nothing is measured any more.
-            let more =
-                format!("--norandommap --io_size=1T --number_ios={each} --output=/run/report");
-            let options = format!("{} {more}", self.job.options);
-            fio::Job::of(&devices.join(":"), &options).command()
+            let job = self.job.fio(&devices.join(":"), requests);
+            job.with("--output=/run/report").command()
         };
         let part = command(self.job.requests / PART);
         let whole = command(self.job.requests);

@@ -8,7 +8,7 @@ mod bound;
 mod counters;
 mod findings;
 mod idle;
-mod jobs;
+pub mod jobs;
 mod measure;
 mod picture;
 mod record;

@@ -16,7 +16,6 @@ use anyhow::Context;
 use anyhow::Result;
 use anyhow::bail;
 
-use super::Job;
 use super::log;
 use super::log::Step;
 use super::paths::Paths;
@@ -26,6 +25,7 @@ use super::stints::Recorder;
 use super::stints::Shares;
 use super::stints::Stint;
 use super::symbols::Symbols;
+use crate::bench::jobs::Job;
 use crate::check;
 use crate::disk::Disk;
 use crate::fio;
@@ -36,6 +36,7 @@ use crate::shell::DEADLINE;
 
 /// How long the log may take, however busy this machine is.
 const PATIENCE: Duration = Duration::from_secs(3600);
+const DEVICE: &str = "/dev/xvda";
 /// Requests of a short run.
 const FEW: u64 = 1_000;
 /// Requests that make up for the time between the job's begin and that of the log.
@@ -83,7 +84,7 @@ impl<'h, 'l> Bench<'h, 'l> {
         let symbols = Symbols::parse(&self.kallsyms()?, &self.xensyms)?;
         let landmarks = Landmarks::new(&symbols, backend.module())?;
         let run_time = self.run_time(job)?;
-        let running = self.begin(&job.fio(LEAD + instructions / CHEAPEST))?;
+        let running = self.begin(&job.fio(DEVICE, LEAD + instructions / CHEAPEST))?;
         let (paths, stints) = record(host, &symbols, &landmarks, instructions)?;
         running.finish()?;
         guest.detach("xvda")?;
@@ -111,7 +112,7 @@ impl<'h, 'l> Bench<'h, 'l> {
     fn run_time(&self, job: &Job) -> Result<f64> {
         let spent = |requests| -> Result<u64> {
             let before = self.host.run_time()?;
-            job.fio(requests).run(&self.guest)?;
+            job.fio(DEVICE, requests).run(&self.guest)?;
             Ok(self.host.run_time()? - before)
         };
         // Whatever is done the first time.

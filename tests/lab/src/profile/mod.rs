@@ -27,7 +27,8 @@ use serde::Serialize;
 use self::bench::Bench;
 use self::cost::Cost;
 use self::report::Comparison;
-use crate::fio;
+use crate::bench::jobs;
+use crate::bench::jobs::Job;
 use crate::host::Host;
 use crate::lab::Backend;
 use crate::lab::Lab;
@@ -41,56 +42,10 @@ const TOLERANCE: f64 = 5.0;
 const ENVIRONMENT: &str = "emulated by QEMU, one processor; instructions, not time: caches, TLBs and memory cost \
      nothing, `rep` counts each repetition";
 
-/// What a guest does meanwhile.
-pub struct Job {
-    name: &'static str,
-    about: &'static str,
-    options: &'static str,
-    /// How many requests Xen's account is taken of.
-    requests: u64,
-    /// Whether it is run when nobody asks for it.
-    usual: bool,
-}
-
-const JOBS: &[Job] = &[
-    Job {
-        name: "read-4k-1",
-        about: "4k random reads, 1 at a time",
-        options: "--iodepth=1",
-        requests: 5_000,
-        usual: true,
-    },
-    Job {
-        name: "read-4k-32",
-        about: "4k random reads, 32 at a time",
-        options: "--iodepth=32",
-        requests: 10_000,
-        usual: true,
-    },
-    Job {
-        name: "write-4k-32",
-        about: "4k random writes, 32 at a time",
-        options: "--rw=randwrite --iodepth=32",
-        requests: 10_000,
-        usual: false,
-    },
-    Job {
-        name: "read-64k-8",
-        about: "64k random reads, 8 at a time",
-        options: "--bs=64k --iodepth=8",
-        requests: 5_000,
-        usual: false,
-    },
-];
-
-impl Job {
-    /// As many requests of it.
-    fn fio(&self, requests: u64) -> fio::Job {
-        fio::Job::random_reads("xvda", 600)
-            .with(self.options)
-            .with(&format!("--time_based=0 --number_ios={requests}"))
-    }
-}
+/// Jobs of the benchmark whose requests are one bio each.
+const JOBS: [&str; 4] = ["read-4k-1", "read-4k-32", "write-4k-32", "read-64k-8"];
+/// Those that are looked at when nobody asks for any.
+const USUAL: usize = 2;
 
 /// All that was seen.
 #[derive(Serialize)]
@@ -107,22 +62,18 @@ struct Record<'a> {
 /// Looks at what is named, or at the usual jobs. True if the sums are what Xen accounts for.
 pub fn run(lab: &Lab, only: &[String], instructions: u64) -> Result<bool> {
     let begin = Instant::now();
-    if let Some(name) = only
-        .iter()
-        .find(|name| JOBS.iter().all(|j| j.name != *name))
-    {
-        let names: Vec<_> = JOBS.iter().map(|job| job.name).collect();
-        bail!("there is no job {name:?}, only {}", names.join(" "));
+    if let Some(name) = only.iter().find(|name| !JOBS.contains(&name.as_str())) {
+        bail!("there is no job {name:?}, only {}", JOBS.join(" "));
     }
     let wanted = |job: &&Job| match only {
-        [] => job.usual,
+        [] => JOBS[..USUAL].contains(&job.name),
         only => only.iter().any(|name| name == job.name),
     };
     let host = Host::boot(lab, Kind::Timed)?;
     let bench = Bench::new(&host)?;
     println!("{ENVIRONMENT}");
-    let mut jobs = Vec::new();
-    for job in JOBS.iter().filter(wanted) {
+    let mut compared = Vec::new();
+    for job in jobs::ALL.iter().filter(wanted) {
         let cost = |backend: Backend| {
             let seen = bench.look(backend, job, instructions)?;
             Cost::new(&backend.module().replace('_', "-"), &seen)
@@ -130,14 +81,14 @@ pub fn run(lab: &Lab, only: &[String], instructions: u64) -> Result<bool> {
         let (theirs, ours) = (cost(Backend::Blkback)?, cost(Backend::Rblkback)?);
         let comparison = Comparison {
             job: job.name,
-            about: job.about,
+            about: job.options,
             costs: [theirs, ours],
         };
         println!("\n{}", comparison.table());
-        jobs.push(comparison);
+        compared.push(comparison);
     }
     bench.end()?;
-    write(lab, begin, instructions, jobs)
+    write(lab, begin, instructions, compared)
 }
 
 fn write(lab: &Lab, begin: Instant, instructions: u64, jobs: Vec<Comparison>) -> Result<bool> {

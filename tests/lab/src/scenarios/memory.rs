@@ -77,15 +77,15 @@ fn costs(host: &Host<'_>, backend: Backend) -> Result<Costs> {
         .start()?;
     // What is made once, by a driver or by the kernel for it, is no cost of a queue.
     held(&guest, QUEUES, false, || Ok(()))?;
-    let before = used(host)?;
-    let idle = held(&guest, QUEUES, false, || used(host))?;
+    let before = host.memory()?;
+    let idle = held(&guest, QUEUES, false, || host.memory())?;
     disk.suspend(host)?;
     let (full, unread) = held(&guest, 1, true, || {
         host.ok_within("lab_settled 300", 600)?;
-        let full = used(host)?;
+        let full = host.memory()?;
         disk.resume(host)?;
         host.ok_within("lab_settled 300", 600)?;
-        Ok((full, used(host)?))
+        Ok((full, host.memory()?))
     })?;
     if backend == OURS {
         bounded(host, &guest)?;
@@ -131,8 +131,4 @@ fn held<T>(
     let result = action()?;
     guest.ok("exec 5>&- && wait $! && exec 6<&-")?;
     Ok(result)
-}
-
-fn used(host: &Host<'_>) -> Result<u64> {
-    Ok(host.ok("lab_memory")?.parse()?)
 }
