@@ -13,6 +13,7 @@ use kernel::{
 };
 
 use crate::datapath::engine::Setup;
+use crate::datapath::mapper::Bounds;
 use crate::datapath::ring::Ring;
 use crate::datapath::worker::Worker;
 use crate::disk::Disk;
@@ -21,6 +22,8 @@ use crate::logic::frames;
 use crate::logic::queue::RingId;
 use crate::sys::params;
 use crate::sys::rounds;
+use crate::sys::thread::Thread;
+use crate::sys::trace::Name;
 use crate::vbd::Vbd;
 use crate::wish::Place;
 use crate::wish::Wish;
@@ -29,7 +32,7 @@ use crate::xenbus::shared_ring::SharedRing;
 
 /// The rings of a connected disk.
 pub(crate) struct Link {
-    workers: KVec<Arc<Worker>>,
+    workers: KVec<Thread<Worker>>,
 }
 
 impl Link {
@@ -43,9 +46,12 @@ impl Link {
         let wish = Wish::read(vbd)?;
         let persistent = wish.persistent && params::feature_persistent();
         let entries = wish.abi.ring_entries(wish.pages);
-        let frames_max = frames::per_ring(wish.ring_count(), entries);
-        reserve(vbd, &wish, frames_max, persistent)?;
-        Self::serve(vbd, disk, &wish, persistent, frames_max).inspect_err(|_| unreserve(vbd))
+        let bounds = Bounds {
+            frames: frames::per_ring(wish.ring_count(), entries),
+            copies: frames::copies_per_ring(wish.ring_count()),
+        };
+        reserve(vbd, &wish, bounds.frames, persistent)?;
+        Self::serve(vbd, disk, &wish, persistent, bounds).inspect_err(|_| unreserve(vbd))
     }
 
     fn serve(
@@ -53,7 +59,7 @@ impl Link {
         disk: &Arc<Disk>,
         wish: &Wish,
         persistent: bool,
-        frames_max: u32,
+        bounds: Bounds,
     ) -> Result<(Self, u64)> {
         let entries = wish.abi.ring_entries(wish.pages);
         // The guest and this host are to see the same bytes.
@@ -73,7 +79,7 @@ impl Link {
                     disk: disk.clone(),
                     port: place.port,
                     persistent,
-                    frames_max,
+                    bounds,
                 };
                 worker
                     .connect(setup)
@@ -85,29 +91,29 @@ impl Link {
                 return Err(e);
             }
         }
-        link.workers.iter().for_each(Worker::start);
+        link.workers.iter().for_each(|worker| worker.start());
         vbd.announce(State::Connected);
         Ok((link, sectors))
     }
 
     /// Takes no more requests. Does not wait.
     pub(crate) fn stop(&self) {
-        self.workers.iter().for_each(Worker::stop);
+        self.workers.iter().for_each(|worker| worker.stop());
     }
 
     /// Lets what is on the rings now through the gate.
     pub(crate) fn hurry(&self) {
-        self.workers.iter().for_each(Worker::hurry);
+        self.workers.iter().for_each(|worker| worker.hurry());
     }
 
     /// Unmaps what stayed mapped for too long.
     pub(crate) fn tidy(&self) {
-        self.workers.iter().for_each(Worker::tidy);
+        self.workers.iter().for_each(|worker| worker.tidy());
     }
 
     /// Gives back what memory can be given back.
     pub(crate) fn squeeze(&self) {
-        self.workers.iter().for_each(Worker::squeeze);
+        self.workers.iter().for_each(|worker| worker.squeeze());
     }
 
     /// Was every request that was taken answered and unmapped?
@@ -115,7 +121,7 @@ impl Link {
         self.workers.iter().all(|worker| worker.is_drained())
     }
 
-    /// Unmaps the rings. Only when drained. Sleeps.
+    /// Unmaps the rings and ends their threads. Only when drained. Sleeps.
     pub(crate) fn release(self, vbd: &Arc<Vbd>) {
         drop(vbd.gate().detach());
         for worker in &self.workers {
@@ -157,8 +163,9 @@ fn unreserve(vbd: &Arc<Vbd>) {
     let _ = rounds::reserve(&**vbd, 0, 0);
 }
 
-/// Workers for `count` rings of `entries` slots; the gate knows them from here on.
-fn workers(vbd: &Arc<Vbd>, count: usize, entries: u32) -> Result<KVec<Arc<Worker>>> {
+/// Workers for `count` rings of `entries` slots, each with a thread; the gate knows them
+/// from here on.
+fn workers(vbd: &Arc<Vbd>, count: usize, entries: u32) -> Result<KVec<Thread<Worker>>> {
     let mut workers = KVec::with_capacity(count, GFP_KERNEL)?;
     let mut asking = KVec::with_capacity(count, GFP_KERNEL)?;
     for number in 0..count {
@@ -166,11 +173,19 @@ fn workers(vbd: &Arc<Vbd>, count: usize, entries: u32) -> Result<KVec<Arc<Worker
         let worker = Worker::new(vbd.clone(), number, entries as usize)?;
         // Both have room for all.
         let _ = asking.push_within_capacity(worker.clone());
-        let _ = workers.push_within_capacity(worker);
+        let _ = workers.push_within_capacity(start(vbd, worker)?);
     }
     vbd.gate().attach(asking);
     vbd.turnstile().reset(u32::try_from(count).unwrap_or(0));
     Ok(workers)
+}
+
+/// Starts the thread of a worker. `ps` shows the whole name, what shows 15 characters the most
+/// of it.
+fn start(vbd: &Vbd, worker: Arc<Worker>) -> Result<Thread<Worker>> {
+    let Name { domain, device } = vbd.gate().name();
+    let number = worker.number;
+    Thread::start(worker, fmt!("rblk/{}/{}-{}", domain, device, number))
 }
 
 fn ring(vbd: &Vbd, place: &Place, wish: &Wish, entries: u32) -> Result<Ring> {

@@ -15,7 +15,7 @@
 //! 2. `told` (mutex): the limit's keys are read and applied
 //! 3. a worker's `engine` (mutex)
 //! 4. the list of guests (mutex), a guest's state (spinlock, interrupts off), the
-//!    gate's state (likewise), a worker's inbox (likewise)
+//!    gate's state (likewise), the answers in a worker's inbox (spinlock)
 //!
 //! 5. the lock of all disks (`sys::rounds`, spinlock, interrupts off)
 //! 6. `shown` (spinlock, interrupts off)
@@ -149,7 +149,7 @@ pub(crate) struct Vbd {
     #[pin]
     turnstile: Turnstile,
     optional: Optional,
-    /// Grants that stayed mapped, on all rings.
+    /// Grants that stay mapped and spare pages for copies, on all rings.
     kept: Atomic<i32>,
     /// Rounds that came by.
     rounds: Atomic<u32>,
@@ -344,7 +344,7 @@ impl Vbd {
         }
     }
 
-    /// A ring keeps `more` grants mapped, or fewer if negative.
+    /// A ring keeps `more` grants mapped or pages for copies, or fewer if negative.
     pub(crate) fn count_kept(&self, more: i32) {
         self.kept.add(more, Relaxed);
     }

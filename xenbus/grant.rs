@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Frames of the other domain: mapped, used, unmapped, or copied once.
+//! Frames of the other domain: mapped, used, unmapped.
 //!
 //! Xen charges by the call, so maps and unmaps are gathered into batches. A
 //! [`Mapped`] is the right to use one frame; it is given up only to an
@@ -123,9 +123,9 @@ unsafe impl Sync for Loan {}
 
 impl Loan {
     /// The page, for I/O while `self` lives.
-    pub(crate) fn page(&self) -> ForeignPage<'_> {
+    pub(crate) fn page(&self) -> IoPage<'_> {
         // INVARIANT: Its `Mapped` is not unmapped while a loan is out.
-        ForeignPage(self.page.as_ptr(), core::marker::PhantomData)
+        IoPage(self.page.as_ptr(), core::marker::PhantomData)
     }
 }
 
@@ -136,9 +136,9 @@ unsafe impl Sync for Mapped {}
 
 impl Mapped {
     /// The page, for I/O while `self` lives.
-    pub(crate) fn page(&self) -> ForeignPage<'_> {
+    pub(crate) fn page(&self) -> IoPage<'_> {
         // INVARIANT: Mapped by the type invariant.
-        ForeignPage(self.page.as_ptr(), core::marker::PhantomData)
+        IoPage(self.page.as_ptr(), core::marker::PhantomData)
     }
 
     /// Lets somebody else use the frame as well.
@@ -155,6 +155,11 @@ impl Mapped {
         }
     }
 
+    /// The page, for a look into it while it is mapped.
+    pub(super) fn as_page(&self) -> *mut bindings::page {
+        self.page.as_ptr()
+    }
+
     /// Does anybody in this kernel still refer to the page?
     pub(crate) fn is_used(&self) -> bool {
         // SAFETY: By the type invariant, a valid page.
@@ -162,15 +167,19 @@ impl Mapped {
     }
 }
 
-/// A page of the other domain, mapped.
+/// A page that a device may read and write.
 ///
 /// # Invariants
 ///
-/// Mapped as long as the [`Mapped`] or [`Loan`] it was borrowed from lives.
+/// Valid as long as what it was borrowed from lives: a [`Mapped`], a [`Loan`] or a
+/// [`Buffer`](super::copy::Buffer).
 #[derive(Clone, Copy)]
-pub(crate) struct ForeignPage<'a>(*mut bindings::page, core::marker::PhantomData<&'a ()>);
+pub(crate) struct IoPage<'a>(
+    pub(super) *mut bindings::page,
+    pub(super) core::marker::PhantomData<&'a ()>,
+);
 
-impl ForeignPage<'_> {
+impl IoPage<'_> {
     /// The C page.
     pub(crate) fn as_ptr(&self) -> *mut bindings::page {
         self.0
@@ -375,46 +384,5 @@ impl UnmapBatch {
         }
         self.ops.clear();
         self.pages.clear();
-    }
-}
-
-/// Bytes of a [`Snapshot`].
-pub(crate) const SNAPSHOT_SIZE: usize = 2048;
-
-// As large as it is aligned, so that it lies within one page.
-#[repr(C, align(2048))]
-struct Bytes([u8; SNAPSHOT_SIZE]);
-
-const _: () = assert!(core::mem::size_of::<Bytes>() == SNAPSHOT_SIZE);
-
-/// Room for a private copy of what a frame of the other domain holds.
-pub(crate) struct Snapshot(KBox<Bytes>);
-
-impl Snapshot {
-    /// Empty room. Sleeps.
-    ///
-    /// # Errors
-    ///
-    /// `ENOMEM`.
-    pub(crate) fn new() -> Result<Self> {
-        Ok(Self(KBox::new(Bytes([0; SNAPSHOT_SIZE]), GFP_KERNEL)?))
-    }
-
-    /// Lets Xen copy the first `len` bytes of the frame that `gref` of `domain`
-    /// grants: each is read once, and the other domain can change the copy no more.
-    /// May sleep, as [`MapBatch::run`] does.
-    ///
-    /// # Errors
-    ///
-    /// `EINVAL` if `len` is too large, `EFAULT` if Xen refuses.
-    pub(crate) fn take(&mut self, domain: u16, gref: u32, len: usize) -> Result<&[u8]> {
-        let bytes = self.0 .0.get_mut(..len).ok_or(EINVAL)?;
-        // SAFETY: `bytes` is kernel memory within one page, for it lies in a `Bytes`.
-        let status =
-            unsafe { bindings::xbk_copy_from(bytes.as_mut_ptr().cast(), len as u16, gref, domain) };
-        if status != bindings::GNTST_okay as c_int {
-            return Err(EFAULT);
-        }
-        Ok(bytes)
     }
 }

@@ -24,6 +24,32 @@ void xbk_set_unmap_op(struct gnttab_unmap_grant_ref *op, struct page *page,
 			    handle);
 }
 
+void xbk_set_copy_op(struct gnttab_copy *op, struct page *page, u16 offset,
+		     u16 len, u32 gref, u16 domid, bool fetch)
+{
+	const struct gnttab_copy_ptr theirs = {
+		.u.ref = gref,
+		.domid = domid,
+		.offset = offset,
+	}, ours = {
+		.u.gmfn = virt_to_gfn(page_address(page)),
+		.domid = DOMID_SELF,
+		.offset = offset,
+	};
+
+	op->source = fetch ? theirs : ours;
+	op->dest = fetch ? ours : theirs;
+	op->len = len;
+	op->flags = fetch ? GNTCOPY_source_gref : GNTCOPY_dest_gref;
+	/* What Xen does not get to is not copied. */
+	op->status = GNTST_general_error;
+}
+
+void *xbk_page_address(struct page *page)
+{
+	return page_address(page);
+}
+
 int xbk_copy_from(void *dest, u16 len, u32 gref, u16 domid)
 {
 	struct gnttab_copy op = {

@@ -18,6 +18,15 @@ void xbk_set_unmap_op(struct gnttab_unmap_grant_ref *op, struct page *page,
 		      u32 flags, u32 handle);
 
 /*
+ * Fills @op so that @len bytes at @offset of @gref of @domid are copied to the same
+ * place of @page if @fetch, or from there.
+ */
+void xbk_set_copy_op(struct gnttab_copy *op, struct page *page, u16 offset,
+		     u16 len, u32 gref, u16 domid, bool fetch);
+/* The kernel address of @page. */
+void *xbk_page_address(struct page *page);
+
+/*
  * Copies the first @len bytes of @gref of @domid to @dest, kernel memory within one
  * page. Returns a GNTST_*. May sleep.
  */

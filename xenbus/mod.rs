@@ -16,6 +16,7 @@
 //! | [`evtchn`] | an event channel to the other domain |
 //! | [`shared_ring`] | ring pages that a frontend granted |
 //! | [`grant`] | mapping and unmapping data pages |
+//! | [`copy`] | copying them instead |
 //!
 //! C headers: [`include/xen/`](srctree/include/xen/)
 
@@ -23,6 +24,7 @@ use kernel::prelude::*;
 
 pub(crate) mod bindings;
 
+pub(crate) mod copy;
 pub(crate) mod device;
 pub(crate) mod driver;
 pub(crate) mod evtchn;

@@ -120,9 +120,24 @@ impl SharedRing {
         }
     }
 
-    /// Copies `into.len()` bytes from `at`, each read exactly once; both multiples
-    /// of 4. Bytes outside of the ring are left as they were.
-    pub(crate) fn copy_out(&self, at: usize, into: &mut [u8]) {
+    /// Copies `N` bytes from `at`, each read exactly once; both multiples of 4. Bytes
+    /// outside of the ring are left as they were.
+    pub(crate) fn copy_out<const N: usize>(&self, at: usize, into: &mut [u8; N]) {
+        match self.at(at, N) {
+            Some(ptr) if at % 8 == 0 && N % 8 == 0 => {
+                let ptr = ptr.cast::<u64>();
+                for (index, word) in into.chunks_exact_mut(8).enumerate() {
+                    // SAFETY: Within the page, by the check of `at`, and aligned.
+                    let value = unsafe { ptr.add(index).read_volatile() };
+                    word.copy_from_slice(&value.to_ne_bytes());
+                }
+            }
+            _ => self.copy_out_by_words(at, into),
+        }
+    }
+
+    /// As that, for what lies in two pages or is not aligned to 8 bytes.
+    fn copy_out_by_words(&self, at: usize, into: &mut [u8]) {
         // A word that is aligned never lies in two pages; a slot may.
         let mut at = at;
         for word in into.chunks_exact_mut(4) {
@@ -135,13 +150,27 @@ impl SharedRing {
         }
     }
 
-    /// Copies `bytes` to `at`.
-    pub(crate) fn copy_in(&self, at: usize, bytes: &[u8]) {
+    /// Copies `N` bytes to `at`, at once if it is aligned to them and they make a word.
+    pub(crate) fn copy_in<const N: usize>(&self, at: usize, bytes: [u8; N]) {
+        if let Some(ptr) = self.at(at, N).filter(|_| at % N.max(1) == 0) {
+            // SAFETY: Within the page, by the check of `at`, and aligned.
+            unsafe {
+                match *bytes.as_slice() {
+                    [a] => return ptr.write_volatile(a),
+                    [a, b] => return ptr.cast::<u16>().write_volatile(u16::from_ne_bytes([a, b])),
+                    [a, b, c, d, e, f, g, h] => {
+                        let word = u64::from_ne_bytes([a, b, c, d, e, f, g, h]);
+                        return ptr.cast::<u64>().write_volatile(word);
+                    }
+                    _ => {}
+                }
+            }
+        }
         let mut at = at;
         for byte in bytes {
             if let Some(ptr) = self.at(at, 1) {
                 // SAFETY: Within the page, by the check of `at`.
-                unsafe { ptr.write_volatile(*byte) };
+                unsafe { ptr.write_volatile(byte) };
             }
             at = at.wrapping_add(1);
         }

@@ -12,8 +12,8 @@ use kernel::{
 
 mod intake;
 
-use super::inbox::Mail;
 use super::job::Job;
+use super::mapper::Bounds;
 use super::mapper::Mapper;
 use super::pool::Pool;
 use super::ring::Answer;
@@ -23,14 +23,18 @@ use super::worker::Worker;
 use crate::disk::Disk;
 use crate::logic::abi::Status;
 use crate::logic::index::Overrun;
+use crate::logic::request;
 use crate::logic::request::Operation;
 use crate::sys::params;
+use crate::sys::thread::Next;
 use crate::sys::timer;
 use crate::xenbus::evtchn::Channel;
 use crate::xenbus::evtchn::Eoi;
 
 /// Requests that one run takes at most, in rings: other rings want the processor, too.
 const RINGS_PER_RUN: u32 = 4;
+/// How long a worker waits for somebody to let go of a page, in milliseconds.
+const LINGER_MS: u32 = 10;
 
 /// What a ring is connected with.
 pub(crate) struct Setup {
@@ -45,7 +49,7 @@ pub(crate) struct Setup {
     /// The frontend offers persistent grants, and so do we.
     pub(crate) persistent: bool,
     /// Frames that its requests may use at a time.
-    pub(crate) frames_max: u32,
+    pub(crate) bounds: Bounds,
 }
 
 /// What the worker works with while the ring is connected.
@@ -55,26 +59,36 @@ pub(crate) struct Engine {
     ring: Ring,
     entries: u32,
     disk: Arc<Disk>,
+    /// What requests are checked against. Renewed before requests are taken off the ring,
+    /// and whenever a batch of them has been sent to the device, which may have taken long.
+    view: request::Disk,
+    /// [`BlockDevice::merges_late`](crate::sys::bdev::BlockDevice::merges_late), likewise.
+    merges_late: bool,
     mapper: Mapper,
     pool: Pool,
-    mail: Mail,
+    /// Answers of discards; empty between runs.
+    answers: KVec<Answer>,
     /// Jobs that can be released and answered; empty between runs.
-    ready: KVec<KBox<Job>>,
+    ready: KVec<Job>,
     /// Jobs that the disk has answered and somebody still looks at a page of.
-    lingering: KVec<KBox<Job>>,
+    lingering: KVec<Job>,
     /// A write barrier that waits for all rings.
-    barrier: Option<KBox<Job>>,
+    barrier: Option<Job>,
+    /// Look again soon, for there is something that nobody will ring for.
+    again: bool,
     /// The EOI that is owed for the last event.
     owed: Option<Eoi>,
     /// Something was taken off the ring since the last EOI.
     worked: bool,
+    /// The gate was asked since it was told that there is nothing to ask for.
+    asked: bool,
     /// Requests on the ring that need no token: the toolstack wants the disk back.
     credit: u32,
     /// Free pages are given back until this time; 0: no.
     squeezed_until: u64,
     /// When the run began.
     now: u64,
-    /// Grants that stayed mapped, as the disk knows it.
+    /// What the mapper keeps, as the disk knows it.
     kept: i32,
     /// The frontend published impossible indices.
     broken: bool,
@@ -108,19 +122,23 @@ impl Engine {
             mapper: Mapper::new(
                 worker.vbd.frontend_id(),
                 entries,
-                setup.frames_max,
+                setup.bounds,
                 setup.persistent,
             )?,
             ring: setup.ring,
             entries: setup.entries,
+            view: setup.disk.view(),
+            merges_late: setup.disk.device().merges_late(),
+            pool: Pool::new(worker.clone(), setup.disk.clone(), entries)?,
             disk: setup.disk,
-            pool: Pool::new(entries)?,
-            mail: Mail::new(entries)?,
+            answers: KVec::with_capacity(entries, GFP_KERNEL)?,
             ready: KVec::with_capacity(entries, GFP_KERNEL)?,
             lingering: KVec::with_capacity(entries, GFP_KERNEL)?,
             barrier: None,
+            again: false,
             owed: None,
             worked: false,
+            asked: false,
             credit: 0,
             squeezed_until: 0,
             now: 0,
@@ -135,8 +153,9 @@ impl Engine {
     }
 
     /// One run.
-    pub(super) fn run(&mut self, worker: &Arc<Worker>) {
+    pub(super) fn run(&mut self, worker: &Arc<Worker>) -> Next {
         let mut budget = self.entries.saturating_mul(RINGS_PER_RUN);
+        self.again = false;
         loop {
             self.now = timer::now();
             if let Some(event) = self.channel.take_event() {
@@ -146,19 +165,30 @@ impl Engine {
             self.tidy(worker);
             // Before anything that may sleep for the device.
             self.publish();
+            self.look_at_disk();
             self.serve(worker, &mut budget);
             self.pass_barrier(worker);
-            // Devices without a queue answer at once: no need to be queued for that.
+            // Devices without a queue answer at once: no need to be woken for that.
             if worker.inbox.sleep() {
                 break;
             }
         }
         self.count_kept(worker);
+        if self.again {
+            Next::WaitAtMost(LINGER_MS)
+        } else {
+            Next::Wait
+        }
     }
 
-    /// Keeps the disk's number of grants that stay mapped.
+    fn look_at_disk(&mut self) {
+        self.view = self.disk.view();
+        self.merges_late = self.disk.device().merges_late();
+    }
+
+    /// Keeps the disk's number of frames and pages that are kept.
     fn count_kept(&mut self, worker: &Worker) {
-        let kept = i32::from(self.mapper.kept());
+        let kept = i32::try_from(self.mapper.kept()).unwrap_or(i32::MAX);
         if kept != self.kept {
             worker.vbd.count_kept(kept.wrapping_sub(self.kept));
             self.kept = kept;
@@ -168,7 +198,7 @@ impl Engine {
     /// Takes what is on the ring, or comes to an end.
     fn serve(&mut self, worker: &Arc<Worker>, budget: &mut u32) {
         if worker.is_stopping() || self.broken {
-            worker.vbd.gate().leave(worker.number);
+            self.leave(worker);
             self.finish(worker);
             return;
         }
@@ -187,7 +217,7 @@ impl Engine {
             Pause::Throttled | Pause::NoRoom | Pause::Barrier => {}
             Pause::Broken(overrun) => {
                 self.broken = true;
-                worker.vbd.gate().leave(worker.number);
+                self.leave(worker);
                 worker.vbd.ring_broke(worker.number, overrun);
             }
         }
@@ -201,7 +231,7 @@ impl Engine {
         if self.mapper.forget() {
             worker.report_drained();
         } else {
-            worker.wake_later();
+            self.again = true;
         }
     }
 
@@ -213,19 +243,36 @@ impl Engine {
 
     /// Releases and answers what came back.
     fn collect(&mut self, worker: &Arc<Worker>) {
-        worker.inbox.collect(&mut self.mail);
-        for answer in self.mail.answers.drain_all() {
+        worker.inbox.collect_answers(&mut self.answers);
+        for answer in self.answers.drain_all() {
             self.ring.answer(answer);
             note_unsupported(worker, answer);
         }
-        // What lingered before goes round once more.
-        for job in self.lingering.drain_all() {
-            let _ = self.mail.jobs.push_within_capacity(job);
-        }
-        if self.mail.jobs.is_empty() {
+        self.sort_out(worker);
+        if self.ready.is_empty() {
             return;
         }
-        for job in self.mail.jobs.drain_all() {
+        // Nothing is answered before it is unmapped.
+        self.mapper.release(&mut self.ready);
+        for job in self.ready.drain_all() {
+            self.ring.answer(job.answer());
+            note_answered(worker, &job);
+            self.pool.put(job.recycle());
+        }
+        self.mapper.shrink(self.pages_kept());
+    }
+
+    /// Which of the jobs that came back can be released, and which have to wait.
+    fn sort_out(&mut self, worker: &Worker) {
+        let mut at = 0;
+        while let Some(job) = self.lingering.get(at) {
+            if job.is_used() {
+                at = at.saturating_add(1);
+            } else if let Ok(job) = self.lingering.remove(at) {
+                let _ = self.ready.push_within_capacity(job);
+            }
+        }
+        for job in worker.inbox.collect() {
             let next = if job.is_used() {
                 &mut self.lingering
             } else {
@@ -233,31 +280,7 @@ impl Engine {
             };
             let _ = next.push_within_capacity(job);
         }
-        for job in self.ready.iter_mut() {
-            self.mapper.release(job);
-        }
-        // Nothing is answered before it is unmapped.
-        self.mapper.settle();
-        let mut ready = core::mem::take(&mut self.ready);
-        for job in ready.drain_all() {
-            self.answer(worker, job);
-        }
-        self.ready = ready;
-        self.mapper.shrink(self.pages_kept());
-        if !self.lingering.is_empty() {
-            worker.wake_later();
-        }
-    }
-
-    fn answer(&mut self, worker: &Arc<Worker>, job: KBox<Job>) {
-        let answer = job.answer();
-        self.ring.answer(answer);
-        note_unsupported(worker, answer);
-        if job.operation() == Operation::Barrier {
-            worker.vbd.turnstile().done(worker.number);
-            worker.vbd.gate().wake_all();
-        }
-        self.pool.put(job.recycle());
+        self.again |= !self.lingering.is_empty();
     }
 
     fn pages_kept(&self) -> u32 {
@@ -298,10 +321,19 @@ impl Engine {
         }
         if turnstile.may_go(worker.number) {
             if let Some(job) = self.barrier.take() {
-                self.stage(worker, job);
-                self.submit_staged(worker);
+                self.stage(job);
+                self.submit_staged();
             }
         }
+    }
+}
+
+/// What else hangs on the answer to a job.
+fn note_answered(worker: &Arc<Worker>, job: &Job) {
+    note_unsupported(worker, job.answer());
+    if job.operation() == Operation::Barrier {
+        worker.vbd.turnstile().done(worker.number);
+        worker.vbd.gate().wake_all();
     }
 }
 

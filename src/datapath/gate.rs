@@ -3,8 +3,8 @@
 //! The gate of one disk: its limit, the lock around it and the one timer.
 //!
 //! Lock: `state`, a spinlock that disables interrupts, because the timer's
-//! callback takes it; a leaf but for the timer and the queue, whose own locks are
-//! raw. Where the guest has a cap, the cap's lock is taken before it (see
+//! callback takes it; a leaf but for the timer and the waking of a thread, whose
+//! own locks are raw. Where the guest has a cap, the cap's lock is taken before it (see
 //! [`super::guest`]). [`Gate::admit`] runs in a ring's worker, [`Gate::configure`]
 //! in the xenwatch thread, the callback in hard interrupt context.
 //!
@@ -248,6 +248,11 @@ impl Gate {
         self.with(|admission, _, now| admission.view(now))
     }
 
+    /// How tracepoints name the disk.
+    pub(crate) fn name(&self) -> Name {
+        self.core().name
+    }
+
     /// The disk's place among those of its guest.
     pub(crate) fn seat(&self) -> &Seat {
         &self.seat
@@ -266,14 +271,14 @@ impl Gate {
         wanted
     }
 
-    /// Queues the worker of every ring.
+    /// Rings for the worker of every ring.
     pub(crate) fn wake_all(&self) {
         for ring in &self.core().state.lock().rings {
             ring.wake();
         }
     }
 
-    /// Queues the worker of `ring`.
+    /// Rings for the worker of `ring`.
     pub(crate) fn wake(&self, ring: RingId) {
         if let Some(worker) = self.core().state.lock().rings.get(usize::from(ring)) {
             worker.wake();

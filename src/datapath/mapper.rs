@@ -2,55 +2,62 @@
 
 //! Brings the frames of a ring's requests into this kernel's reach, and lets them go.
 //!
-//! Jobs are *staged*: what they need and is not there yet is gathered and mapped with
-//! one call to Xen for all of them. A frontend that offers persistent grants finds its
-//! frames still mapped when it uses them again; all others are unmapped, again
-//! many at once, before the request is answered.
+//! Jobs are *staged*: what they need and is not there yet is gathered, and mapped or copied
+//! with one call to Xen for all of them.
+//!
+//! | the frontend | its frames |
+//! |---|---|
+//! | offers persistent grants | are found still mapped when it uses them again ([`Keeper`]) |
+//! | does not | are copied ([`Copier`]) |
+//! | as many as can be kept or copied are in use | are mapped, and unmapped before the answer |
 //!
 //! Used by one worker, under its lock.
 
 use kernel::prelude::*;
 
+use super::copier::Copier;
 use super::job::Job;
+use super::keeper::Keeper;
 use crate::logic::abi::INDIRECT_MAX;
 use crate::logic::abi::SEGMENT_SIZE;
 use crate::logic::persistent::Place;
-use crate::logic::persistent::Slot;
-use crate::logic::persistent::Table;
-use crate::logic::persistent::ENTRIES_MAX;
 use crate::logic::request::Transfer;
-use crate::sys::params;
-use crate::xenbus::grant::ForeignPage;
+use crate::xenbus::copy::Buffer;
+use crate::xenbus::copy::Snapshot;
+use crate::xenbus::grant::IoPage;
 use crate::xenbus::grant::Loan;
 use crate::xenbus::grant::MapBatch;
 use crate::xenbus::grant::Mapped;
 use crate::xenbus::grant::PageCache;
-use crate::xenbus::grant::Snapshot;
 use crate::xenbus::grant::UnmapBatch;
 
 /// Frames mapped or unmapped with one call.
 const BATCH: usize = INDIRECT_MAX as usize;
-const NS_PER_SECOND: u64 = 1_000_000_000;
 
-const _: () = assert!(BATCH * SEGMENT_SIZE <= crate::xenbus::grant::SNAPSHOT_SIZE);
+const _: () = assert!(BATCH * SEGMENT_SIZE <= crate::xenbus::copy::SNAPSHOT_SIZE);
 
 /// A frame that a job works on.
 pub(crate) enum Held {
     /// Not mapped yet, or refused.
     Missing,
+    /// Not copied yet.
+    Expected,
     /// Mapped for this job alone.
     Own(Mapped),
     /// Stays mapped after it.
     Shared(Place, Loan),
+    /// Stands in for the frame.
+    Copied(Buffer),
 }
 
 impl Held {
-    /// The page, once it is mapped.
-    pub(crate) fn page(&self) -> Option<ForeignPage<'_>> {
+    /// The page, once it is there.
+    pub(crate) fn page(&self) -> Option<IoPage<'_>> {
         match self {
-            Self::Missing => None,
+            Self::Missing | Self::Expected => None,
             Self::Own(mapped) => Some(mapped.page()),
             Self::Shared(_, loan) => Some(loan.page()),
+            Self::Copied(buffer) => Some(buffer.page()),
         }
     }
 
@@ -61,26 +68,41 @@ impl Held {
     }
 }
 
-type Persistent = Table<Mapped, KVec<Slot<Mapped>>>;
+/// Frames that the requests of a ring may use at a time.
+#[derive(Clone, Copy)]
+pub(crate) struct Bounds {
+    /// In all.
+    pub(crate) frames: u32,
+    /// Of those, copied.
+    pub(crate) copies: u32,
+}
 
-/// What a ring needs to map and unmap frames.
+/// What a ring needs to map, copy and unmap frames.
 pub(crate) struct Mapper {
     domain: u16,
     cache: Pin<KBox<PageCache>>,
     map: MapBatch,
     unmap: UnmapBatch,
     snapshot: Snapshot,
-    persistent: Option<Persistent>,
-    /// Jobs whose frames are in `map`.
-    staged: KVec<KBox<Job>>,
+    way: Way,
+    /// Jobs whose frames are gathered.
+    staged: KVec<Job>,
+    /// The sector after the last of the job that was staged last.
+    last_end: u64,
     /// Frames of jobs that were staged and not released.
     frames: u32,
     frames_max: u32,
 }
 
+/// What is tried before frames are mapped for one job.
+enum Way {
+    Keep(Keeper),
+    Copy(Copier),
+}
+
 impl Mapper {
-    /// For a ring of `entries` slots of `domain`, whose requests may use `frames_max`
-    /// frames at a time. `persistent`: its frontend offers persistent grants. Sleeps.
+    /// For a ring of `entries` slots of `domain`. `persistent`: its frontend offers
+    /// persistent grants. Sleeps.
     ///
     /// # Errors
     ///
@@ -88,19 +110,25 @@ impl Mapper {
     pub(crate) fn new(
         domain: u16,
         entries: usize,
-        frames_max: u32,
+        bounds: Bounds,
         persistent: bool,
     ) -> Result<Self> {
+        let way = if persistent {
+            Way::Keep(Keeper::new()?)
+        } else {
+            Way::Copy(Copier::new(domain, bounds.copies as usize)?)
+        };
         Ok(Self {
             domain,
             cache: KBox::pin_init(PageCache::new(), GFP_KERNEL)?,
             map: MapBatch::new(BATCH)?,
             unmap: UnmapBatch::new(BATCH)?,
             snapshot: Snapshot::new()?,
-            persistent: if persistent { Some(table()?) } else { None },
+            way,
             staged: KVec::with_capacity(entries.min(BATCH), GFP_KERNEL)?,
+            last_end: 0,
             frames: 0,
-            frames_max,
+            frames_max: bounds.frames,
         })
     }
 
@@ -112,33 +140,53 @@ impl Mapper {
 
     /// Must what is staged be mapped before another job of `segments` segments is?
     pub(crate) fn must_map_first(&self, segments: u16) -> bool {
-        self.map.room() < usize::from(segments) || self.staged.len() == self.staged.capacity()
+        let copies = match &self.way {
+            Way::Keep(_) => false,
+            Way::Copy(copier) => copier.must_copy_first(segments),
+        };
+        copies
+            || self.map.room() < usize::from(segments)
+            || self.staged.len() == self.staged.capacity()
     }
 
     /// A private copy of the segments of an indirect transfer. May sleep.
     ///
     /// # Errors
     ///
-    /// `EFAULT` if Xen refuses to copy the frame.
-    pub(crate) fn segments(&mut self, transfer: &Transfer, frame: u32) -> Result<&[u8]> {
+    /// `EFAULT` if Xen lets us neither map nor copy the frame.
+    pub(crate) fn segments(&mut self, transfer: &Transfer, frame: u32, now: u64) -> Result<&[u8]> {
         let len = usize::from(transfer.count()).saturating_mul(SEGMENT_SIZE);
+        let at = (self.domain, frame);
+        if let Way::Keep(keeper) = &mut self.way {
+            if keeper.keeps(at, (&self.cache, &mut self.unmap), now) {
+                return keeper.look_into(frame, &mut self.snapshot, len, now);
+            }
+        }
         self.snapshot.take(self.domain, frame, len)
     }
 
-    /// Notes what `job` needs. Only if [`Self::must_map_first`] said no. May sleep.
-    pub(crate) fn stage(&mut self, mut job: KBox<Job>, now: u64) {
-        // A grant that stays is mapped for both directions.
-        let writable = job.writes_to_guest() || self.persistent.is_some();
-        self.frames = self.frames.saturating_add(u32::from(job.frame_count()));
+    /// Notes what `job` needs. Only if [`Self::must_map_first`] said no. `merges_late`: the
+    /// device's queue may merge it with what is not staged now. May sleep.
+    pub(crate) fn stage(&mut self, mut job: Job, merges_late: bool, now: u64) {
+        self.note_neighbour(&mut job, merges_late);
+        let (reads, count) = (job.writes_to_guest(), job.frame_count());
+        self.frames = self.frames.saturating_add(u32::from(count));
+        let copied = match &mut self.way {
+            Way::Keep(_) => false,
+            Way::Copy(copier) => copier.reserve(usize::from(count)),
+        };
         let (extents, held) = job.frames();
         for extent in extents {
-            let known = self
-                .persistent
-                .as_mut()
-                .and_then(|table| table.acquire(extent.gref(), now));
-            let frame = match known {
-                Some((place, mapped)) => Held::Shared(place, mapped.lend()),
+            let frame = match &mut self.way {
+                Way::Keep(keeper) => keeper.find(extent.gref(), now),
+                Way::Copy(copier) if copied => copier.prepare(extent, !reads),
+                Way::Copy(_) => None,
+            };
+            let frame = match frame {
+                Some(frame) => frame,
                 None => {
+                    // A grant that stays is mapped for both directions.
+                    let writable = reads || matches!(self.way, Way::Keep(_));
                     let pushed = self
                         .map
                         .push(&self.cache, self.domain, extent.gref(), writable);
@@ -154,118 +202,140 @@ impl Mapper {
         let _ = self.staged.push_within_capacity(job);
     }
 
-    /// Maps what was noted, and hands every staged job to `ready`. May sleep.
-    pub(crate) fn map_staged(&mut self, now: u64, mut ready: impl FnMut(KBox<Job>)) {
-        let mut missing = self
+    /// Notes whether `job` continues the one before it. That costs less than to have the
+    /// device's queue find out that it does not.
+    fn note_neighbour(&mut self, job: &mut Job, merges_late: bool) {
+        let (start, end) = job.range();
+        let previous = self.staged.last_mut();
+        let follows = start == self.last_end && previous.is_some();
+        if let (true, Some(previous)) = (follows, previous) {
+            previous.set_alone(false);
+        }
+        job.set_alone(!merges_late && !follows);
+        self.last_end = end;
+    }
+
+    /// Nothing is staged?
+    pub(crate) fn is_idle(&self) -> bool {
+        self.staged.is_empty()
+    }
+
+    /// Maps and copies what was noted. May sleep.
+    pub(crate) fn map_staged(&mut self, now: u64) {
+        let frames = self
             .staged
             .iter_mut()
-            .flat_map(|job| job.frames().1.iter_mut())
-            .filter(|held| matches!(held, Held::Missing));
-        let table = &mut self.persistent;
+            .flat_map(|job| job.frames().1.iter_mut());
+        let mut missing = frames.filter(|held| matches!(held, Held::Missing));
+        let way = &mut self.way;
         self.map.run(&self.cache, &mut self.unmap, |gref, mapped| {
-            if let (Some(held), Some(mapped)) = (missing.next(), mapped) {
-                *held = keep(table, gref, mapped, now);
-            }
+            let (Some(held), Some(mapped)) = (missing.next(), mapped) else {
+                return;
+            };
+            *held = match way {
+                Way::Keep(keeper) => keeper.keep(gref, mapped, now),
+                Way::Copy(_) => Held::Own(mapped),
+            };
         });
         self.unmap.run(&self.cache);
-        for job in self.staged.drain_all() {
-            ready(job);
+        if let Way::Copy(copier) = &mut self.way {
+            let frames = self
+                .staged
+                .iter_mut()
+                .flat_map(|job| job.frames().1.iter_mut());
+            copier.fetch(frames.filter(|held| matches!(held, Held::Expected)));
         }
     }
 
-    /// Lets go of the frames of a job that is done. They are unmapped by
-    /// [`Self::settle`] at the latest.
-    pub(crate) fn release(&mut self, job: &mut Job) {
-        self.frames = self.frames.saturating_sub(u32::from(job.frame_count()));
-        for held in job.frames().1.drain_all() {
-            match held {
-                Held::Missing => {}
-                Held::Own(mapped) => self.unmap.push(mapped, &self.cache),
-                Held::Shared(place, loan) => {
-                    let table = self.persistent.as_mut();
-                    if let Some(mapped) = table.and_then(|table| table.release(place)) {
-                        mapped.take_back(loan);
-                    }
+    /// What is staged, to be taken after [`Self::map_staged`].
+    pub(crate) fn staged(&mut self) -> &mut KVec<Job> {
+        &mut self.staged
+    }
+
+    /// Lets go of the frames of jobs that are done, so that they can be answered. A job
+    /// fails if the guest cannot be given what it read. Sleeps.
+    pub(crate) fn release(&mut self, jobs: &mut [Job]) {
+        for owner in 0..jobs.len() {
+            if let (Way::Copy(copier), Some(job)) = (&mut self.way, jobs.get(owner)) {
+                if copier.must_copy_first(job.frame_count()) {
+                    copier.settle(jobs);
                 }
             }
+            if let Some(job) = jobs.get_mut(owner) {
+                self.release_one(job, owner);
+            }
         }
-    }
-
-    /// Unmaps what was released. Sleeps.
-    pub(crate) fn settle(&mut self) {
+        if let Way::Copy(copier) = &mut self.way {
+            copier.settle(jobs);
+        }
         self.unmap.run(&self.cache);
     }
 
-    /// Grants that stay mapped now.
-    pub(crate) fn kept(&self) -> u16 {
-        self.persistent.as_ref().map_or(0, |table| table.len())
+    /// The job is number `owner` of those that are released.
+    fn release_one(&mut self, job: &mut Job, owner: usize) {
+        self.frames = self.frames.saturating_sub(u32::from(job.frame_count()));
+        let bring = job.writes_to_guest() && job.is_good();
+        let mut good = true;
+        let (extents, held) = job.frames();
+        for (held, extent) in held.drain_all().zip(extents) {
+            match (held, &mut self.way) {
+                (Held::Own(mapped), _) => self.unmap.push(mapped, &self.cache),
+                (Held::Shared(place, loan), Way::Keep(keeper)) => keeper.release(place, loan),
+                (Held::Copied(buffer), Way::Copy(copier)) if bring => {
+                    good &= copier.bring(buffer, extent, owner);
+                }
+                (Held::Copied(buffer), Way::Copy(copier)) => copier.put(buffer),
+                // Nothing to let go of.
+                (Held::Missing | Held::Expected, _) => {}
+                // Never.
+                (Held::Shared(..), Way::Copy(_)) | (Held::Copied(_), Way::Keep(_)) => good = false,
+            }
+        }
+        if !good {
+            job.fail();
+        }
+    }
+
+    /// Frames that stay mapped and pages for copies that nobody uses now.
+    pub(crate) fn kept(&self) -> usize {
+        match &self.way {
+            Way::Keep(keeper) => usize::from(keeper.len()),
+            Way::Copy(copier) => copier.spare(),
+        }
     }
 
     /// Gives pages back until `keep` free ones are left. Sleeps.
-    pub(crate) fn shrink(&self, keep: u32) {
+    pub(crate) fn shrink(&mut self, keep: u32) {
         self.cache.shrink(keep);
+        if let Way::Copy(copier) = &mut self.way {
+            copier.shrink(keep as usize);
+        }
     }
 
-    /// Unmaps grants that stayed and were not used for long. Sleeps.
+    /// Lets go of what was kept and not used for long. Sleeps.
     pub(crate) fn expire(&mut self, now: u64) {
-        // 0 stands for never.
-        let unused = u64::from(params::persistent_grant_unused_seconds());
-        if unused > 0 {
-            let before = now.saturating_sub(unused.saturating_mul(NS_PER_SECOND));
-            self.evict(before, usize::MAX);
+        match &mut self.way {
+            Way::Keep(keeper) => {
+                keeper.expire(now, |mapped| self.unmap.push(mapped, &self.cache));
+                self.unmap.run(&self.cache);
+            }
+            Way::Copy(copier) => copier.expire(),
         }
-        // The administrator may have lowered the cap.
-        let most = params::max_persistent_grants() as usize;
-        self.evict(now, usize::from(self.kept()).saturating_sub(most));
     }
 
-    /// Unmaps every grant that stayed and is not in use. Returns whether none is left.
-    /// Sleeps.
+    /// Lets go of everything that is kept and not in use. Returns whether nothing is left
+    /// mapped. Sleeps.
     pub(crate) fn forget(&mut self) -> bool {
-        self.evict(u64::MAX, usize::MAX);
-        self.persistent
-            .as_ref()
-            .is_none_or(|table| table.is_empty())
-    }
-
-    fn evict(&mut self, before: u64, most: usize) {
-        if let Some(table) = &mut self.persistent {
-            table.evict(before, most, Mapped::is_used, |mapped| {
-                self.unmap.push(mapped, &self.cache)
-            });
-            self.unmap.run(&self.cache);
+        match &mut self.way {
+            Way::Keep(keeper) => {
+                let empty = keeper.forget(|mapped| self.unmap.push(mapped, &self.cache));
+                self.unmap.run(&self.cache);
+                empty
+            }
+            Way::Copy(copier) => {
+                copier.shrink(0);
+                true
+            }
         }
     }
-}
-
-/// A frame just mapped: stays if there is room for it, and its only user is the job
-/// that asked first.
-fn keep(table: &mut Option<Persistent>, gref: u32, mut mapped: Mapped, now: u64) -> Held {
-    let Some(table) = table else {
-        return Held::Own(mapped);
-    };
-    let most = params::max_persistent_grants();
-    // Several segments that were staged together may name the same grant.
-    if u32::from(table.len()) >= most || table.is_full() || table.contains(gref) {
-        return Held::Own(mapped);
-    }
-    let loan = mapped.lend();
-    match table.insert(gref, mapped, now) {
-        Ok(place) => Held::Shared(place, loan),
-        // Never, after what was asked above.
-        Err(mut mapped) => {
-            mapped.take_back(loan);
-            Held::Own(mapped)
-        }
-    }
-}
-
-fn table() -> Result<Persistent> {
-    let entries = (params::max_persistent_grants() as usize).min(ENTRIES_MAX);
-    let mut slots = KVec::with_capacity(entries, GFP_KERNEL)?;
-    for _ in 0..entries {
-        // Within its capacity.
-        let _ = slots.push_within_capacity(Slot::new());
-    }
-    Ok(Table::new(slots, params::random()))
 }

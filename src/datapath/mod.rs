@@ -23,7 +23,9 @@
 //! | [`guest`] | what all disks of one guest share: their cap |
 //! | [`turnstile`] | where rings wait while a write barrier passes |
 //! | [`job`] | one admitted transfer |
-//! | [`mapper`] | maps and unmaps its frames, many at once; keeps persistent grants |
+//! | [`mapper`] | brings its frames into reach, many at once |
+//! | [`keeper`] | those that stay mapped |
+//! | [`copier`] | those that are copied |
 //! | [`eraser`] | discards, beside everything else |
 //! | [`pool`] | room for jobs |
 //! | [`stats`] | the counters of `statistics/` |
@@ -40,13 +42,15 @@
     clippy::panic
 )]
 
+mod copier;
 pub(crate) mod engine;
 mod eraser;
 pub(crate) mod gate;
 pub(crate) mod guest;
 mod inbox;
 pub(crate) mod job;
-mod mapper;
+mod keeper;
+pub(crate) mod mapper;
 mod pool;
 pub(crate) mod ring;
 pub(crate) mod stats;

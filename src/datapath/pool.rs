@@ -7,15 +7,16 @@
 //! One room of the largest size is there from the start and never given away, so
 //! that a ring gets on when memory is short.
 
-use core::mem::MaybeUninit;
+use kernel::{
+    prelude::*,
+    sync::Arc, //
+};
 
-use kernel::prelude::*;
-
-use super::job::Job;
-use super::mapper::Held;
+use super::job::Room;
+use super::worker::Worker;
+use crate::disk::Disk;
 use crate::logic::abi::INDIRECT_MAX;
 use crate::logic::abi::SEGMENTS_MAX;
-use crate::logic::request::Extent;
 
 /// Segments that a room of each size is for: a direct request, an indirect one as
 /// Linux sends them by default, the largest.
@@ -23,28 +24,10 @@ const SIZES: [usize; 3] = [SEGMENTS_MAX, 32, INDIRECT_MAX as usize];
 /// Rooms of each size that are kept, at most.
 const KEPT: [usize; 3] = [64, 32, 4];
 
-/// Memory for one job.
-pub(crate) struct Room {
-    /// The job itself.
-    pub(super) job: KBox<MaybeUninit<Job>>,
-    /// For its checked segments; as many elements as segments fit.
-    pub(super) extents: KVec<Extent>,
-    /// For its mapped frames; capacity for as many.
-    pub(super) held: KVec<Held>,
-}
-
-impl Room {
-    fn new(segments: usize, flags: kernel::alloc::Flags) -> Result<Self> {
-        Ok(Self {
-            job: KBox::new_uninit(flags)?,
-            extents: KVec::from_elem(Extent::default(), segments, flags)?,
-            held: KVec::with_capacity(segments, flags)?,
-        })
-    }
-}
-
 /// The spare rooms of one ring. Used by its worker only.
 pub(crate) struct Pool {
+    worker: Arc<Worker>,
+    disk: Arc<Disk>,
     spare: [KVec<Room>; SIZES.len()],
 }
 
@@ -54,12 +37,15 @@ impl Pool {
     /// # Errors
     ///
     /// `ENOMEM`.
-    pub(crate) fn new(entries: usize) -> Result<Self> {
+    pub(crate) fn new(worker: Arc<Worker>, disk: Arc<Disk>, entries: usize) -> Result<Self> {
         let [small, medium, large] = KEPT;
+        let most = usize::from(INDIRECT_MAX);
         let mut last = KVec::with_capacity(large, GFP_KERNEL)?;
-        last.push_within_capacity(Room::new(usize::from(INDIRECT_MAX), GFP_KERNEL)?)
+        last.push_within_capacity(Room::new(worker.clone(), disk.clone(), most, GFP_KERNEL)?)
             .map_err(|_| ENOMEM)?;
         Ok(Self {
+            worker,
+            disk,
             spare: [
                 KVec::with_capacity(small.min(entries), GFP_KERNEL)?,
                 KVec::with_capacity(medium.min(entries), GFP_KERNEL)?,
@@ -71,22 +57,26 @@ impl Pool {
     /// Room for one more job of `segments` segments; `None` if there is no memory, in
     /// which case a job in flight will bring its room back. Does not sleep.
     pub(crate) fn take(&mut self, segments: usize) -> Option<Room> {
-        let mut sizes = SIZES.iter().zip(&mut self.spare);
-        let (size, spare) = sizes.find(|(size, _)| segments <= **size)?;
-        if let Some(room) = spare.pop() {
+        let index = SIZES.iter().position(|size| segments <= *size)?;
+        if let Some(room) = self.spare.get_mut(index)?.pop() {
             return Some(room);
         }
-        match Room::new(*size, GFP_NOWAIT | __GFP_NOWARN) {
-            Ok(room) => Some(room),
-            Err(_) => sizes.find_map(|(_, larger)| larger.pop()),
-        }
+        self.make(index).or_else(|| {
+            let larger = self.spare.iter_mut().skip(index.saturating_add(1));
+            larger.into_iter().find_map(KVec::pop)
+        })
+    }
+
+    #[cold]
+    fn make(&self, index: usize) -> Option<Room> {
+        let (worker, disk) = (self.worker.clone(), self.disk.clone());
+        Room::new(worker, disk, *SIZES.get(index)?, GFP_NOWAIT | __GFP_NOWARN).ok()
     }
 
     /// Takes back the room of a job that is done.
     pub(crate) fn put(&mut self, room: Room) {
-        let mut sizes = SIZES.iter().zip(&mut self.spare);
-        let fitting = sizes.find(|(size, _)| **size == room.extents.len());
-        if let Some((_, spare)) = fitting {
+        let index = SIZES.iter().position(|size| *size == room.segments());
+        if let Some(spare) = index.and_then(|index| self.spare.get_mut(index)) {
             // A room too many is simply freed.
             drop(spare.push_within_capacity(room));
         }

@@ -14,7 +14,7 @@ use crate::logic::abi::ring_header;
 use crate::logic::abi::Abi;
 use crate::logic::abi::Slot;
 use crate::logic::abi::Status;
-use crate::logic::abi::SLOT_MAX;
+use crate::logic::abi::SLOT_X86_32;
 use crate::logic::index::must_notify;
 use crate::logic::index::Indices;
 use crate::logic::index::Overrun;
@@ -29,6 +29,15 @@ pub(crate) struct Answer {
     pub(crate) operation: u8,
     /// What became of it.
     pub(crate) status: Status,
+}
+
+impl Answer {
+    /// To nothing.
+    pub(crate) const NONE: Self = Self {
+        id: 0,
+        operation: 0,
+        status: Status::Error,
+    };
 }
 
 /// A mapped ring and where we stand on it.
@@ -93,17 +102,23 @@ impl Ring {
         self.unread()
     }
 
-    /// A private copy of the slot of the next request. Only after [`Self::unread`]
-    /// said that there is one. Whoever looks again later has to begin anew: the guest
-    /// may have changed it meanwhile.
-    pub(crate) fn peek(&self) -> Slot {
-        let mut slot = Slot([0; SLOT_MAX]);
+    /// Makes `slot` a private copy of the slot of the next request. Only after
+    /// [`Self::unread`] said that there is one. Whoever looks again later has to begin anew:
+    /// the guest may have changed it meanwhile.
+    pub(crate) fn peek(&self, slot: &mut Slot) {
         let index = self.indices.next_request();
-        let bytes = slot.0.get_mut(..self.abi.slot_size());
-        if let (Some(at), Some(bytes)) = (self.abi.slot_offset(index), bytes) {
-            self.shared.copy_out(at, bytes);
+        if let Some(at) = self.abi.slot_offset(index) {
+            // All of it, though most requests use a third: large words of which it is
+            // known how many there are cost less than to find out how many are needed.
+            match self.abi {
+                Abi::X86_64 => self.shared.copy_out(at, &mut slot.0),
+                Abi::X86_32 => {
+                    if let Some(bytes) = slot.0.first_chunk_mut::<SLOT_X86_32>() {
+                        self.shared.copy_out(at, bytes);
+                    }
+                }
+            }
         }
-        slot
     }
 
     /// Takes the request that was looked at off the ring.
@@ -121,14 +136,15 @@ impl Ring {
         let Some(at) = self.abi.slot_offset(index) else {
             return;
         };
-        let put = |field: usize, bytes: &[u8]| {
-            if let Some(at) = at.checked_add(field) {
-                self.shared.copy_in(at, bytes);
-            }
-        };
-        put(response::ID, &answer.id.to_le_bytes());
-        put(response::OPERATION, &[answer.operation]);
-        put(response::STATUS, &answer.status.code().to_le_bytes());
+        self.put(at, response::ID, answer.id.to_le_bytes());
+        self.put(at, response::OPERATION, [answer.operation]);
+        self.put(at, response::STATUS, answer.status.code().to_le_bytes());
+    }
+
+    fn put<const N: usize>(&self, slot: usize, field: usize, bytes: [u8; N]) {
+        if let Some(at) = slot.checked_add(field) {
+            self.shared.copy_in(at, bytes);
+        }
     }
 
     /// Shows the frontend all answers so far. Returns whether it wants an event.

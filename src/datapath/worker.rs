@@ -2,21 +2,18 @@
 
 //! Serves one ring: who wakes it, who stops it, how long it lives.
 //!
-//! A worker is a work item on the module's queue: it never runs twice at once, and
-//! whatever happens (an event of the guest, a token, the end of an I/O) only
-//! queues it. Its [`Engine`] then looks at everything.
+//! A worker is the duty of a thread: whatever happens (an event of the guest, a token,
+//! the end of an I/O) only rings for it. Its [`Engine`] then looks at everything.
 //!
 //! Locks: `engine` is a mutex, held while the worker runs and while the disk
 //! connects or disconnects; `inbox` and `errands` are leaves.
 //!
-//! Lifetime: while a ring is connected, the event channel, the jobs in flight and
-//! the gate each hold an `Arc` of its worker. [`Worker::release`] drops what is left
-//! of those; it may only be called once [`Worker::is_drained`].
+//! Lifetime: while a ring is connected, the event channel, the room of each job, the
+//! gate and the thread each hold an `Arc` of its worker. [`Worker::release`] drops what is
+//! left of the first two; it may only be called once [`Worker::is_drained`].
 
 use kernel::{
-    impl_has_delayed_work,
     impl_has_work,
-    new_delayed_work,
     new_mutex,
     new_work,
     prelude::*,
@@ -35,7 +32,6 @@ use kernel::{
         Mutex, //
     },
     workqueue::{
-        DelayedWork,
         Work,
         WorkItem, //
     }, //
@@ -46,32 +42,22 @@ use super::engine::Setup;
 use super::eraser::Errand;
 use super::eraser::Errands;
 use super::inbox::Inbox;
-use super::inbox::Mail;
-use super::job::Job;
+use super::job::Core;
 use super::ring::Answer;
 use crate::logic::queue::RingId;
+use crate::sys::post::Letter;
 use crate::sys::queue;
+use crate::sys::thread::Bell;
+use crate::sys::thread::Duty;
+use crate::sys::thread::Next;
 use crate::vbd::Vbd;
 use crate::xenbus::evtchn;
-
-/// How long a worker waits for somebody to let go of a page.
-const LINGER_MS: u32 = 10;
-
-/// Work items of a worker, by the number that the workqueue crate tells them apart by.
-mod item {
-    /// Serves the ring.
-    pub(super) const SERVE: u64 = 0;
-    /// Wakes the worker later.
-    pub(super) const LATER: u64 = 1;
-    /// Runs discards.
-    pub(super) const ERASE: u64 = 2;
-}
 
 /// The worker of one ring.
 #[pin_data]
 pub(crate) struct Worker {
     pub(super) vbd: Arc<Vbd>,
-    pub(super) number: RingId,
+    pub(crate) number: RingId,
     /// Every ring of the disk is mapped: take requests.
     started: AtomicFlag,
     /// Take no more requests.
@@ -84,12 +70,9 @@ pub(crate) struct Worker {
     tidying: AtomicFlag,
     /// Memory is short.
     squeezed: AtomicFlag,
+    bell: Bell,
     #[pin]
-    serve: Work<Worker, { item::SERVE }>,
-    #[pin]
-    later: DelayedWork<Worker, { item::LATER }>,
-    #[pin]
-    erase: Work<Worker, { item::ERASE }>,
+    erase: Work<Worker>,
     #[pin]
     pub(super) inbox: Inbox,
     #[pin]
@@ -99,38 +82,28 @@ pub(crate) struct Worker {
 }
 
 impl_has_work! {
-    impl HasWork<Self, 0> for Worker { self.serve }
-    impl HasWork<Self, 2> for Worker { self.erase }
+    impl HasWork<Self> for Worker { self.erase }
 }
 
-impl_has_delayed_work! {
-    impl HasDelayedWork<Self, 1> for Worker { self.later }
-}
+impl Duty for Worker {
+    fn bell(&self) -> &Bell {
+        &self.bell
+    }
 
-impl WorkItem<{ item::SERVE }> for Worker {
-    type Pointer = Arc<Self>;
-
-    fn run(this: Arc<Self>) {
+    fn run(this: &Arc<Self>) -> Next {
         if !this.started.load(Relaxed) {
-            return;
+            return Next::Wait;
         }
-        queue::describe(this.vbd.nodename());
         let mut engine = this.engine.lock();
-        if let Some(engine) = &mut *engine {
-            engine.run(&this);
+        match &mut *engine {
+            Some(engine) => engine.run(this),
+            None => Next::Wait,
         }
     }
 }
 
-impl WorkItem<{ item::LATER }> for Worker {
-    type Pointer = Arc<Self>;
-
-    fn run(this: Arc<Self>) {
-        this.wake();
-    }
-}
-
-impl WorkItem<{ item::ERASE }> for Worker {
+/// Runs discards.
+impl WorkItem for Worker {
     type Pointer = Arc<Self>;
 
     fn run(this: Arc<Self>) {
@@ -142,7 +115,7 @@ impl WorkItem<{ item::ERASE }> for Worker {
     }
 }
 
-/// Queues the worker when the guest sends an event.
+/// Rings for the worker when the guest sends an event.
 pub(crate) struct Wake(Arc<Worker>);
 
 impl evtchn::Handler for Wake {
@@ -159,7 +132,7 @@ impl Worker {
     ///
     /// `ENOMEM`.
     pub(crate) fn new(vbd: Arc<Vbd>, number: RingId, entries: usize) -> Result<Arc<Self>> {
-        let mail = Mail::new(entries)?;
+        let answers = KVec::with_capacity(entries, GFP_KERNEL)?;
         let errands = Errands::new(entries)?;
         Arc::pin_init(
             pin_init!(Self {
@@ -171,10 +144,9 @@ impl Worker {
                 hurried: AtomicFlag::new(false),
                 tidying: AtomicFlag::new(false),
                 squeezed: AtomicFlag::new(false),
-                serve <- new_work!("rblkback::ring"),
-                later <- new_delayed_work!("rblkback::later"),
+                bell: Bell::new(),
                 erase <- new_work!("rblkback::erase"),
-                inbox <- Inbox::new(mail),
+                inbox <- Inbox::new(answers),
                 errands <- errands,
                 engine <- new_mutex!(None, "rblkback::engine"),
             }),
@@ -194,29 +166,19 @@ impl Worker {
     }
 
     /// Requests are taken from now on.
-    pub(crate) fn start(self: &Arc<Self>) {
+    pub(crate) fn start(&self) {
         self.started.store(true, Relaxed);
         // Requests may wait already: nobody would send an event for those.
         self.wake();
     }
 
-    /// Queues the worker. Any context.
-    pub(crate) fn wake(self: &Arc<Self>) {
-        // Queued already: then it has yet to look.
-        let _ = queue::rings().enqueue::<Arc<Self>, { item::SERVE }>(self.clone());
-    }
-
-    /// Queues the worker in a while. Any context.
-    pub(super) fn wake_later(self: &Arc<Self>) {
-        // Will be queued already: that comes soon enough.
-        let _ = queue::rings().enqueue_delayed::<Arc<Self>, { item::LATER }>(
-            self.clone(),
-            kernel::time::msecs_to_jiffies(LINGER_MS),
-        );
+    /// Has the worker look at everything. Any context.
+    pub(crate) fn wake(&self) {
+        self.bell.ring();
     }
 
     /// No request is taken off the ring from now on. Does not wait.
-    pub(crate) fn stop(self: &Arc<Self>) {
+    pub(crate) fn stop(&self) {
         self.stopping.store(true, Relaxed);
         self.wake();
     }
@@ -227,7 +189,7 @@ impl Worker {
     }
 
     /// What is on the ring now goes to the disk, tokens or not.
-    pub(crate) fn hurry(self: &Arc<Self>) {
+    pub(crate) fn hurry(&self) {
         self.hurried.store(true, Relaxed);
         self.wake();
     }
@@ -238,7 +200,7 @@ impl Worker {
     }
 
     /// Grants that stayed mapped may have been unused for too long. Any context.
-    pub(crate) fn tidy(self: &Arc<Self>) {
+    pub(crate) fn tidy(&self) {
         self.tidying.store(true, Relaxed);
         self.wake();
     }
@@ -249,7 +211,7 @@ impl Worker {
     }
 
     /// Memory is short: what is spare is to be given back. Any context.
-    pub(crate) fn squeeze(self: &Arc<Self>) {
+    pub(crate) fn squeeze(&self) {
         self.squeezed.store(true, Relaxed);
         self.wake();
     }
@@ -276,23 +238,22 @@ impl Worker {
     pub(crate) fn release(&self) {
         let engine = self.engine.lock().take();
         drop(engine);
-        // An end of I/O that handed in the last job may not have returned yet, in
-        // interrupt context, with a reference that must not be the last one.
+        // An end of I/O that handed in the last job may not have returned yet, with a
+        // reference that must not be the last one: dropping that one sleeps.
         synchronize_rcu();
     }
 
     /// The disk has answered. Any context.
-    pub(super) fn finished(self: &Arc<Self>, job: KBox<Job>) {
+    pub(super) fn finished(&self, job: KBox<Letter<Core>>) {
         if self.inbox.put_job(job) {
             self.wake();
         }
     }
 
-    /// A discard is done. Any context.
-    fn answered(self: &Arc<Self>, answer: Answer) {
-        if self.inbox.put_answer(answer) {
-            self.wake();
-        }
+    /// A discard is done.
+    fn answered(&self, answer: Answer) {
+        self.inbox.put_answer(answer);
+        self.wake();
     }
 
     /// Sends a discard on its way.
@@ -300,7 +261,7 @@ impl Worker {
         match self.errands.put(errand) {
             Ok(()) => {
                 // Queued already: then it has yet to look.
-                let _ = queue::discards().enqueue::<Arc<Self>, { item::ERASE }>(self.clone());
+                let _ = queue::discards().enqueue(self.clone());
             }
             // Never: there is room for one per slot.
             Err(answer) => self.answered(answer),

@@ -35,8 +35,10 @@ pub const SEGMENTS_MAX: usize = 11;
 pub const INDIRECT_MAX: u16 = 256;
 /// Bytes of a segment, in a slot as in a frame of segments.
 pub const SEGMENT_SIZE: usize = 8;
-/// The largest slot of any ABI, in bytes.
+/// The largest slot of any ABI, in bytes: that of `x86_64-abi`.
 pub const SLOT_MAX: usize = 112;
+/// A slot of `x86_32-abi`, in bytes.
+pub const SLOT_X86_32: usize = 108;
 
 /// Byte offsets of the shared ring's header.
 pub mod ring_header {
@@ -150,13 +152,13 @@ impl Abi {
     const fn layout(self) -> Layout {
         match self {
             Self::X86_64 => Layout {
-                slot: 112,
+                slot: SLOT_MAX,
                 id: 8,
                 sector: 16,
                 segments: 24,
             },
             Self::X86_32 => Layout {
-                slot: 108,
+                slot: SLOT_X86_32,
                 id: 4,
                 sector: 12,
                 segments: 20,
@@ -189,6 +191,9 @@ impl Abi {
 }
 
 impl Slot {
+    /// Room for a copy.
+    pub const EMPTY: Self = Self([0; SLOT_MAX]);
+
     fn field<const N: usize>(&self, at: usize) -> [u8; N] {
         // A table entry beyond the slot would be our bug, not the guest's; it
         // reads as zeroes and the tests of this file see it.

@@ -15,6 +15,15 @@ const PER_RING: u32 = 4096;
 /// Per disk, shared by its rings, so that many rings are no reason to refuse one.
 const PER_DISK: u32 = 8192;
 
+/// Per disk, of the frames that are copied, which takes pages of this domain's: 2 MiB.
+const COPIES_PER_DISK: u32 = 512;
+
+/// Frames of those of each of `rings` rings that may be copied. What is over is mapped, so
+/// that this need not be enough for anything.
+pub fn copies_per_ring(rings: u32) -> u32 {
+    COPIES_PER_DISK.checked_div(rings).unwrap_or(0)
+}
+
 /// Frames that the requests of each of `rings` rings of `entries` slots may use: always
 /// enough for one request of the largest size.
 pub fn per_ring(rings: u32, entries: u32) -> u32 {
@@ -42,6 +51,16 @@ mod tests {
         assert_eq!(per_ring(2, 512), 4096);
         assert_eq!(per_ring(4, 512), 2048);
         assert_eq!(per_ring(16, 512), 512);
+    }
+
+    #[test]
+    fn copies_are_shared_as_well() {
+        for rings in 1..=1024 {
+            assert!(rings * copies_per_ring(rings) <= 512);
+        }
+        assert_eq!(copies_per_ring(1), 512);
+        assert_eq!(copies_per_ring(4), 128);
+        assert_eq!(copies_per_ring(0), 0);
     }
 
     #[test]

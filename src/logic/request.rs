@@ -308,7 +308,7 @@ pub struct Request<S> {
     extents: S,
 }
 
-impl<S: Deref<Target = [Extent]>> Request<S> {
+impl<S> Request<S> {
     /// What to do.
     pub fn operation(&self) -> Operation {
         self.operation
@@ -333,19 +333,25 @@ impl<S: Deref<Target = [Extent]>> Request<S> {
     pub fn extent_count(&self) -> u16 {
         self.count
     }
+}
 
-    /// The pieces of guest memory, in order.
-    pub fn extents(&self) -> impl Iterator<Item = &Extent> {
-        self.extents.iter().take(usize::from(self.count))
+impl<S: Deref<Target = [Extent]>> Request<S> {
+    /// The same without its pieces of guest memory, for whoever keeps the room and its
+    /// first [`Request::extent_count`] extents beside it.
+    pub fn without_room(self) -> Request<()> {
+        Request {
+            operation: self.operation,
+            sector: self.sector,
+            sectors: self.sectors,
+            count: u16::try_from(self.extents().len()).unwrap_or(0),
+            extents: (),
+        }
     }
 
-    /// Takes the room back; no pieces are left.
-    pub fn take_room(&mut self) -> S
-    where
-        S: Default,
-    {
-        self.count = 0;
-        core::mem::take(&mut self.extents)
+    /// The pieces of guest memory, in order.
+    pub fn extents(&self) -> &[Extent] {
+        // Never fewer, by the type invariant.
+        self.extents.get(..usize::from(self.count)).unwrap_or(&[])
     }
 }
 
@@ -408,6 +414,7 @@ mod tests {
         assert_eq!((request.sector(), request.sectors()), (10, 10));
         let extents: Vec<_> = request
             .extents()
+            .iter()
             .map(|extent| (extent.gref(), extent.offset(), extent.bytes()))
             .collect();
         assert_eq!(extents, [(100, 0, 4096), (101, 1024, 1024)]);
@@ -550,7 +557,7 @@ mod tests {
                 .map_err(|(refusal, _)| refusal)
         };
         assert_eq!(check(20, 32).unwrap().sectors(), 160);
-        assert_eq!(check(20, 32).unwrap().extents().count(), 20);
+        assert_eq!(check(20, 32).unwrap().extents().len(), 20);
         assert_eq!(check(19, 32).unwrap_err(), Refusal::Segment);
         assert_eq!(check(20, 19).unwrap_err(), Refusal::SegmentCount);
     }

@@ -92,6 +92,13 @@ impl BlockDevice {
         unsafe { helpers::xbk_disk_is_read_only(self.as_ptr()) }
     }
 
+    /// Can a bio that has no neighbour among those sent with it still be merged with one, to
+    /// some profit? Not if the device takes requests as they come. Any context.
+    pub(crate) fn merges_late(&self) -> bool {
+        // SAFETY: By the type invariant.
+        unsafe { helpers::xbk_disk_merges_late(self.as_ptr()) }
+    }
+
     /// What it is and can do, now.
     pub(crate) fn traits(&self) -> Traits {
         let mut disk: helpers::xbk_disk = pin_init::zeroed();

@@ -1,23 +1,29 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Sending one request to a block device.
+//! Sending requests to a block device.
 //!
 //! What a bio works on travels with it by value and comes back by value when the
-//! device has answered.
+//! device has answered. The bio itself is a part of it, so that a request whose memory is
+//! used again needs none of the kernel's.
 //!
-//! C header: [`include/linux/bio.h`](srctree/include/linux/bio.h)
-
-use core::ptr::NonNull;
+//! C headers: [`include/linux/bio.h`](srctree/include/linux/bio.h),
+//! [`include/linux/blkdev.h`](srctree/include/linux/blkdev.h)
 
 use kernel::{
     bindings,
     error::to_result,
-    prelude::*, //
+    prelude::*,
+    types::Opaque, //
 };
 
 use super::bdev::BlockDevice;
 use super::helpers;
-use crate::xenbus::grant::ForeignPage;
+use super::thread::Uninterrupted;
+use crate::xenbus::grant::IoPage;
+
+/// Requests that the block layer is asked to set aside at a time: one look at the device's
+/// free ones does for all.
+const AT_ONCE: u16 = 8;
 
 /// What a bio does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,17 +41,45 @@ pub(crate) enum Direction {
 
 /// Where a bio's bytes lie: `len` bytes at `offset` of a page.
 pub(crate) struct Piece<'a> {
-    /// The page, mapped.
-    pub(crate) page: ForeignPage<'a>,
+    /// The page.
+    pub(crate) page: IoPage<'a>,
     /// First byte within the page.
     pub(crate) offset: u32,
     /// Bytes.
     pub(crate) len: u32,
 }
 
+/// Room for a bio and its pieces.
+pub(crate) struct BioRoom {
+    bio: Opaque<bindings::bio>,
+    /// Written through by the bio; has no elements of its own, only their room.
+    pieces: KVec<bindings::bio_vec>,
+}
+
+// SAFETY: Between `submit` and `end_io` it belongs to the block layer, which sees to that
+// itself; before and after it is plain memory.
+unsafe impl Send for BioRoom {}
+
+impl BioRoom {
+    /// Room for `pieces` pieces.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`.
+    pub(crate) fn new(pieces: usize, flags: kernel::alloc::Flags) -> Result<Self> {
+        Ok(Self {
+            bio: Opaque::uninit(),
+            pieces: KVec::with_capacity(pieces, flags)?,
+        })
+    }
+}
+
 /// Owns everything that a bio works on, from [`submit`] to [`Io::end_io`]. Being
 /// boxed and given away, it cannot change or lose any of it meanwhile.
 pub(crate) trait Io: Sized + Send + 'static {
+    /// The bio. Always the same one.
+    fn room(&self) -> &BioRoom;
+
     /// The device it goes to.
     fn device(&self) -> &BlockDevice;
 
@@ -55,84 +89,110 @@ pub(crate) trait Io: Sized + Send + 'static {
     /// The first sector, of 512 bytes.
     fn sector(&self) -> u64;
 
-    /// How many pieces there are at most.
-    fn piece_count(&self) -> u16;
+    /// Is there nothing to merge it with?
+    fn is_alone(&self) -> bool;
 
     /// The pieces, in order.
     fn pieces(&self) -> impl Iterator<Item = Piece<'_>>;
 
-    /// The device has answered. May run in hard interrupt context: must not sleep.
+    /// The device has answered. May run in hard interrupt context: must not sleep, is not
+    /// preempted, and no grace period of RCU ends meanwhile.
     fn end_io(this: KBox<Self>, outcome: Result);
 }
 
-/// Sends `owner`'s bio to the device. Waits for memory and for room in the device's
-/// queue: sleeps.
+/// Sends `owner`'s bio to the device. Waits for room in the device's queue: sleeps.
 ///
 /// # Errors
 ///
-/// Gives `owner` back if its pieces do not fit into one bio.
+/// Gives `owner` back if its pieces do not fit into the bio's room.
 pub(crate) fn submit<T: Io>(owner: KBox<T>) -> Result<(), KBox<T>> {
-    let Ok(bio) = build(&*owner) else {
-        return Err(owner);
-    };
-    // SAFETY: `bio` was made for `owner`, which lives until `end_io` takes it back:
-    // device and pages stay. Submitted exactly once.
+    let raw = KBox::into_raw(owner);
+    // SAFETY: It was a box just now and is given away only below.
+    let owner = unsafe { &*raw };
+    if fill(owner).is_err() {
+        // SAFETY: Nobody else has it.
+        return Err(unsafe { KBox::from_raw(raw) });
+    }
+    let bio = owner.room().bio.get();
+    // SAFETY: `fill` has made a bio of it. What it works on, itself included, lives and
+    // stays as it is until `end_io` takes the box back. Submitted exactly once.
     unsafe {
-        (*bio.as_ptr()).bi_private = KBox::into_raw(owner).cast();
-        (*bio.as_ptr()).bi_end_io = Some(end_io::<T>);
-        bindings::submit_bio(bio.as_ptr());
+        (*bio).bi_private = raw.cast();
+        (*bio).bi_end_io = Some(end_io::<T>);
+        bindings::submit_bio(bio);
     }
     Ok(())
 }
 
-fn build<T: Io>(owner: &T) -> Result<NonNull<bindings::bio>> {
-    let opf = match owner.direction() {
-        Direction::Read => bindings::req_op_REQ_OP_READ,
-        Direction::Write => bindings::req_op_REQ_OP_WRITE | DIRECT_WRITE,
-        Direction::FlushThenWrite => bindings::req_op_REQ_OP_WRITE | DIRECT_WRITE | PREFLUSH,
-        // A flush without data has nothing to write through.
-        Direction::FlushThenWriteThrough if owner.piece_count() == 0 => {
-            bindings::req_op_REQ_OP_WRITE | DIRECT_WRITE | PREFLUSH
+fn operation<T: Io>(owner: &T) -> u32 {
+    let merge = if owner.is_alone() { NO_MERGE } else { 0 };
+    merge
+        | match owner.direction() {
+            Direction::Read => bindings::req_op_REQ_OP_READ,
+            Direction::Write => bindings::req_op_REQ_OP_WRITE | DIRECT_WRITE,
+            Direction::FlushThenWrite => bindings::req_op_REQ_OP_WRITE | DIRECT_WRITE | PREFLUSH,
+            // A flush without data has nothing to write through.
+            Direction::FlushThenWriteThrough if owner.pieces().next().is_none() => {
+                bindings::req_op_REQ_OP_WRITE | DIRECT_WRITE | PREFLUSH
+            }
+            Direction::FlushThenWriteThrough => {
+                bindings::req_op_REQ_OP_WRITE | DIRECT_WRITE | PREFLUSH | FUA
+            }
         }
-        Direction::FlushThenWriteThrough => {
-            bindings::req_op_REQ_OP_WRITE | DIRECT_WRITE | PREFLUSH | FUA
-        }
-    };
-    // SAFETY: The device is open.
-    let bio = unsafe { helpers::xbk_bio_alloc(owner.device().as_ptr(), owner.piece_count(), opf) };
-    let bio = NonNull::new(bio).ok_or(ENOMEM)?;
-    // SAFETY: Allocated just now.
-    unsafe { (*bio.as_ptr()).bi_iter.bi_sector = owner.sector() };
-    for piece in owner.pieces() {
-        // SAFETY: The bio is ours; the page is mapped and stays so, see `submit`.
-        let added = unsafe {
-            bindings::bio_add_page(bio.as_ptr(), piece.page.as_ptr(), piece.len, piece.offset)
-        };
-        if added != piece.len as c_int {
-            // SAFETY: The bio is ours and was not submitted.
-            unsafe { bindings::bio_put(bio.as_ptr()) };
+}
+
+/// Makes a bio of the owner's room.
+///
+/// # Errors
+///
+/// `EIO` if there are more pieces than it has room for; then it is no bio.
+fn fill<T: Io>(owner: &T) -> Result {
+    let room = owner.room();
+    let bio = room.bio.get();
+    let most = u16::try_from(room.pieces.capacity()).unwrap_or(u16::MAX);
+    // SAFETY: The room belongs to the owner, who is ours, so no bio is in use there; its
+    // table has room for `most` elements; the device is open.
+    unsafe {
+        let table = room.pieces.as_ptr().cast_mut();
+        bindings::bio_init(bio, owner.device().as_ptr(), table, most, operation(owner));
+        (*bio).bi_iter.bi_sector = owner.sector();
+    }
+    for (count, piece) in owner.pieces().enumerate() {
+        if count >= usize::from(most) {
+            // SAFETY: Initialised above and not submitted.
+            unsafe { bindings::bio_uninit(bio) };
             return Err(EIO);
         }
+        // SAFETY: There is room for one more; the owner keeps the page, see `submit`.
+        unsafe { bindings::__bio_add_page(bio, piece.page.as_ptr(), piece.len, piece.offset) };
     }
-    Ok(bio)
+    Ok(())
 }
 
 /// Somebody waits for the answer, and there is nothing to merge with later.
 const DIRECT_WRITE: u32 =
     (1 << bindings::req_flag_bits___REQ_SYNC) | (1 << bindings::req_flag_bits___REQ_IDLE);
+const NO_MERGE: u32 = 1 << bindings::req_flag_bits___REQ_NOMERGE;
 const PREFLUSH: u32 = 1 << bindings::req_flag_bits___REQ_PREFLUSH;
 const FUA: u32 = 1 << bindings::req_flag_bits___REQ_FUA;
 
 extern "C" fn end_io<T: Io>(bio: *mut bindings::bio) {
+    // The block layer may call this in a thread, too, that could be preempted.
+    let _here = Uninterrupted::new();
     // SAFETY: The block layer calls this once for the bio of `submit`, with the box
-    // that was put into it there.
+    // that was put into it there, and leaves both alone from here on.
     let (owner, status) = unsafe {
         let owner = KBox::from_raw((*bio).bi_private.cast::<T>());
-        let status = bindings::blk_status_to_errno((*bio).bi_status);
-        bindings::bio_put(bio);
+        let status = (*bio).bi_status;
+        bindings::bio_uninit(bio);
         (owner, status)
     };
-    T::end_io(owner, to_result(status));
+    let outcome = match status {
+        0 => Ok(()),
+        // SAFETY: No preconditions.
+        status => to_result(unsafe { bindings::blk_status_to_errno(status) }),
+    };
+    T::end_io(owner, outcome);
 }
 
 /// Holds submitted bios back until it is dropped, so that the device gets them
@@ -144,7 +204,7 @@ extern "C" fn end_io<T: Io>(bio: *mut bindings::bio) {
 #[pin_data(PinnedDrop)]
 pub(crate) struct Plug {
     #[pin]
-    plug: kernel::types::Opaque<bindings::blk_plug>,
+    plug: Opaque<bindings::blk_plug>,
     _not_send: kernel::types::NotThreadSafe,
 }
 
@@ -152,12 +212,34 @@ impl Plug {
     /// Plugs the current task.
     pub(crate) fn new() -> impl PinInit<Self> {
         pin_init!(Self {
-            plug <- kernel::types::Opaque::ffi_init(|plug| {
+            plug <- Opaque::ffi_init(|plug| {
                 // SAFETY: `plug` is valid for writes and pinned; `drop` finishes it.
                 unsafe { bindings::blk_start_plug(plug) }
             }),
             _not_send: kernel::types::NotThreadSafe,
         })
+    }
+
+    /// Calls `send` for each of `items`, of which there are `count`. It submits a bio at
+    /// most.
+    pub(crate) fn each<I>(
+        &self,
+        items: impl Iterator<Item = I>,
+        count: usize,
+        mut send: impl FnMut(I),
+    ) {
+        let (mut expected, mut left) = (0, count);
+        for item in items {
+            if expected == 0 {
+                expected = u16::try_from(left).unwrap_or(AT_ONCE).min(AT_ONCE);
+                // SAFETY: The plug is this task's (it cannot be sent), so nobody looks at it
+                // now.
+                unsafe { helpers::xbk_plug_expect(self.plug.get(), expected) };
+            }
+            expected = expected.saturating_sub(1);
+            left = left.saturating_sub(1);
+            send(item);
+        }
     }
 }
 

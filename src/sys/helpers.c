@@ -2,13 +2,15 @@
 /*
  * See helpers.h.
  */
-#include <linux/bio.h>
 #include <linux/blkdev.h>
 #include <linux/cdrom.h>
 #include <linux/fs.h>
+#include <linux/kthread.h>
 #include <linux/module.h>
 #include <linux/pagemap.h>
+#include <linux/preempt.h>
 #include <linux/random.h>
+#include <linux/sched/task.h>
 
 #include "src/sys/helpers.h"
 
@@ -36,6 +38,13 @@ u64 xbk_disk_sectors(struct block_device *bdev)
 bool xbk_disk_is_read_only(struct block_device *bdev)
 {
 	return bdev_read_only(bdev);
+}
+
+bool xbk_disk_merges_late(struct block_device *bdev)
+{
+	struct request_queue *q = bdev_get_queue(bdev);
+
+	return !queue_is_mq(q) || q->elevator || bdev_rot(bdev);
 }
 
 struct file *xbk_disk_open(u32 major, u32 minor, bool write)
@@ -68,9 +77,52 @@ int xbk_disk_discard(struct block_device *bdev, u64 sector, u64 sectors,
 	return blkdev_issue_discard(bdev, sector, sectors, GFP_KERNEL);
 }
 
-struct bio *xbk_bio_alloc(struct block_device *bdev, u16 vecs, u32 opf)
+void xbk_plug_expect(struct blk_plug *plug, u16 bios)
 {
-	return bio_alloc(bdev, vecs, opf, GFP_NOIO);
+	/* As blk_start_plug_nr_ios() does, which modules cannot call. */
+	plug->nr_ios = bios;
+}
+
+void xbk_preempt_disable(void)
+{
+	preempt_disable();
+}
+
+void xbk_preempt_enable(void)
+{
+	preempt_enable();
+}
+
+struct task_struct *xbk_thread_create(int (*run)(void *data), void *data,
+				      const char *name)
+{
+	struct task_struct *task = kthread_create(run, data, "%s", name);
+
+	if (!IS_ERR(task))
+		get_task_struct(task);
+	return task;
+}
+
+void xbk_task_put(struct task_struct *task)
+{
+	put_task_struct(task);
+}
+
+void xbk_thread_drowse(void)
+{
+	/* Not counted in the load, as a thread without work should not be. */
+	set_current_state(TASK_IDLE);
+}
+
+void xbk_thread_sleep(u32 most)
+{
+	schedule_timeout(most ? msecs_to_jiffies(most) : MAX_SCHEDULE_TIMEOUT);
+}
+
+void xbk_thread_rouse(void)
+{
+	__set_current_state(TASK_RUNNING);
+	cond_resched();
 }
 
 u32 xbk_random_u32(void)

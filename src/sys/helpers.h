@@ -8,8 +8,10 @@
 #include <linux/blk_types.h>
 #include <linux/types.h>
 
+struct blk_plug;
 struct file;
 struct module;
+struct task_struct;
 
 /* What a frontend is told of a disk, read in one go. Sizes in bytes unless named. */
 struct xbk_disk {
@@ -28,6 +30,11 @@ struct xbk_disk {
 void xbk_disk_read(struct block_device *bdev, struct xbk_disk *disk);
 u64 xbk_disk_sectors(struct block_device *bdev);
 bool xbk_disk_is_read_only(struct block_device *bdev);
+/*
+ * May something later than a batch of bios profit from a merge with one of them: a
+ * scheduler, a queue below, a seek?
+ */
+bool xbk_disk_merges_late(struct block_device *bdev);
 /* Opens @major:@minor for reading, and for writing if @write. ERR_PTR on failure. */
 struct file *xbk_disk_open(u32 major, u32 minor, bool write);
 struct block_device *xbk_disk_of(struct file *file);
@@ -41,8 +48,28 @@ int xbk_disk_uncache(struct block_device *bdev);
 int xbk_disk_discard(struct block_device *bdev, u64 sector, u64 sectors,
 		     bool secure);
 
-/* A bio of @vecs empty segments that is never refused: it waits for the pool. */
-struct bio *xbk_bio_alloc(struct block_device *bdev, u16 vecs, u32 opf);
+/*
+ * So many bios come next: the block layer sets as many requests aside with the first,
+ * and gives back what was not used at the end of the plug or when the task sleeps.
+ */
+void xbk_plug_expect(struct blk_plug *plug, u16 bios);
+
+void xbk_preempt_disable(void);
+void xbk_preempt_enable(void);
+
+/*
+ * A kernel thread that has yet to be woken, with a reference of its own for the caller,
+ * see xbk_task_put(). ERR_PTR on failure.
+ */
+struct task_struct *xbk_thread_create(int (*run)(void *data), void *data,
+				      const char *name);
+void xbk_task_put(struct task_struct *task);
+/* From here on a wake-up keeps the current thread from sleeping in xbk_thread_sleep(). */
+void xbk_thread_drowse(void);
+/* Sleeps until the current thread is woken; if @most is not 0, so many ms at most. */
+void xbk_thread_sleep(u32 most);
+/* The current thread has something to do. Lets others run if they have waited for long. */
+void xbk_thread_rouse(void);
 
 /* Module parameters, as they are now: see params.c. */
 u32 xbk_param_max_buffer_pages(void);

@@ -9,10 +9,10 @@ pub(super) use kernel::bindings::{
 };
 
 pub(super) use crate::xenbus::bindings::{
-    xbk_bio_alloc,
     xbk_disk,
     xbk_disk_discard,
     xbk_disk_is_read_only,
+    xbk_disk_merges_late,
     xbk_disk_of,
     xbk_disk_open,
     xbk_disk_read,
@@ -31,7 +31,15 @@ pub(super) use crate::xenbus::bindings::{
     xbk_param_max_ring_page_order,
     xbk_param_persistent_grant_unused_seconds,
     xbk_params_init,
+    xbk_plug_expect,
+    xbk_preempt_disable,
+    xbk_preempt_enable,
     xbk_random_u32,
+    xbk_task_put,
+    xbk_thread_create,
+    xbk_thread_drowse,
+    xbk_thread_rouse,
+    xbk_thread_sleep,
     xbk_trace_admit,
     xbk_trace_limit,
     xbk_trace_throttle,

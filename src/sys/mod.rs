@@ -7,7 +7,9 @@
 //! | file | wraps |
 //! |---|---|
 //! | [`bdev`] | opening a block device by number, what it can do |
-//! | [`bio`] | sending one request to it, plugging |
+//! | [`bio`] | sending requests to it, plugging |
+//! | [`thread`] | a thread that is rung for |
+//! | [`post`] | a letter box without a lock |
 //! | [`timer`] | a one-shot hrtimer that is re-armed in place |
 //! | [`queue`] | the module's own workqueues |
 //! | [`params`] | module parameters |
@@ -23,8 +25,10 @@ pub(crate) mod global;
 mod helpers;
 pub(crate) mod module_ref;
 pub(crate) mod params;
+pub(crate) mod post;
 pub(crate) mod queue;
 pub(crate) mod rounds;
 pub(crate) mod sysfs;
+pub(crate) mod thread;
 pub(crate) mod timer;
 pub(crate) mod trace;

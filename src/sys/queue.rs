@@ -3,9 +3,8 @@
 //! The module's own workqueues.
 //!
 //! The system's queues outlive a module's code; one's own can be waited for when
-//! the module goes away. There are three: what a ring does must get on always, also
-//! when memory is short; what a disk does may take as long as its device to open; a
-//! discard may take minutes, and many of them must not keep other disks waiting.
+//! the module goes away. There are two: what a disk does may take as long as its device to
+//! open; a discard may take minutes, and many of them must not keep other disks waiting.
 //!
 //! C header: [`include/linux/workqueue.h`](srctree/include/linux/workqueue.h)
 
@@ -24,7 +23,6 @@ use kernel::{
     workqueue::Queue, //
 };
 
-static RINGS: Atomic<*mut bindings::workqueue_struct> = Atomic::new(null_mut());
 static DISCARDS: Atomic<*mut bindings::workqueue_struct> = Atomic::new(null_mut());
 static DISKS: Atomic<*mut bindings::workqueue_struct> = Atomic::new(null_mut());
 
@@ -43,18 +41,14 @@ impl ModuleQueues {
     pub(crate) fn new() -> Result<Self> {
         // From here on drop destroys what was made.
         let queues = Self(());
-        RINGS.store(
-            make(c"rblkback", bindings::wq_flags_WQ_MEM_RECLAIM)?,
-            Release,
-        );
-        DISKS.store(make(c"rblkback-disk", 0)?, Release);
-        DISCARDS.store(make(c"rblkback-discard", 0)?, Release);
+        DISKS.store(make(c"rblkback-disk")?, Release);
+        DISCARDS.store(make(c"rblkback-discard")?, Release);
         Ok(queues)
     }
 }
 
-fn make(name: &'static CStr, flags: u32) -> Result<*mut bindings::workqueue_struct> {
-    let flags = flags | bindings::wq_flags_WQ_UNBOUND | bindings::wq_flags_WQ_SYSFS;
+fn make(name: &'static CStr) -> Result<*mut bindings::workqueue_struct> {
+    let flags = bindings::wq_flags_WQ_UNBOUND | bindings::wq_flags_WQ_SYSFS;
     // SAFETY: The format takes exactly one string.
     let queue = unsafe {
         bindings::alloc_workqueue_noprof(c"%s".as_char_ptr(), flags, 0, name.as_char_ptr())
@@ -67,9 +61,8 @@ fn make(name: &'static CStr, flags: u32) -> Result<*mut bindings::workqueue_stru
 
 impl Drop for ModuleQueues {
     fn drop(&mut self) {
-        // A discard's and a disk's last work may still queue a ring's, not the other way
-        // round.
-        for queue in [&DISCARDS, &DISKS, &RINGS] {
+        // A discard's last work may still queue a disk's, not the other way round.
+        for queue in [&DISCARDS, &DISKS] {
             let queue = queue.load(Acquire);
             if !queue.is_null() {
                 // SAFETY: Made in `make`. No work can be queued any more: every
@@ -88,21 +81,15 @@ pub(crate) fn describe(owner: &CStr) {
     unsafe { bindings::set_worker_desc(c"%s".as_char_ptr(), owner.as_char_ptr()) };
 }
 
-/// For what rings do.
-pub(crate) fn rings() -> &'static Queue {
-    // SAFETY: The module makes the queues before it registers the driver and
-    // destroys them as the last thing, and all callers are called by that driver.
-    unsafe { Queue::from_raw(RINGS.load(Acquire)) }
-}
-
 /// For discards.
 pub(crate) fn discards() -> &'static Queue {
-    // SAFETY: As in `rings`.
+    // SAFETY: The module makes the queues before it registers the driver and
+    // destroys them as the last thing, and all callers are called by that driver.
     unsafe { Queue::from_raw(DISCARDS.load(Acquire)) }
 }
 
 /// For what disks do.
 pub(crate) fn disks() -> &'static Queue {
-    // SAFETY: As in `rings`.
+    // SAFETY: As in `discards`.
     unsafe { Queue::from_raw(DISKS.load(Acquire)) }
 }

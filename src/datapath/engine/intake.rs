@@ -13,7 +13,7 @@ use crate::datapath::eraser::Errand;
 use crate::datapath::gate::Pass;
 use crate::datapath::gate::Passes;
 use crate::datapath::job::Job;
-use crate::datapath::pool::Room;
+use crate::datapath::job::Room;
 use crate::datapath::ring::Answer;
 use crate::datapath::worker::Worker;
 use crate::logic::abi::Segment;
@@ -26,28 +26,26 @@ use crate::logic::request::Operation;
 use crate::logic::request::Parsed;
 use crate::logic::request::Refusal;
 use crate::logic::request::Transfer;
-use crate::sys::bio;
 use crate::sys::bio::Plug;
 
 impl Engine {
     /// Takes requests off the ring until something stops it.
     pub(super) fn intake(&mut self, worker: &Arc<Worker>, budget: &mut u32) -> Pause {
-        pin_init::stack_pin_init!(let _plug = Plug::new());
         let pause = self.take_all(worker, budget);
-        self.submit_staged(worker);
+        self.submit_staged();
         pause
     }
 
     fn take_all(&mut self, worker: &Arc<Worker>, budget: &mut u32) -> Pause {
         loop {
             if self.barrier.is_some() || worker.vbd.turnstile().is_closed() {
-                worker.vbd.gate().leave(worker.number);
+                self.leave(worker);
                 return Pause::Barrier;
             }
             let unread = match self.look() {
                 Ok(0) => {
                     self.credit = 0;
-                    worker.vbd.gate().leave(worker.number);
+                    self.leave(worker);
                     return Pause::Idle;
                 }
                 Ok(unread) => unread,
@@ -63,7 +61,7 @@ impl Engine {
             if worker.vbd.gate().is_gated() {
                 // The device may keep us as long as it likes: not while a token, which others
                 // could use, waits for us.
-                self.submit_staged(worker);
+                self.submit_staged();
             }
             let Some(passes) = self.ask(worker, wanted) else {
                 return Pause::Throttled;
@@ -90,7 +88,7 @@ impl Engine {
             };
             self.credit = self.credit.saturating_add(passes.on_credit());
             worker.vbd.gate().give_back(passes);
-            worker.vbd.gate().leave(worker.number);
+            self.leave(worker);
             return Some(pause);
         }
         None
@@ -99,12 +97,20 @@ impl Engine {
     /// Passes for some of `wanted` requests, or `None` to wait for them.
     fn ask(&mut self, worker: &Worker, wanted: u32) -> Option<Passes> {
         let gate = worker.vbd.gate();
+        self.asked = true;
         let on_credit = wanted.min(self.credit);
         if on_credit == 0 || worker.is_stopping() {
             return gate.admit(worker.number, wanted);
         }
         self.credit = self.credit.saturating_sub(on_credit);
         Some(gate.admit_on_credit(worker.number, on_credit))
+    }
+
+    /// Tells the gate, if it does not know yet, that there is nothing to ask for.
+    pub(super) fn leave(&mut self, worker: &Worker) {
+        if core::mem::take(&mut self.asked) {
+            worker.vbd.gate().leave(worker.number);
+        }
     }
 
     /// How many requests are on the ring. If none, the guest sends an event for the
@@ -123,7 +129,8 @@ impl Engine {
     /// Gives the pass back if there is no room for the request, which then stays on the
     /// ring.
     fn take_one(&mut self, worker: &Arc<Worker>, pass: Pass) -> Result<(), Pass> {
-        let slot = self.ring.peek();
+        let mut slot = Slot::EMPTY;
+        self.ring.peek(&mut slot);
         let answer = Answer {
             id: slot.id(self.ring.abi()),
             operation: answered_operation(&slot),
@@ -141,7 +148,7 @@ impl Engine {
             }
             Ok(Parsed::Discard(discard)) => {
                 self.consume();
-                match discard.check(&self.disk.view()) {
+                match discard.check(&self.view) {
                     Ok(erasure) => {
                         worker.vbd.stats().count_discard();
                         worker.erase(Errand {
@@ -180,58 +187,55 @@ impl Engine {
         answer: Answer,
         slot: &Slot,
         transfer: Transfer,
-        mut room: Room,
+        room: Room,
     ) {
-        let extents = core::mem::take(&mut room.extents);
-        let disk = self.disk.view();
-        let count = transfer.count();
+        let (view, count, abi) = (&self.view, transfer.count(), self.ring.abi());
         let checked = match transfer.frame() {
-            None => transfer.check(&disk, slot.segments(self.ring.abi(), count), extents),
-            Some(frame) => match self.mapper.segments(&transfer, frame) {
-                Ok(bytes) => transfer.check(&disk, Segment::list(bytes, count), extents),
-                Err(_) => Err((Refusal::Segment, extents)),
+            None => room.check(|room| transfer.check(view, slot.segments(abi, count), room)),
+            Some(frame) => match self.mapper.segments(&transfer, frame, self.now) {
+                Ok(bytes) => {
+                    room.check(|room| transfer.check(view, Segment::list(bytes, count), room))
+                }
+                Err(_) => Err((Refusal::Segment, room)),
             },
         };
         match checked {
-            Ok(request) => {
-                worker.vbd.stats().count(&request);
-                worker.vbd.gate().price(&pass, request.bytes());
-                let disk = self.disk.clone();
-                let job = Job::new(room, pass, worker.clone(), disk, answer, request);
+            Ok(filled) => {
+                worker.vbd.stats().count(filled.request());
+                worker.vbd.gate().price(&pass, filled.request().bytes());
+                let job = Job::new(filled, pass, answer);
                 if job.operation() == Operation::Barrier {
                     self.barrier = Some(job);
                 } else {
-                    self.stage(worker, job);
+                    self.stage(job);
                 }
             }
-            Err((refusal, extents)) => {
-                room.extents = extents;
+            Err((refusal, room)) => {
                 self.pool.put(room);
                 self.refuse(answer, refusal);
             }
         }
     }
 
-    pub(super) fn stage(&mut self, worker: &Arc<Worker>, job: KBox<Job>) {
+    pub(super) fn stage(&mut self, job: Job) {
         if self.mapper.must_map_first(job.frame_count()) {
-            self.submit_staged(worker);
+            self.submit_staged();
         }
-        self.mapper.stage(job, self.now);
+        self.mapper.stage(job, self.merges_late, self.now);
     }
 
-    /// Maps what is staged and sends it to the disk.
-    pub(super) fn submit_staged(&mut self, worker: &Arc<Worker>) {
-        self.mapper.map_staged(self.now, |job| {
-            // Whatever does not get to the disk goes the same way back as what does, so
-            // that what was mapped of it is unmapped first.
-            let left = if job.is_mapped() {
-                bio::submit(job).err()
-            } else {
-                Some(job)
-            };
-            if let Some(job) = left {
-                worker.finished(job);
-            }
-        });
+    /// Maps what is staged and sends it to the disk. Sleeps.
+    pub(super) fn submit_staged(&mut self) {
+        if self.mapper.is_idle() {
+            return;
+        }
+        self.mapper.map_staged(self.now);
+        let staged = self.mapper.staged();
+        let count = staged.len();
+        {
+            pin_init::stack_pin_init!(let plug = Plug::new());
+            plug.each(staged.drain_all(), count, Job::submit);
+        }
+        self.look_at_disk();
     }
 }

@@ -113,7 +113,7 @@ fn earlier(slot: &Slot, abi: Abi) -> Extent {
         panic!("no read");
     };
     match transfer.check(&disk, slot.segments(abi, 1), vec![Extent::default()]) {
-        Ok(request) => request.extents().copied().next().expect("an extent"),
+        Ok(request) => request.extents().first().copied().expect("an extent"),
         // At the end of the arithmetic there is no room on any disk.
         Err(_) => Extent::default(),
     }
@@ -165,7 +165,7 @@ fn summary(outcome: &Outcome) -> Result<(Operation, u64, u32, Vec<Extent>), Refu
             request.operation(),
             request.sector(),
             request.sectors(),
-            request.extents().copied().collect(),
+            request.extents().to_vec(),
         )),
         Err((refusal, _)) => Err(*refusal),
     }
@@ -191,9 +191,9 @@ pub fn judge_extents(request: &Request<Vec<Extent>>, segments: &[Raw], disk: &Di
     let sectors = u128::from(request.sectors());
     assert!(lies_on(disk, request.sector(), sectors), "{request:?}");
     assert_eq!(usize::from(request.extent_count()), segments.len());
-    assert_eq!(request.extents().count(), segments.len());
+    assert_eq!(request.extents().len(), segments.len());
     let mut bytes = 0;
-    for (extent, (gref, first, last)) in request.extents().zip(segments) {
+    for (extent, (gref, first, last)) in request.extents().iter().zip(segments) {
         let end = extent.offset() + extent.bytes();
         assert!(extent.bytes() > 0 && end <= 4096);
         assert_eq!(extent.gref(), *gref);

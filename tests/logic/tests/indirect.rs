@@ -137,7 +137,7 @@ proptest! {
             let operation = if inner == 0 { Operation::Read } else { Operation::Write };
             prop_assert_eq!(request.operation(), operation);
             prop_assert_eq!((request.sector(), u128::from(request.sectors())), (sector, length));
-            let seen: Vec<_> = request.extents().map(|e| (e.gref(), e.offset(), e.bytes())).collect();
+            let seen: Vec<_> = request.extents().iter().map(|e| (e.gref(), e.offset(), e.bytes())).collect();
             let expected: Vec<_> = descriptors
                 .iter()
                 .map(|(gref, first, last)| {

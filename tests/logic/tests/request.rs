@@ -190,6 +190,7 @@ fn judge(slot: &Slot, abi: Abi, disk: &Disk) -> Result<(), TestCaseError> {
     prop_assert_eq!(request.sector(), sector);
     let extents: Vec<_> = request
         .extents()
+        .iter()
         .map(|e| (e.gref(), e.offset(), e.bytes()))
         .collect();
     let bytes = |(frame, first, last): &(u32, u8, u8)| {

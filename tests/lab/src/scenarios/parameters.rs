@@ -74,10 +74,9 @@ fn log_stats(host: &Host<'_>, figures: &mut Figures) -> Result<()> {
     let vbd = guest.attach(&disk, "xvdb")?;
     guest.ok("dd if=/dev/xvdb of=/dev/null bs=64k count=4 iflag=direct status=none")?;
     let name = format!("backend/vbd/{}/{}", vbd.domid, vbd.vdev);
-    let worker = host.ok(&format!(
-        "lab_until 30 'ps -eo comm:64 | grep -e ^kworker.*{name}$'"
-    ))?;
-    check::contains("the worker's name", &worker, &[&name])?;
+    let thread = format!("rblk/{}/{}-0", vbd.domid, vbd.vdev);
+    let threads = host.ok("ps -eo comm:64 | grep -e ^rblk/")?;
+    check::equal("the ring's thread", threads.trim(), thread.as_str())?;
     host.ok(&format!("echo 1 >{DIRECTORY}/log_stats"))?;
     let line = host.ok(&format!("lab_until 60 'dmesg | grep \"{name}: \"'"))?;
     figures.insert("log_stats".into(), line.into());
