@@ -31,7 +31,7 @@ pub struct Job {
 const USUAL: Job = Job {
     name: "",
     options: "",
-    requests: 12_000,
+    requests: 8_000,
     threads: 1,
     disks: 1,
     queues: 1,
@@ -53,7 +53,7 @@ pub const ALL: &[Job] = &[
     Job {
         name: "read-4k-1",
         options: "--rw=randread --bs=4k --iodepth=1",
-        requests: 6_000,
+        requests: 4_000,
         ..USUAL
     },
     Job {

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use anyhow::Result;
+use anyhow::bail;
 use serde_json::Value;
 use serde_json::json;
 
@@ -39,9 +40,13 @@ const REFILLS: [u64; 4] = [1, 10, 100, 1000];
 const QUEUES: [u32; 2] = [1, 4];
 /// The highest, or as much of it as the guest can.
 const FASTEST: u64 = 10_000;
-/// For many times that an emulated processor has no time. Then the limits together come to so
-/// many percent of what the guest gets without any.
-const PERCENT_OF_ALL: u64 = 90;
+/// For many times that an emulated processor has no time. Then the limits together come to as
+/// many percent of what the guest gets without any as leave the processor some: a token at a time
+/// costs guest and dom0 more for each request than many at once.
+const PERCENTS_OF_ALL: [u64; 9] = [90, 85, 80, 75, 70, 65, 60, 55, 50];
+/// How long that is tried, and how many percent of it the processor must have had nothing to do.
+const TRIAL_SECONDS: u64 = 3;
+const IDLE_PERCENT: f64 = 2.0;
 
 /// Disks whose guest always has requests waiting on all queues get refill and bucket over 30 s to
 /// half a percent, together no more than once, no queue more than its share, and in no window more
@@ -138,8 +143,51 @@ impl Place<'_, '_, '_> {
         let offered = self.offered()?;
         let name = format!("no limit, {}", self.name());
         figures.insert(name, json!({ "iops_together": offered }));
-        let most = offered * PERCENT_OF_ALL / 100 / self.disks.len() as u64;
-        self.every_bucket(FASTEST.min(most), figures)
+        let buckets: [fn(u64) -> u64; 3] = [|_| 1, |_| 32, |refill| refill / 10];
+        for bucket in buckets {
+            let (refill, idle) = self.bearable(offered, bucket)?;
+            let name = format!("tried, {refill}/s, bucket {}", bucket(refill));
+            figures.insert(name, json!({ "idle_percent": idle }));
+            self.judge(refill, bucket(refill), figures)?;
+        }
+        Ok(())
+    }
+
+    /// The highest rate of each disk at which the processor still has some time left, and how
+    /// much, in percent.
+    fn bearable(&self, offered: u64, bucket: fn(u64) -> u64) -> Result<(u64, f64)> {
+        let rates = PERCENTS_OF_ALL
+            .map(|percent| FASTEST.min(offered * percent / 100 / self.disks.len() as u64));
+        for refill in rates {
+            self.limit(refill, bucket(refill))?;
+            let idle = self.idle(|| {
+                let command = command(&self.vdevs(), self.queues, TRIAL_SECONDS);
+                self.guest.start(&command)?.ok_within(DEADLINE).map(drop)
+            })?;
+            if idle >= IDLE_PERCENT {
+                return Ok((refill, idle));
+            }
+        }
+        bail!("the processor has no time for any of {rates:?} requests a second")
+    }
+
+    /// The percentage of the time of `work` in which the processor has nothing to do.
+    fn idle(&self, work: impl FnOnce() -> Result<()>) -> Result<f64> {
+        let look = || -> Result<(f64, f64)> {
+            let domid = self.guest.domid();
+            let text = self.host.ok(&format!(
+                "/lab/frontend run-time {domid} && cut -d' ' -f1 /proc/uptime"
+            ))?;
+            let numbers: Vec<f64> = text.lines().map(str::parse).collect::<Result<_, _>>()?;
+            let [dom0, guest, uptime] = numbers[..] else {
+                bail!("run times and a clock: {text}");
+            };
+            Ok((dom0 + guest, uptime * NS as f64))
+        };
+        let (busy, begin) = look()?;
+        work()?;
+        let (busy_after, end) = look()?;
+        Ok(100.0 - (busy_after - busy) * 100.0 / (end - begin))
     }
 
     fn every_bucket(&self, refill: u64, figures: &mut Figures) -> Result<()> {
@@ -147,6 +195,18 @@ impl Place<'_, '_, '_> {
         BTreeSet::from([1, 32, (refill / 10).max(1)])
             .into_iter()
             .try_for_each(|max| self.judge(refill, max, figures))
+    }
+
+    /// Gives each disk this limit, and a full bucket.
+    fn limit(&self, refill: u64, max: u64) -> Result<()> {
+        for vdev in &self.vdevs() {
+            let vbd = self.guest.vbd(vdev);
+            // A limit that comes to a disk in use begins with a tenth of a second's tokens; this
+            // one is to begin full.
+            vbd.limit(1_000_000_000, max)?;
+            vbd.limit(refill, max)?;
+        }
+        Ok(())
     }
 
     fn judge(&self, refill: u64, max: u64, figures: &mut Figures) -> Result<()> {
@@ -179,13 +239,7 @@ impl Place<'_, '_, '_> {
             .iter()
             .map(|disk| disk.dev_t(host))
             .collect::<Result<Vec<_>>>()?;
-        for vdev in &vdevs {
-            let vbd = guest.vbd(vdev);
-            // A limit that comes to a disk in use begins with a tenth of a second's tokens; this
-            // one is to begin full.
-            vbd.limit(1_000_000_000, max)?;
-            vbd.limit(refill, max)?;
-        }
+        self.limit(refill, max)?;
         let sources = [
             Source::bios_of(&devices),
             Source::own("rblkback/rblkback_admit"),
