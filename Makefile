@@ -44,7 +44,7 @@ TASK_soak = test --only cycles --only reconnect
 soak: CYCLES = 1000
 
 test test-all soak demo bench shell: lab
-	@$(ENTER) make -s modules test-modules V='$(V)'
+	@$(ENTER) make -s modules test-modules dom0-test-modules V='$(V)'
 	@$(ENTER) $(CARGO_LAB) $(or $(TASK_$@),$@) $(if $(T),--only '$(T)') \
 		$(if $(CYCLES),--cycles '$(CYCLES)') $(if $(JOB),--job '$(JOB)')
 
@@ -53,7 +53,7 @@ test-debug: lab
 	@RBLKBACK_DEBUG=$$(tests/debug/kernel) && export RBLKBACK_DEBUG && \
 	RBLKBACK_DEBUG= $(ENTER) make -s test-modules V='$(V)' && \
 	$(if $(PLANT),tests/debug/planted '$(PLANT)', \
-	$(ENTER) make -s modules OUT=debug V='$(V)' && \
+	$(ENTER) make -s modules dom0-test-modules OUT=debug V='$(V)' && \
 	$(ENTER) $(CARGO_LAB) --module build/debug/rblkback.ko test $(if $(T),--only '$(T)'))
 
 # See Documentation/profile.rst.
@@ -92,6 +92,11 @@ test-modules:
 	@mkdir -p build
 	$(call kbuild,granter,,/tests/frontend/granter)
 
+# What they load into dom0, for the kernel of the module beside it.
+dom0-test-modules:
+	@mkdir -p build
+	$(call kbuild,$(OUT)-holder,,/tests/holder)
+
 # W=e: a warning is an error, of the C compiler as well.
 clippy:
 	@mkdir -p build
@@ -105,11 +110,11 @@ rustfmtcheck:
 
 else
 
-modules test-modules clippy rustfmt rustfmtcheck:
+modules test-modules dom0-test-modules clippy rustfmt rustfmtcheck:
 	@tests/setup/lab --print >/dev/null || { echo 'There is no kernel tree: "make lab" makes' \
 		'one for the lab; on a real dom0 give KDIR=, see README.md' >&2; exit 1; }
 	@$(ENTER) make -s $@ OUT='$(OUT)' V='$(V)'
 
 endif
 
-.PHONY: modules test-modules help lab test test-all soak demo bench profile shell fuzz test-debug clean clippy rustfmt rustfmtcheck
+.PHONY: modules test-modules dom0-test-modules help lab test test-all soak demo bench profile shell fuzz test-debug clean clippy rustfmt rustfmtcheck

@@ -19,6 +19,7 @@ pub struct Disk {
 enum Kind {
     NullBlk(String),
     ScsiDebug,
+    Holder,
     File,
     /// The file behind it.
     Loop(String),
@@ -57,6 +58,12 @@ impl Disk {
              lab_until 30 'ls /sys/bus/pseudo/drivers/scsi_debug/adapter0/host*/target*/*/block'",
         )?;
         Ok(Disk::new(format!("/dev/{name}"), Kind::ScsiDebug))
+    }
+
+    /// A disk of zeroes that keeps pages when it is told to: tests/holder.
+    pub fn holder(host: &Host<'_>) -> Result<Disk> {
+        host.ok("insmod /lab/holder.ko && [ -b /dev/holder0 ]")?;
+        Ok(Disk::new("/dev/holder0".into(), Kind::Holder))
     }
 
     /// A device mapper target over the first `megabytes` of another disk.
@@ -171,6 +178,7 @@ impl Disk {
                 "echo 0 >/sys/kernel/config/nullb/{name}/power && rmdir /sys/kernel/config/nullb/{name}"
             ),
             Kind::ScsiDebug => "rmmod scsi_debug".into(),
+            Kind::Holder => "rmmod holder".into(),
             // The loop device goes when its last user has closed it, which no one announces;
             // after a scenario none may be left.
             Kind::File => format!("rm {}", self.path),

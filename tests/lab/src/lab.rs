@@ -192,7 +192,16 @@ impl Lab {
         let script = self.checkout.join("scripts/block-tokens");
         // Where there is one, see tests/cost.
         let ungated = self.build("ungated.ko");
-        let files = [&own, &self.module, &frontend, &program, &script, &ungated];
+        let holder = self.holder();
+        let files = [
+            &own,
+            &self.module,
+            &holder,
+            &frontend,
+            &program,
+            &script,
+            &ungated,
+        ];
         for file in files.into_iter().filter(|f| f.exists()) {
             command
                 .arg("-C")
@@ -205,6 +214,17 @@ impl Lab {
         }
         fs::remove_file(frontend)?;
         Ok(())
+    }
+
+    /// The module of dom0's that a scenario needs, for the same kernel as ours.
+    fn holder(&self) -> PathBuf {
+        let mut dir = self
+            .module
+            .parent()
+            .map_or_else(PathBuf::new, PathBuf::from)
+            .into_os_string();
+        dir.push("-holder");
+        PathBuf::from(dir).join("holder.ko")
     }
 
     /// The program that guests run as a frontend of their own and the module that helps it, in an

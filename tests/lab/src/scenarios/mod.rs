@@ -14,6 +14,7 @@ mod events;
 mod filesystem;
 mod flushes;
 mod frontend;
+mod held_pages;
 mod hostile;
 mod integrity;
 mod live_change;
@@ -292,6 +293,14 @@ pub const ALL: &[Scenario] = &[
         kind: Kind::Plain,
         any_backend: false,
         script: slow_neighbour::slow_neighbour,
+    },
+    Scenario {
+        name: "held-pages",
+        rows: &["P12", "P15"],
+        about: "a device keeps pages after its answer: they are not unmapped, and nothing else waits",
+        kind: Kind::Plain,
+        any_backend: false,
+        script: held_pages::held_pages,
     },
     Scenario {
         name: "crash",

@@ -1,0 +1,75 @@
+// SPDX-License-Identifier: GPL-2.0
+
+use anyhow::Result;
+
+use super::cycles::mapped_grants;
+use crate::check;
+use crate::disk::Disk;
+use crate::host::Host;
+use crate::results::Figures;
+
+const PARAMETERS: &str = "/sys/module/holder/parameters";
+
+/// A device answers and keeps a page for longer. A request whose page is to be unmapped is not
+/// answered meanwhile, and holds up no other; a page that stays mapped holds nothing up but the
+/// disk's end.
+pub fn held_pages(host: &Host<'_>, _: &mut Figures) -> Result<()> {
+    let disk = Disk::holder(host)?;
+    let guest = host.guest("holds").start()?;
+    // And the ring's.
+    let idle = mapped_grants(host)?;
+
+    host.ok("echo 0 >/sys/module/rblkback/parameters/max_persistent_grants")?;
+    guest.attach(&disk, "xvdb")?;
+    host.ok(&format!("echo 1 >{PARAMETERS}/hold"))?;
+    guest.ok(&format!(
+        "rm -f /tmp/first; {{ {} && touch /tmp/first; }} &",
+        read(0)
+    ))?;
+    holds(host, 1)?;
+    guest.ok(&read(1))?;
+    check::equal(
+        "answered",
+        guest.ok("ls /tmp/first 2>&1 || :")?.contains("No such"),
+        true,
+    )?;
+    let_go(host)?;
+    guest.ok("wait $! && [ -e /tmp/first ]")?;
+    guest.detach("xvdb")?;
+
+    host.ok("echo 1056 >/sys/module/rblkback/parameters/max_persistent_grants")?;
+    let vbd = guest.attach(&disk, "xvdb")?;
+    host.ok(&format!("echo 1 >{PARAMETERS}/hold"))?;
+    guest.ok(&read(0))?;
+    holds(host, 1)?;
+    host.ok(&format!(
+        "xl block-detach {} xvdb >/run/detach.log 2>&1 & echo $! >/run/detach.pid",
+        guest.name
+    ))?;
+    let frontend = format!("/local/domain/{}/device/vbd/{}", vbd.domid, vbd.vdev);
+    host.store_wait(&format!("{frontend}/state"), "6")?;
+    check::within(
+        "grants while a page is held",
+        mapped_grants(host)?,
+        idle + 1..=i64::MAX,
+    )?;
+    let_go(host)?;
+    host.ok("wait $(cat /run/detach.pid)")?;
+    host.ok(&format!("lab_grants_are {idle} 30"))?;
+    guest.destroy()?;
+    disk.remove(host)
+}
+
+/// The guest's command that reads page `number` of the disk.
+fn read(number: u32) -> String {
+    format!("dd if=/dev/xvdb of=/dev/null bs=4k count=1 skip={number} iflag=direct status=none")
+}
+
+fn holds(host: &Host<'_>, pages: u32) -> Result<()> {
+    host.ok(&format!("lab_file {PARAMETERS}/held '^{pages}$' 30"))
+        .map(drop)
+}
+
+fn let_go(host: &Host<'_>) -> Result<()> {
+    host.ok(&format!("echo 0 >{PARAMETERS}/held")).map(drop)
+}
