@@ -19,6 +19,8 @@ const DEADLINE: u64 = 420;
 #[derive(Clone)]
 pub struct Job {
     device: String,
+    /// What the shell does before, for the device to have this name.
+    links: String,
     options: Vec<String>,
 }
 
@@ -27,14 +29,29 @@ impl Job {
     pub fn of(devices: &str, options: &str) -> Job {
         Job {
             device: devices.into(),
+            links: String::new(),
             options: Vec::new(),
         }
         .with(options)
     }
 
+    /// As that, with a thread for each of several devices.
+    pub fn one_for_each(devices: &[String], options: &str) -> Job {
+        let count = devices.len();
+        let devices = devices.join(" ");
+        Job {
+            links: format!(
+                "n=0; for device in {devices}; do ln -sf $device /run/job.$n; n=$((n + 1)); done; "
+            ),
+            ..Job::of("", options)
+        }
+        .with(&format!("--numjobs={count} --group_reporting"))
+    }
+
     fn new(device: &str, rw: &str) -> Job {
         Job {
             device: format!("/dev/{device}"),
+            links: String::new(),
             options: vec![format!("--rw={rw}")],
         }
     }
@@ -76,9 +93,13 @@ impl Job {
     /// The command line.
     pub fn command(&self) -> String {
         let options = self.options.join(" ");
+        let links = &self.links;
+        let files = match self.device.as_str() {
+            "" => String::from("--filename_format='/run/job.$jobnum'"),
+            device => format!("--filename={device}"),
+        };
         format!(
-            "fio --output-format=json --name=job --filename={} --ioengine=libaio --direct=1 --thread {options}",
-            self.device
+            "{links}fio --output-format=json --name=job {files} --ioengine=libaio --direct=1 --thread {options}"
         )
     }
 

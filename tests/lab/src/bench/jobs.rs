@@ -124,24 +124,30 @@ pub const ALL: &[Job] = &[
     },
     Job {
         name: "disks-8",
-        options: "--rw=randread --bs=4k --iodepth=256",
+        options: "--rw=randread --bs=4k --iodepth=32",
+        threads: 8,
         disks: 8,
         ..USUAL
     },
     Job {
         name: "disks-32",
-        options: "--rw=randread --bs=4k --iodepth=1024",
+        options: "--rw=randread --bs=4k --iodepth=32",
+        requests: 16_000,
+        threads: 32,
         disks: 32,
         ..USUAL
     },
 ];
 
 impl Job {
-    /// So many requests of it, on devices that `:` separates.
-    pub fn fio(&self, devices: &str, requests: u64) -> fio::Job {
+    /// So many requests of it. Several devices have a thread each.
+    pub fn fio(&self, devices: &[String], requests: u64) -> fio::Job {
         let each = requests / self.threads;
-        fio::Job::of(devices, self.options)
-            .with(&format!("--norandommap --io_size=1T --number_ios={each}"))
+        let job = match devices {
+            [device] => fio::Job::of(device, self.options),
+            _ => fio::Job::one_for_each(devices, self.options),
+        };
+        job.with(&format!("--norandommap --io_size=1T --number_ios={each}"))
     }
 
     /// What the guest needs for a kernel and fio, and for each disk's ring full of pages.
@@ -201,7 +207,8 @@ mod tests {
             assert!(ALL[..i].iter().all(|other| other.name != job.name));
             assert_eq!(job.requests % job.threads, 0, "{}", job.name);
             assert!(
-                job.threads == 1 || job.options.contains(&format!("--numjobs={}", job.threads))
+                job.threads == u64::from(job.disks)
+                    || job.options.contains(&format!("--numjobs={}", job.threads))
             );
         }
     }

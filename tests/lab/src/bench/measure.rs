@@ -172,7 +172,7 @@ impl Bench<'_, '_, '_> {
     ) -> Result<Sample> {
         let command = |requests: u64| {
             // Its report is kept from the console until nothing is measured any more.
-            let job = self.job.fio(&devices.join(":"), requests);
+            let job = self.job.fio(devices, requests);
             job.with("--output=/run/report").command()
         };
         let part = command(self.job.requests / PART);

@@ -84,7 +84,7 @@ impl<'h, 'l> Bench<'h, 'l> {
         let symbols = Symbols::parse(&self.kallsyms()?, &self.xensyms)?;
         let landmarks = Landmarks::new(&symbols, backend.module())?;
         let run_time = self.run_time(job)?;
-        let running = self.begin(&job.fio(DEVICE, LEAD + instructions / CHEAPEST))?;
+        let running = self.begin(&job.fio(&[DEVICE.into()], LEAD + instructions / CHEAPEST))?;
         let (paths, stints) = record(host, &symbols, &landmarks, instructions)?;
         running.finish()?;
         guest.detach("xvda")?;
@@ -112,7 +112,7 @@ impl<'h, 'l> Bench<'h, 'l> {
     fn run_time(&self, job: &Job) -> Result<f64> {
         let spent = |requests| -> Result<u64> {
             let before = self.host.run_time()?;
-            job.fio(DEVICE, requests).run(&self.guest)?;
+            job.fio(&[DEVICE.into()], requests).run(&self.guest)?;
             Ok(self.host.run_time()? - before)
         };
         // Whatever is done the first time.
