@@ -7,7 +7,11 @@
 //! that ends at `j` starts where `u` was lowest, so one pass over all requests checks every window.
 //! All arithmetic is in nano-tokens and exact.
 
+use anyhow::Context;
+use anyhow::Result;
 use serde::Serialize;
+
+use crate::check;
 
 const TOKEN: i128 = 1_000_000_000;
 
@@ -70,6 +74,46 @@ fn to_worst(worst: Option<(i128, u64, u64)>) -> Worst {
         from,
         to,
     })
+}
+
+/// Nanoseconds from a request's admission to its bio, at most.
+const LONGEST_WAY: u64 = 10_000_000;
+
+/// The most requests of a disk beyond refill * T in any window, on the disk where that is most.
+#[derive(Default)]
+pub struct Excess {
+    pub admitted: f64,
+    pub sent: f64,
+    /// The longest time from a request's admission to its bio, in nanoseconds: dom0's processor
+    /// is not always there for it.
+    pub way: u64,
+}
+
+impl Excess {
+    /// Adds a disk, of which each request was admitted and sent to the device at these times.
+    pub fn note(&mut self, admitted: &[u64], sent: &[u64], refill: u64) {
+        self.admitted = self.admitted.max(worst_excess(admitted, refill).tokens);
+        self.sent = self.sent.max(worst_excess(sent, refill).tokens);
+        let ways = admitted.iter().zip(sent).map(|(a, s)| s.saturating_sub(*a));
+        self.way = self.way.max(ways.max().unwrap_or(0));
+    }
+
+    /// Holds each admission to the bound, and what is sent to the device to what admissions and
+    /// the way there allow.
+    pub fn check(&self, refill: u64, max: u64) -> Result<()> {
+        // Ten milliseconds of lateness, and one.
+        let bound = max as f64 + refill as f64 / 100.0 + 1.0;
+        let what = "requests beyond refill * T in any window";
+        check::within(&format!("{what}, admitted"), self.admitted, 0.0..=bound)?;
+        check::within("nanoseconds to the device", self.way, 0..=LONGEST_WAY)?;
+        let on_the_way = self.way as f64 * refill as f64 / 1e9;
+        check::within(
+            &format!("{what}, sent to the device"),
+            self.sent,
+            0.0..=bound + on_the_way,
+        )
+        .with_context(|| format!("admitted {}", self.admitted))
+    }
 }
 
 #[cfg(test)]

@@ -11,8 +11,8 @@ use anyhow::bail;
 use serde_json::Value;
 use serde_json::json;
 
+use crate::admission::Excess;
 use crate::admission::count_between;
-use crate::admission::worst_excess;
 use crate::check;
 use crate::disk::Disk;
 use crate::fio;
@@ -40,17 +40,21 @@ const REFILLS: [u64; 4] = [1, 10, 100, 1000];
 const QUEUES: [u32; 2] = [1, 4];
 /// The highest, or as much of it as the guest can.
 const FASTEST: u64 = 10_000;
-/// For many times that an emulated processor has no time. Then the limits together come to as
-/// many percent of what the guest gets without any as leave the processor some: a token at a time
-/// costs guest and dom0 more for each request than many at once.
-const PERCENTS_OF_ALL: [u64; 9] = [90, 85, 80, 75, 70, 65, 60, 55, 50];
-/// How long that is tried, and how many percent of it the processor must have had nothing to do.
-const TRIAL_SECONDS: u64 = 3;
-const IDLE_PERCENT: f64 = 2.0;
+/// For many times that an emulated processor has no time. Then the limits together come to the
+/// most of these percentages of what the guest gets without any that it can have: a token at a
+/// time costs guest and dom0 more for each request than many at once.
+const PERCENTS_OF_ALL: [u64; 5] = [90, 80, 70, 60, 50];
+/// How long that is tried.
+const TRIAL_SECONDS: u64 = 5;
+/// Percent of the time that the processor may have left where a disk gets less than its limit:
+/// below, guest and dom0 wait for each other.
+const IDLE_PERCENT: f64 = 10.0;
+/// By what part a rate may be off.
+const TOLERANCE: f64 = 0.005;
 
 /// Disks whose guest always has requests waiting on all queues get refill and bucket over 30 s to
 /// half a percent, together no more than once, no queue more than its share, and in no window more
-/// than the bound, neither admitted nor sent to the device. In a run of everything: one shape.
+/// than the bound by the time of each admission. In a run of everything: one shape.
 pub fn rates(host: &Host<'_>, figures: &mut Figures) -> Result<()> {
     with_disks(host, 1, 4, |place| place.judge(1000, 32, figures))
 }
@@ -145,49 +149,49 @@ impl Place<'_, '_, '_> {
         figures.insert(name, json!({ "iops_together": offered }));
         let buckets: [fn(u64) -> u64; 3] = [|_| 1, |_| 32, |refill| refill / 10];
         for bucket in buckets {
-            let (refill, idle) = self.bearable(offered, bucket)?;
-            let name = format!("tried, {refill}/s, bucket {}", bucket(refill));
-            figures.insert(name, json!({ "idle_percent": idle }));
+            let (refill, trials) = self.bearable(offered, bucket)?;
+            let name = format!("tried, bucket {}, {}", bucket(refill), self.name());
+            figures.insert(name, trials);
             self.judge(refill, bucket(refill), figures)?;
         }
         Ok(())
     }
 
-    /// The highest rate of each disk at which the processor still has some time left, and how
-    /// much, in percent.
-    fn bearable(&self, offered: u64, bucket: fn(u64) -> u64) -> Result<(u64, f64)> {
+    /// The highest rate that each disk gets in a short trial, and the trials. One that is missed
+    /// may only be so because the processor has hardly any time left.
+    fn bearable(&self, offered: u64, bucket: fn(u64) -> u64) -> Result<(u64, Value)> {
         let rates = PERCENTS_OF_ALL
             .map(|percent| FASTEST.min(offered * percent / 100 / self.disks.len() as u64));
+        let mut trials = Vec::new();
         for refill in rates {
-            self.limit(refill, bucket(refill))?;
-            let idle = self.idle(|| {
-                let command = command(&self.vdevs(), self.queues, TRIAL_SECONDS);
-                self.guest.start(&command)?.ok_within(DEADLINE).map(drop)
-            })?;
-            if idle >= IDLE_PERCENT {
-                return Ok((refill, idle));
+            let run = self.run(refill, bucket(refill), TRIAL_SECONDS)?;
+            let least = run.served.iter().min().context("no disk")?;
+            let share = *least as f64 / run.due as f64;
+            trials.push(json!({ "refill": refill, "served": share, "idle_percent": run.idle }));
+            // A rate on the brink would be had now and missed then.
+            if share >= 1.0 - TOLERANCE / 2.0 {
+                return Ok((refill, trials.into()));
             }
+            check::within(
+                &format!("percent of idle time at {refill}/s, of which {share} were served"),
+                run.idle,
+                -1.0..=IDLE_PERCENT,
+            )?;
         }
-        bail!("the processor has no time for any of {rates:?} requests a second")
+        bail!("none of these can be had: {trials:?}")
     }
 
-    /// The percentage of the time of `work` in which the processor has nothing to do.
-    fn idle(&self, work: impl FnOnce() -> Result<()>) -> Result<f64> {
-        let look = || -> Result<(f64, f64)> {
-            let domid = self.guest.domid();
-            let text = self.host.ok(&format!(
-                "/lab/frontend run-time {domid} && cut -d' ' -f1 /proc/uptime"
-            ))?;
-            let numbers: Vec<f64> = text.lines().map(str::parse).collect::<Result<_, _>>()?;
-            let [dom0, guest, uptime] = numbers[..] else {
-                bail!("run times and a clock: {text}");
-            };
-            Ok((dom0 + guest, uptime * NS as f64))
+    /// Nanoseconds that dom0 and the guest have run, and of dom0's clock.
+    fn times(&self) -> Result<(f64, f64)> {
+        let domid = self.guest.domid();
+        let text = self.host.ok(&format!(
+            "/lab/frontend run-time {domid} && cut -d' ' -f1 /proc/uptime"
+        ))?;
+        let numbers: Vec<f64> = text.lines().map(str::parse).collect::<Result<_, _>>()?;
+        let [dom0, guest, uptime] = numbers[..] else {
+            bail!("run times and a clock: {text}");
         };
-        let (busy, begin) = look()?;
-        work()?;
-        let (busy_after, end) = look()?;
-        Ok(100.0 - (busy_after - busy) * 100.0 / (end - begin))
+        Ok((dom0 + guest, uptime * NS as f64))
     }
 
     fn every_bucket(&self, refill: u64, figures: &mut Figures) -> Result<()> {
@@ -233,6 +237,29 @@ impl Place<'_, '_, '_> {
     }
 
     fn one(&self, refill: u64, max: u64) -> Result<Value> {
+        let run = self.run(refill, max, SECONDS)?;
+        run.worst.check(refill, max)?;
+        let tolerance = 1.0 + run.due as f64 * TOLERANCE;
+        for served in &run.served {
+            let off = *served as f64 - run.due as f64;
+            check::within(
+                &format!("requests in {SECONDS} s off from {}", run.due),
+                off,
+                -tolerance..=tolerance,
+            )?;
+        }
+        let spread = spread(&run.output, self.queues, refill)?;
+        Ok(json!({
+            "served": run.served, "due": run.due, "spread_percent": spread,
+            "worst_excess_tokens": run.worst.admitted,
+            "worst_excess_tokens_sent": run.worst.sent,
+            "longest_way_to_the_device_usec": run.worst.way / 1000,
+            "idle_percent": run.idle,
+        }))
+    }
+
+    /// All disks have this limit, and the guest asks for as much as it can.
+    fn run(&self, refill: u64, max: u64, seconds: u64) -> Result<Run> {
         let (host, guest, vdevs) = (self.host, self.guest, self.vdevs());
         let devices = self
             .disks
@@ -245,8 +272,10 @@ impl Place<'_, '_, '_> {
             Source::own("rblkback/rblkback_admit"),
         ];
         let trace = Trace::start_large(host, &sources)?;
-        let job = guest.start(&command(&vdevs, self.queues, SECONDS))?;
+        let (busy_before, begin) = self.times()?;
+        let job = guest.start(&command(&vdevs, self.queues, seconds))?;
         let output = job.ok_within(DEADLINE)?;
+        let (busy, end) = self.times()?;
         let events = trace.stop()?;
         for vdev in &vdevs {
             guest.vbd(vdev).unlimit()?;
@@ -258,52 +287,28 @@ impl Place<'_, '_, '_> {
             check::equal("requests admitted", admitted.len(), sent.len())?;
             worst.note(&admitted, &sent, refill);
             let first = *sent.first().context("no request")?;
-            served.push(count_between(&sent, first, first + SECONDS * NS));
+            served.push(count_between(&sent, first, first + seconds * NS) as u64);
         }
-        worst.check(refill, max)?;
-        let due = SECONDS * refill + max;
-        let tolerance = 1.0 + due as f64 * 0.005;
-        for served in &served {
-            let off = *served as f64 - due as f64;
-            check::within(
-                &format!("requests in {SECONDS} s off from {due}"),
-                off,
-                -tolerance..=tolerance,
-            )?;
-        }
-        let spread = spread(&output, self.queues, refill)?;
-        Ok(json!({
-            "served": served, "due": due, "spread_percent": spread,
-            "worst_excess_tokens": worst.sent, "worst_excess_tokens_admitted": worst.admitted,
-        }))
+        Ok(Run {
+            served,
+            due: seconds * refill + max,
+            worst,
+            output,
+            idle: 100.0 - (busy - busy_before) * 100.0 / (end - begin),
+        })
     }
 }
 
-/// The most requests of a disk beyond refill * T in any window, on the disk where that is most.
-#[derive(Default)]
-struct Excess {
-    admitted: f64,
-    sent: f64,
-}
-
-impl Excess {
-    fn note(&mut self, admitted: &[u64], sent: &[u64], refill: u64) {
-        self.admitted = self.admitted.max(worst_excess(admitted, refill).tokens);
-        self.sent = self.sent.max(worst_excess(sent, refill).tokens);
-    }
-
-    fn check(&self, refill: u64, max: u64) -> Result<()> {
-        // Ten milliseconds of lateness, and one.
-        let bound = max as f64 + refill as f64 / 100.0 + 1.0;
-        let what = "requests beyond refill * T in any window";
-        check::within(&format!("{what}, admitted"), self.admitted, 0.0..=bound)?;
-        check::within(
-            &format!("{what}, sent to the device"),
-            self.sent,
-            0.0..=bound,
-        )
-        .with_context(|| format!("admitted {}", self.admitted))
-    }
+/// What came of a run.
+struct Run {
+    /// Requests of each disk.
+    served: Vec<u64>,
+    due: u64,
+    worst: Excess,
+    /// fio's.
+    output: String,
+    /// Percent of the time in which the processor had nothing to do.
+    idle: f64,
 }
 
 /// When each request was sent to a device.
