@@ -155,13 +155,11 @@ impl Job {
         }
     }
 
-    /// The sector that it begins with, of 512 bytes, and the one after its last.
-    pub(super) fn range(&self) -> (u64, u64) {
-        let (first, count) = self
-            .0
+    /// The sector that it begins with, of 512 bytes, and how many it moves.
+    pub(super) fn range(&self) -> (u64, u32) {
+        self.0
             .request()
-            .map_or((0, 0), |request| (request.sector(), request.sectors()));
-        (first, first.saturating_add(u64::from(count)))
+            .map_or((0, 0), |request| (request.sector(), request.sectors()))
     }
 
     /// Need the device's queue not try to merge it with another?

@@ -22,6 +22,7 @@ use crate::logic::abi::INDIRECT_MAX;
 use crate::logic::abi::SEGMENT_SIZE;
 use crate::logic::persistent::Place;
 use crate::logic::request::Transfer;
+use crate::logic::trail::Trail;
 use crate::xenbus::copy::Buffer;
 use crate::xenbus::copy::Snapshot;
 use crate::xenbus::grant::IoPage;
@@ -87,8 +88,8 @@ pub(crate) struct Mapper {
     way: Way,
     /// Jobs whose frames are gathered.
     staged: KVec<Job>,
-    /// The sector after the last of the job that was staged last.
-    last_end: u64,
+    /// Through the jobs that are staged.
+    trail: Trail,
     /// Frames of jobs that were staged and not released.
     frames: u32,
     frames_max: u32,
@@ -126,7 +127,7 @@ impl Mapper {
             snapshot: Snapshot::new()?,
             way,
             staged: KVec::with_capacity(entries.min(BATCH), GFP_KERNEL)?,
-            last_end: 0,
+            trail: Trail::new(),
             frames: 0,
             frames_max: bounds.frames,
         })
@@ -205,14 +206,12 @@ impl Mapper {
     /// Notes whether `job` continues the one before it. That costs less than to have the
     /// device's queue find out that it does not.
     fn note_neighbour(&mut self, job: &mut Job, merges_late: bool) {
-        let (start, end) = job.range();
-        let previous = self.staged.last_mut();
-        let follows = start == self.last_end && previous.is_some();
-        if let (true, Some(previous)) = (follows, previous) {
+        let (first, sectors) = job.range();
+        let continues = self.trail.continues(first, sectors);
+        if let (true, Some(previous)) = (continues, self.staged.last_mut()) {
             previous.set_alone(false);
         }
-        job.set_alone(!merges_late && !follows);
-        self.last_end = end;
+        job.set_alone(!merges_late && !continues);
     }
 
     /// Nothing is staged?
@@ -222,6 +221,7 @@ impl Mapper {
 
     /// Maps and copies what was noted. May sleep.
     pub(crate) fn map_staged(&mut self, now: u64) {
+        self.trail = Trail::new();
         let frames = self
             .staged
             .iter_mut()

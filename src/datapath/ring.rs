@@ -108,8 +108,8 @@ impl Ring {
     pub(crate) fn peek(&self, slot: &mut Slot) {
         let index = self.indices.next_request();
         if let Some(at) = self.abi.slot_offset(index) {
-            // All of it, though most requests use a third: large words of which it is
-            // known how many there are cost less than to find out how many are needed.
+            // All of it, though most requests use a third: how much that is, the slot
+            // itself says, and nothing is to be read twice.
             match self.abi {
                 Abi::X86_64 => self.shared.copy_out(at, &mut slot.0),
                 Abi::X86_32 => {

@@ -30,6 +30,7 @@
 //! | [`meter`] | what is counted of it |
 //! | [`view`] | how a limit stands, for whoever wants to see it |
 //! | [`admission`] | all of that together: who may go now, who waits until when |
+//! | [`trail`] | which transfers of a batch are neighbours on the disk |
 //! | [`lifecycle`] | what to do in which state of the handshake |
 
 #![deny(unsafe_code)]
@@ -62,4 +63,5 @@ pub mod number;
 pub mod persistent;
 pub mod queue;
 pub mod request;
+pub mod trail;
 pub mod view;

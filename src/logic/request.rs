@@ -339,6 +339,7 @@ impl<S: Deref<Target = [Extent]>> Request<S> {
     /// The same without its pieces of guest memory, for whoever keeps the room and its
     /// first [`Request::extent_count`] extents beside it.
     pub fn without_room(self) -> Request<()> {
+        // Counted in the room itself, so that the count can be relied upon without it.
         Request {
             operation: self.operation,
             sector: self.sector,

@@ -77,7 +77,7 @@ impl BioRoom {
 /// Owns everything that a bio works on, from [`submit`] to [`Io::end_io`]. Being
 /// boxed and given away, it cannot change or lose any of it meanwhile.
 pub(crate) trait Io: Sized + Send + 'static {
-    /// The bio. Always the same one.
+    /// The bio; a part of `self`.
     fn room(&self) -> &BioRoom;
 
     /// The device it goes to.
@@ -104,16 +104,17 @@ pub(crate) trait Io: Sized + Send + 'static {
 ///
 /// # Errors
 ///
-/// Gives `owner` back if its pieces do not fit into the bio's room.
+/// Gives `owner` back if its pieces do not fit into the bio's room, or that is no part of it.
 pub(crate) fn submit<T: Io>(owner: KBox<T>) -> Result<(), KBox<T>> {
     let raw = KBox::into_raw(owner);
     // SAFETY: It was a box just now and is given away only below.
     let owner = unsafe { &*raw };
-    if fill(owner).is_err() {
+    let room = owner.room();
+    if !is_part(room, owner) || fill(owner, room).is_err() {
         // SAFETY: Nobody else has it.
         return Err(unsafe { KBox::from_raw(raw) });
     }
-    let bio = owner.room().bio.get();
+    let bio = room.bio.get();
     // SAFETY: `fill` has made a bio of it. What it works on, itself included, lives and
     // stays as it is until `end_io` takes the box back. Submitted exactly once.
     unsafe {
@@ -141,16 +142,24 @@ fn operation<T: Io>(owner: &T) -> u32 {
         }
 }
 
-/// Makes a bio of the owner's room.
+/// Does `room` lie within `owner`? Then it is nobody else's. The compiler sees that it does.
+fn is_part<T>(room: &BioRoom, owner: &T) -> bool {
+    let offset = core::ptr::from_ref(room)
+        .addr()
+        .wrapping_sub(core::ptr::from_ref(owner).addr());
+    let last = size_of::<T>().checked_sub(size_of::<BioRoom>());
+    last.is_some_and(|last| offset <= last)
+}
+
+/// Makes a bio of `room`, which is a part of `owner`.
 ///
 /// # Errors
 ///
 /// `EIO` if there are more pieces than it has room for; then it is no bio.
-fn fill<T: Io>(owner: &T) -> Result {
-    let room = owner.room();
+fn fill<T: Io>(owner: &T, room: &BioRoom) -> Result {
     let bio = room.bio.get();
     let most = u16::try_from(room.pieces.capacity()).unwrap_or(u16::MAX);
-    // SAFETY: The room belongs to the owner, who is ours, so no bio is in use there; its
+    // SAFETY: The room is a part of the owner, who is ours, so no bio is in use there; its
     // table has room for `most` elements; the device is open.
     unsafe {
         let table = room.pieces.as_ptr().cast_mut();

@@ -103,6 +103,11 @@ struct task_struct *xbk_thread_create(int (*run)(void *data), void *data,
 	return task;
 }
 
+void xbk_task_get(struct task_struct *task)
+{
+	get_task_struct(task);
+}
+
 void xbk_task_put(struct task_struct *task)
 {
 	put_task_struct(task);

@@ -63,6 +63,7 @@ void xbk_preempt_enable(void);
  */
 struct task_struct *xbk_thread_create(int (*run)(void *data), void *data,
 				      const char *name);
+void xbk_task_get(struct task_struct *task);
 void xbk_task_put(struct task_struct *task);
 /* From here on a wake-up keeps the current thread from sleeping in xbk_thread_sleep(). */
 void xbk_thread_drowse(void);

@@ -35,6 +35,7 @@ pub(super) use crate::xenbus::bindings::{
     xbk_preempt_disable,
     xbk_preempt_enable,
     xbk_random_u32,
+    xbk_task_get,
     xbk_task_put,
     xbk_thread_create,
     xbk_thread_drowse,

@@ -123,7 +123,7 @@ impl Drop for Bell {
 ///
 /// # Invariants
 ///
-/// `task` runs `main::<D>` with the duty, until drop.
+/// `task` runs `main::<D>` with the duty, until drop; we hold a reference to it.
 pub(crate) struct Thread<D: Duty> {
     duty: Arc<D>,
     task: *mut bindings::task_struct,
@@ -150,11 +150,13 @@ impl<D: Duty> Thread<D> {
         let task = from_err_ptr(unsafe {
             helpers::xbk_thread_create(Some(main::<D>), data, name.as_char_ptr())
         })?;
-        // INVARIANT: The helper took a reference.
+        // SAFETY: Created just now, with a reference of ours.
+        unsafe { helpers::xbk_task_get(task) };
+        // INVARIANT: The reference just taken is the bell's.
         duty.bell().task.store(task, Release);
         // SAFETY: Created just now.
         unsafe { bindings::wake_up_process(task) };
-        // INVARIANT: Started just now.
+        // INVARIANT: Started just now; the helper took a reference.
         Ok(Self { duty, task })
     }
 }
@@ -169,9 +171,9 @@ impl<D: Duty> core::ops::Deref for Thread<D> {
 
 impl<D: Duty> Drop for Thread<D> {
     fn drop(&mut self) {
-        // SAFETY: By the type invariant, a thread of ours that was not stopped. The bell's
-        // reference keeps the task.
-        unsafe { bindings::kthread_stop(self.task) };
+        // SAFETY: By the type invariant, a thread of ours that was not stopped, and a
+        // reference.
+        unsafe { bindings::kthread_stop_put(self.task) };
     }
 }
 

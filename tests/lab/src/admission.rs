@@ -98,21 +98,19 @@ impl Excess {
         self.way = self.way.max(ways.max().unwrap_or(0));
     }
 
-    /// Holds each admission to the bound, and what is sent to the device to what admissions and
-    /// the way there allow.
+    /// Holds what is admitted and what is sent to the device to the bound.
     pub fn check(&self, refill: u64, max: u64) -> Result<()> {
         // Ten milliseconds of lateness, and one.
         let bound = max as f64 + refill as f64 / 100.0 + 1.0;
         let what = "requests beyond refill * T in any window";
         check::within(&format!("{what}, admitted"), self.admitted, 0.0..=bound)?;
         check::within("nanoseconds to the device", self.way, 0..=LONGEST_WAY)?;
-        let on_the_way = self.way as f64 * refill as f64 / 1e9;
         check::within(
             &format!("{what}, sent to the device"),
             self.sent,
-            0.0..=bound + on_the_way,
+            0.0..=bound,
         )
-        .with_context(|| format!("admitted {}", self.admitted))
+        .with_context(|| format!("admitted {}, {} ns to the device", self.admitted, self.way))
     }
 }
 

@@ -15,6 +15,7 @@ use anyhow::Context;
 use anyhow::Result;
 use anyhow::bail;
 
+use crate::guest::Guest;
 use crate::guest::GuestSpec;
 use crate::lab::Backend;
 use crate::lab::Lab;
@@ -169,7 +170,23 @@ impl<'l> Host<'l> {
 
     /// Nanoseconds that dom0 has run, with what Xen did for it.
     pub fn run_time(&self) -> Result<u64> {
-        Ok(self.ok("/lab/frontend run-time")?.parse()?)
+        self.run_times(None)?
+            .first()
+            .copied()
+            .context("no run time of dom0")
+    }
+
+    /// The same of dom0 and of a guest, if there is one.
+    pub fn run_times(&self, guest: Option<&Guest<'_, '_>>) -> Result<Vec<u64>> {
+        let domid = guest.map(|guest| guest.domid().to_string());
+        let text = self.ok(&format!(
+            "/lab/frontend run-time {}",
+            domid.unwrap_or_default()
+        ))?;
+        text.lines()
+            .map(str::parse)
+            .collect::<Result<_, _>>()
+            .with_context(|| format!("no run times: {text:?}"))
     }
 
     /// The value of a xenstore node, if there is one.

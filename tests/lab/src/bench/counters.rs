@@ -89,20 +89,11 @@ impl Observed<'_, '_, '_> {
 
     /// Nanoseconds that the domains have run, which are instructions.
     fn times(&self) -> Result<Counts> {
-        let domid = self.guest.map(|guest| guest.domid().to_string());
-        let text = self.host.ok(&format!(
-            "/lab/frontend run-time {}",
-            domid.unwrap_or_default()
-        ))?;
-        let times: Vec<f64> = text
-            .lines()
-            .map(str::parse)
-            .collect::<Result<_, _>>()
-            .with_context(|| format!("no run times: {text:?}"))?;
+        let times = self.host.run_times(self.guest)?;
         let dom0 = times.first().context("no run time of dom0")?;
         Ok(Counts::from([
-            (record::DOM0.into(), *dom0),
-            (record::ALL.into(), times.iter().sum()),
+            (record::DOM0.into(), *dom0 as f64),
+            (record::ALL.into(), times.iter().sum::<u64>() as f64),
         ]))
     }
 

@@ -54,7 +54,7 @@ const TOLERANCE: f64 = 0.005;
 
 /// Disks whose guest always has requests waiting on all queues get refill and bucket over 30 s to
 /// half a percent, together no more than once, no queue more than its share, and in no window more
-/// than the bound by the time of each admission. In a run of everything: one shape.
+/// than the bound, neither admitted nor sent to the device. In a run of everything: one shape.
 pub fn rates(host: &Host<'_>, figures: &mut Figures) -> Result<()> {
     with_disks(host, 1, 4, |place| place.judge(1000, 32, figures))
 }
@@ -183,15 +183,9 @@ impl Place<'_, '_, '_> {
 
     /// Nanoseconds that dom0 and the guest have run, and of dom0's clock.
     fn times(&self) -> Result<(f64, f64)> {
-        let domid = self.guest.domid();
-        let text = self.host.ok(&format!(
-            "/lab/frontend run-time {domid} && cut -d' ' -f1 /proc/uptime"
-        ))?;
-        let numbers: Vec<f64> = text.lines().map(str::parse).collect::<Result<_, _>>()?;
-        let [dom0, guest, uptime] = numbers[..] else {
-            bail!("run times and a clock: {text}");
-        };
-        Ok((dom0 + guest, uptime * NS as f64))
+        let busy: u64 = self.host.run_times(Some(self.guest))?.iter().sum();
+        let uptime = self.host.ok("cut -d' ' -f1 /proc/uptime")?;
+        Ok((busy as f64, uptime.parse::<f64>()? * NS as f64))
     }
 
     fn every_bucket(&self, refill: u64, figures: &mut Figures) -> Result<()> {
