@@ -11,13 +11,16 @@
 
 use kernel::{
     prelude::*,
-    sync::atomic::{
-        ordering::{
-            Full,
-            Relaxed, //
+    sync::{
+        atomic::{
+            ordering::{
+                Full,
+                Relaxed, //
+            },
+            Atomic,
+            AtomicFlag, //
         },
-        Atomic,
-        AtomicFlag, //
+        rcu, //
     }, //
 };
 
@@ -42,10 +45,14 @@ pub(crate) struct Eoi(());
 /// # Invariants
 ///
 /// Once initialised, `irq` is bound to this object by
-/// `bind_interdomain_evtchn_to_irqhandler_lateeoi` until drop.
+/// `bind_interdomain_evtchn_to_irqhandler_lateeoi` until drop, and `port` is our end of the
+/// event channel that it stands for.
 #[pin_data(PinnedDrop)]
 pub(crate) struct Channel<H: Handler> {
+    /// By which its EOI is sent.
     irq: Atomic<u32>,
+    /// By which events are sent.
+    port: Atomic<u32>,
     /// An event arrived, and nobody has taken it.
     arrived: AtomicFlag,
     handler: H,
@@ -53,15 +60,17 @@ pub(crate) struct Channel<H: Handler> {
 }
 
 impl<H: Handler> Channel<H> {
-    /// Binds to `port` of the device's frontend. May sleep.
+    /// Binds to port `remote` of the device's frontend. May sleep.
     ///
     /// # Errors
     ///
-    /// What Xen answers: there is no such port, or it is not meant for us.
-    pub(crate) fn bind(dev: DeviceRef, port: u32, handler: H) -> impl PinInit<Self, Error> {
+    /// What Xen answers: there is no such port, or it is not meant for us. `ENXIO` if the
+    /// kernel does not know which port of ours it has bound.
+    pub(crate) fn bind(dev: DeviceRef, remote: u32, handler: H) -> impl PinInit<Self, Error> {
         let xdev = dev.as_raw();
         try_pin_init!(&this in Self {
             irq: Atomic::new(0),
+            port: Atomic::new(0),
             arrived: AtomicFlag::new(false),
             handler,
             _dev: dev,
@@ -71,7 +80,7 @@ impl<H: Handler> Channel<H> {
                 let irq = unsafe {
                     bindings::bind_interdomain_evtchn_to_irqhandler_lateeoi(
                         xdev,
-                        port,
+                        remote,
                         Some(Self::interrupt),
                         0,
                         c"rblkback".as_char_ptr(),
@@ -81,17 +90,25 @@ impl<H: Handler> Channel<H> {
                 if irq < 0 {
                     return Err(Error::from_errno(irq));
                 }
-                // INVARIANT: Bound just now. The handler does not read `irq`.
-                // SAFETY: `this` is valid; the field is an atomic.
-                unsafe { &*this.as_ptr() }.irq.store(irq as u32, Relaxed);
+                let Some(local) = port_of(irq as u32) else {
+                    // SAFETY: Bound just now with this cookie.
+                    unsafe { bindings::unbind_from_irqhandler(irq as u32, this.as_ptr().cast()) };
+                    return Err(ENXIO);
+                };
+                // INVARIANT: Bound just now. The handler reads neither.
+                // SAFETY: `this` is valid; the fields are atomics.
+                let channel = unsafe { &*this.as_ptr() };
+                channel.irq.store(irq as u32, Relaxed);
+                channel.port.store(local, Relaxed);
             },
         }? Error)
     }
 
     /// Tells the other domain that there is something to see.
     pub(crate) fn notify(&self) {
-        // SAFETY: By the type invariant, `irq` is ours.
-        unsafe { bindings::notify_remote_via_irq(self.irq.load(Relaxed) as c_int) };
+        // By port: to look the irq up costs more than all else of this.
+        // SAFETY: By the type invariant, the port is ours.
+        unsafe { bindings::xbk_notify(self.port.load(Relaxed)) };
     }
 
     /// Takes the event that arrived, if any. To be called before looking for work, so
@@ -131,4 +148,19 @@ impl<H: Handler> PinnedDrop for Channel<H> {
             bindings::unbind_from_irqhandler(self.irq.load(Relaxed), cookie.cast_mut().cast())
         };
     }
+}
+
+/// The port that `irq` is bound to. The kernel tells only the opposite, so this asks for each
+/// port until it is the right one: the more of them dom0 has, the longer it takes.
+fn port_of(irq: u32) -> Option<u32> {
+    // SAFETY: Events are set up: a channel was bound.
+    let ports = unsafe { bindings::xen_evtchn_nr_channels() };
+    (1..ports).find(|port| {
+        // Others may unbind theirs meanwhile. What the kernel knows of a port is freed a grace
+        // period after that.
+        let _rcu = rcu::read_lock();
+        // SAFETY: Any port may be asked about, by the guard above.
+        let bound = unsafe { bindings::irq_from_evtchn(*port) };
+        bound == irq
+    })
 }

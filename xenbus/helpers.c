@@ -5,6 +5,7 @@
  */
 #include <linux/mm.h>
 #include <asm/barrier.h>
+#include <xen/events.h>
 #include <xen/page.h>
 #include <xen/xen.h>
 
@@ -69,6 +70,11 @@ int xbk_copy_from(void *dest, u16 len, u32 gref, u16 domid)
 bool xbk_page_is_used(struct page *page)
 {
 	return page_count(page) > 1;
+}
+
+void xbk_notify(evtchn_port_t port)
+{
+	notify_remote_via_evtchn(port);
 }
 
 void xbk_virt_mb(void)

@@ -8,6 +8,7 @@
 
 #include <linux/device.h>
 #include <linux/types.h>
+#include <xen/events.h>
 #include <xen/grant_table.h>
 
 /* Fills @op so that @gref of @domid is mapped at the kernel address of @page. */
@@ -33,6 +34,9 @@ void *xbk_page_address(struct page *page);
 int xbk_copy_from(void *dest, u16 len, u32 gref, u16 domid);
 /* Does anybody but us refer to @page? */
 bool xbk_page_is_used(struct page *page);
+
+/* Sends an event through @port, which is ours. Any context. */
+void xbk_notify(evtchn_port_t port);
 
 /* Barriers against a peer on another virtual CPU, whatever CONFIG_SMP says. */
 void xbk_virt_mb(void);

@@ -11,6 +11,7 @@ use super::symbols::Symbols;
 enum Begin {
     /// By name; a `*` at the end stands for any ending.
     Xen(&'static [&'static str]),
+    /// By name, the modules' among them.
     Kernel(&'static [&'static str]),
     /// All of a module.
     Module(&'static str),
@@ -24,6 +25,11 @@ use Begin::Xen;
 
 /// An instruction belongs to the group of the innermost function of its path that begins one.
 const GROUPS: &[(&str, Begin)] = &[
+    // First, for one of these functions is a module's.
+    (
+        "events: sending, EOI",
+        Kernel(&["notify_remote_via_irq", "xbk_notify", "xen_irq_lateeoi"]),
+    ),
     ("backend: the module and what it calls", Module("rblkback")),
     (
         "backend: the module and what it calls",
@@ -57,10 +63,6 @@ const GROUPS: &[(&str, Begin)] = &[
             "xen_evtchn_do_upcall",
             "__xen_evtchn_do_upcall",
         ]),
-    ),
-    (
-        "events: sending, EOI",
-        Kernel(&["notify_remote_via_irq", "xen_irq_lateeoi"]),
     ),
     (
         "threads: waking one up",
@@ -166,7 +168,10 @@ const CALLS: &[(&str, Begin)] = &[
         "events taken in",
         Kernel(&["xen_evtchn_do_upcall", "__xen_evtchn_do_upcall"]),
     ),
-    ("events sent", Kernel(&["notify_remote_via_irq"])),
+    (
+        "events sent",
+        Kernel(&["notify_remote_via_irq", "xbk_notify"]),
+    ),
     ("hypercalls", Xen(&["pv_hypercall"])),
     ("hypercalls: event channels", Xen(&["do_event_channel_op"])),
     ("hypercalls: grant tables", Xen(&["do_grant_table_op"])),
@@ -207,7 +212,7 @@ pub fn counted(function: &Function) -> impl Iterator<Item = &'static str> {
 
 fn begins(begin: &Begin, function: &Function) -> bool {
     match (begin, &function.place) {
-        (Xen(names), Place::Xen) | (Kernel(names), Place::Kernel) => {
+        (Xen(names), Place::Xen) | (Kernel(names), Place::Kernel | Place::Module(_)) => {
             names.iter().any(|name| fits(name, &function.name))
         }
         (Module(name), Place::Module(module)) => name == module,
