@@ -270,6 +270,12 @@ impl Admission {
         self.lane.leave(ring, now);
     }
 
+    /// As [`Self::leave`] if nobody waits: then [`Self::next`] has nothing new to say.
+    /// False, with nothing done, if somebody does.
+    pub fn leave_unnoticed(&mut self, ring: RingId) -> bool {
+        self.lane.leave_unnoticed(ring)
+    }
+
     /// No ring asks for anything any more.
     pub fn leave_all(&mut self, now: u64) {
         self.lane.leave_all(now);

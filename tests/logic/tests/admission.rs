@@ -79,6 +79,28 @@ fn a_ring_that_goes_away_lets_the_next_one_through() {
 }
 
 #[test]
+fn a_ring_that_leaves_unnoticed_leaves_nothing_undone() {
+    let mut a = started(limited(10, 2));
+    assert_eq!(a.take(None, 0, 1, 0), Take::Tokens(1));
+    let mut noticed = a.clone();
+    noticed.leave(0, 50 * MS);
+    assert!(a.leave_unnoticed(0));
+    assert_eq!(format!("{a:?}"), format!("{noticed:?}"));
+    assert!(a.is_idle());
+    assert_eq!(a.next(50 * MS), Next::Nothing);
+}
+
+#[test]
+fn a_ring_whose_leaving_matters_to_others_does_not_leave_unnoticed() {
+    let mut a = started(limited(10, 1));
+    a.take(None, 0, 1, 0);
+    a.take(None, 1, 1, 0);
+    let before = format!("{a:?}");
+    assert!(!a.leave_unnoticed(0) && !a.leave_unnoticed(1));
+    assert_eq!(format!("{a:?}"), before);
+}
+
+#[test]
 fn lifting_the_limit_releases_one_ring_after_the_other() {
     let mut a = started(limited(1, 1));
     a.take(None, 0, 1, 0);

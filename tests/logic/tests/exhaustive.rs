@@ -81,7 +81,7 @@ impl World {
         match step {
             Step::Ask(ring, count) => self.ask(ring, count),
             Step::Leave(ring) => {
-                self.admission.leave(ring, self.now);
+                self.leave(ring);
                 self.line.retain(|other| *other != ring);
             }
             Step::Pass(time) => self.pass(time),
@@ -117,7 +117,14 @@ impl World {
             };
             self.line.retain(|other| *other != ring);
         }
-        self.admission.leave(ring, self.now);
+        self.leave(ring);
+    }
+
+    /// As the gate does.
+    fn leave(&mut self, ring: u8) {
+        if !self.admission.leave_unnoticed(ring) {
+            self.admission.leave(ring, self.now);
+        }
     }
 
     fn wait(&mut self, ring: u8) {

@@ -127,7 +127,7 @@ impl Host {
     /// The guest disconnects a ring.
     pub fn leave(&mut self, ring: u8) {
         self.backlog[usize::from(ring)] = 0;
-        self.admission.leave(ring, self.now);
+        self.go(ring, self.now);
         self.watch.served(ring, u32::MAX, self.now);
         self.settle();
     }
@@ -216,7 +216,14 @@ impl Host {
                 }
             }
         }
-        self.admission.leave(ring, now);
+        self.go(ring, now);
+    }
+
+    /// As the gate lets a ring leave.
+    fn go(&mut self, ring: u8, now: u64) {
+        if !self.admission.leave_unnoticed(ring) {
+            self.admission.leave(ring, now);
+        }
     }
 
     /// Does what [`Next`] says until there is only a timer to wait for, if that.
