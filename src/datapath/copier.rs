@@ -11,8 +11,8 @@
 
 use kernel::prelude::*;
 
+use super::held::Held;
 use super::job::Job;
-use super::mapper::Held;
 use crate::logic::abi::INDIRECT_MAX;
 use crate::logic::request::Extent;
 use crate::xenbus::copy::Buffer;

@@ -19,7 +19,7 @@ use kernel::{
 };
 
 use super::gate::Pass;
-use super::mapper::Held;
+use super::held::Held;
 use super::ring::Answer;
 use super::worker::Worker;
 use crate::disk::Disk;
@@ -51,6 +51,8 @@ pub(crate) struct Core {
     held: KVec<Held>,
     answer: Answer,
     alone: bool,
+    /// Some of the frames may be mapped for this job alone.
+    owns: bool,
     /// Of a job; in an empty room there is none.
     admitted: Option<(Checked, Pass)>,
 }
@@ -78,6 +80,7 @@ impl Room {
             held: KVec::with_capacity(segments, flags)?,
             answer: Answer::NONE,
             alone: false,
+            owns: false,
             admitted: None,
         };
         Ok(Self(KBox::new(Letter::new(core), flags)?))
@@ -145,7 +148,8 @@ impl Job {
     /// Sends it to the disk. Whatever does not get there goes the same way back as what
     /// does, so that what was mapped of it is unmapped first. Sleeps.
     pub(super) fn submit(self) {
-        let left = if self.is_mapped() {
+        // `bio::submit` notices a frame that did not come, but not one that was never asked for.
+        let left = if self.0.held.len() == usize::from(self.frame_count()) {
             bio::submit(self.0).err()
         } else {
             Some(self.0)
@@ -165,6 +169,11 @@ impl Job {
     /// Need the device's queue not try to merge it with another?
     pub(super) fn set_alone(&mut self, alone: bool) {
         self.0.alone = alone;
+    }
+
+    /// May some of the frames be mapped for this job alone?
+    pub(super) fn set_owns(&mut self, owns: bool) {
+        self.0.owns = owns;
     }
 
     /// What it does.
@@ -204,16 +213,9 @@ impl Job {
         (extents.get(..count).unwrap_or(&[]), held)
     }
 
-    /// Has it all frames that it needs?
-    fn is_mapped(&self) -> bool {
-        let held = &self.0.held;
-        held.len() == usize::from(self.frame_count())
-            && held.iter().all(|held| held.page().is_some())
-    }
-
     /// Does anybody still look at a page that is to be unmapped?
     pub(super) fn is_used(&self) -> bool {
-        self.0.held.iter().any(Held::is_used)
+        self.0.owns && self.0.held.iter().any(Held::is_used)
     }
 
     /// Gives the room back. Only when it was released.
@@ -264,18 +266,15 @@ impl Io for Letter<Core> {
         self.alone
     }
 
-    fn pieces(&self) -> impl Iterator<Item = Piece<'_>> {
-        // As many as there are frames, see `Job::is_mapped`.
-        self.held
-            .iter()
-            .zip(&*self.extents)
-            .filter_map(|(held, extent)| {
-                Some(Piece {
-                    page: held.page()?,
-                    offset: extent.offset(),
-                    len: extent.bytes(),
-                })
+    fn pieces(&self) -> impl Iterator<Item = Option<Piece<'_>>> {
+        // As many as there are frames, see `Job::submit`.
+        self.held.iter().zip(&*self.extents).map(|(held, extent)| {
+            Some(Piece {
+                page: held.page()?,
+                offset: extent.offset(),
+                len: extent.bytes(),
             })
+        })
     }
 
     fn end_io(mut this: KBox<Self>, outcome: Result) {

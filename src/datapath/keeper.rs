@@ -6,7 +6,7 @@
 
 use kernel::prelude::*;
 
-use super::mapper::Held;
+use super::held::Held;
 use crate::logic::persistent::Place;
 use crate::logic::persistent::Slot;
 use crate::logic::persistent::Table;

@@ -16,19 +16,16 @@
 use kernel::prelude::*;
 
 use super::copier::Copier;
+use super::held::Held;
 use super::job::Job;
 use super::keeper::Keeper;
 use crate::logic::abi::INDIRECT_MAX;
 use crate::logic::abi::SEGMENT_SIZE;
-use crate::logic::persistent::Place;
+use crate::logic::request::Extent;
 use crate::logic::request::Transfer;
 use crate::logic::trail::Trail;
-use crate::xenbus::copy::Buffer;
 use crate::xenbus::copy::Snapshot;
-use crate::xenbus::grant::IoPage;
-use crate::xenbus::grant::Loan;
 use crate::xenbus::grant::MapBatch;
-use crate::xenbus::grant::Mapped;
 use crate::xenbus::grant::PageCache;
 use crate::xenbus::grant::UnmapBatch;
 
@@ -36,38 +33,6 @@ use crate::xenbus::grant::UnmapBatch;
 const BATCH: usize = INDIRECT_MAX as usize;
 
 const _: () = assert!(BATCH * SEGMENT_SIZE <= crate::xenbus::copy::SNAPSHOT_SIZE);
-
-/// A frame that a job works on.
-pub(crate) enum Held {
-    /// Not mapped yet, or refused.
-    Missing,
-    /// Not copied yet.
-    Expected,
-    /// Mapped for this job alone.
-    Own(Mapped),
-    /// Stays mapped after it.
-    Shared(Place, Loan),
-    /// Stands in for the frame.
-    Copied(Buffer),
-}
-
-impl Held {
-    /// The page, once it is there.
-    pub(crate) fn page(&self) -> Option<IoPage<'_>> {
-        match self {
-            Self::Missing | Self::Expected => None,
-            Self::Own(mapped) => Some(mapped.page()),
-            Self::Shared(_, loan) => Some(loan.page()),
-            Self::Copied(buffer) => Some(buffer.page()),
-        }
-    }
-
-    /// Must the answer wait, because somebody still looks at a page that is to be
-    /// unmapped?
-    pub(crate) fn is_used(&self) -> bool {
-        matches!(self, Self::Own(mapped) if mapped.is_used())
-    }
-}
 
 /// Frames that the requests of a ring may use at a time.
 #[derive(Clone, Copy)]
@@ -172,34 +137,30 @@ impl Mapper {
         self.note_neighbour(&mut job, merges_late);
         let (reads, count) = (job.writes_to_guest(), job.frame_count());
         self.frames = self.frames.saturating_add(u32::from(count));
-        let copied = match &mut self.way {
-            Way::Keep(_) => false,
-            Way::Copy(copier) => copier.reserve(usize::from(count)),
+        let owns = match &mut self.way {
+            Way::Keep(keeper) => {
+                gather(
+                    &mut job,
+                    |extent| keeper.find(extent.gref(), now),
+                    |extent| {
+                        // A grant that stays is mapped for both directions.
+                        self.map.push(&self.cache, self.domain, extent.gref(), true)
+                    },
+                )
+            }
+            Way::Copy(copier) => {
+                let copied = copier.reserve(usize::from(count));
+                gather(
+                    &mut job,
+                    |extent| copied.then(|| copier.prepare(extent, !reads)).flatten(),
+                    |extent| {
+                        self.map
+                            .push(&self.cache, self.domain, extent.gref(), reads)
+                    },
+                )
+            }
         };
-        let (extents, held) = job.frames();
-        for extent in extents {
-            let frame = match &mut self.way {
-                Way::Keep(keeper) => keeper.find(extent.gref(), now),
-                Way::Copy(copier) if copied => copier.prepare(extent, !reads),
-                Way::Copy(_) => None,
-            };
-            let frame = match frame {
-                Some(frame) => frame,
-                None => {
-                    // A grant that stays is mapped for both directions.
-                    let writable = reads || matches!(self.way, Way::Keep(_));
-                    let pushed = self
-                        .map
-                        .push(&self.cache, self.domain, extent.gref(), writable);
-                    if pushed.is_err() {
-                        break;
-                    }
-                    Held::Missing
-                }
-            };
-            // Its room has capacity for every extent.
-            let _ = held.push_within_capacity(frame);
-        }
+        job.set_owns(owns);
         let _ = self.staged.push_within_capacity(job);
     }
 
@@ -338,4 +299,28 @@ impl Mapper {
             }
         }
     }
+}
+
+/// Has `find` bring each frame that `job` needs, and `map` those that it does not find, until
+/// that fails. Returns whether any is to be mapped.
+fn gather(
+    job: &mut Job,
+    mut find: impl FnMut(&Extent) -> Option<Held>,
+    mut map: impl FnMut(&Extent) -> Result,
+) -> bool {
+    let mut maps = false;
+    let (extents, held) = job.frames();
+    for extent in extents {
+        let frame = match find(extent) {
+            Some(frame) => frame,
+            None if map(extent).is_ok() => {
+                maps = true;
+                Held::Missing
+            }
+            None => break,
+        };
+        // Its room has capacity for every extent.
+        let _ = held.push_within_capacity(frame);
+    }
+    maps
 }

@@ -23,6 +23,7 @@
 //! | [`guest`] | what all disks of one guest share: their cap |
 //! | [`turnstile`] | where rings wait while a write barrier passes |
 //! | [`job`] | one admitted transfer |
+//! | [`held`] | what it has of a frame that it needs |
 //! | [`mapper`] | brings its frames into reach, many at once |
 //! | [`keeper`] | those that stay mapped |
 //! | [`copier`] | those that are copied |
@@ -47,6 +48,7 @@ pub(crate) mod engine;
 mod eraser;
 pub(crate) mod gate;
 pub(crate) mod guest;
+mod held;
 mod inbox;
 pub(crate) mod job;
 mod keeper;

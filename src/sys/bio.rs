@@ -52,7 +52,8 @@ pub(crate) struct Piece<'a> {
 /// Room for a bio and its pieces.
 pub(crate) struct BioRoom {
     bio: Opaque<bindings::bio>,
-    /// Written through by the bio; has no elements of its own, only their room.
+    /// Written by [`fill`], read by the block layer. Has no elements of its own, only their
+    /// room.
     pieces: KVec<bindings::bio_vec>,
 }
 
@@ -92,8 +93,8 @@ pub(crate) trait Io: Sized + Send + 'static {
     /// Is there nothing to merge it with?
     fn is_alone(&self) -> bool;
 
-    /// The pieces, in order.
-    fn pieces(&self) -> impl Iterator<Item = Piece<'_>>;
+    /// The pieces, in order; `None` for one that is not there.
+    fn pieces(&self) -> impl Iterator<Item = Option<Piece<'_>>>;
 
     /// The device has answered. May run in hard interrupt context: must not sleep, is not
     /// preempted, and no grace period of RCU ends meanwhile.
@@ -104,7 +105,8 @@ pub(crate) trait Io: Sized + Send + 'static {
 ///
 /// # Errors
 ///
-/// Gives `owner` back if its pieces do not fit into the bio's room, or that is no part of it.
+/// Gives `owner` back if a piece is not there, if they do not fit into the bio's room, or if
+/// that is no part of it.
 pub(crate) fn submit<T: Io>(owner: KBox<T>) -> Result<(), KBox<T>> {
     let raw = KBox::into_raw(owner);
     // SAFETY: It was a box just now and is given away only below.
@@ -155,25 +157,34 @@ fn is_part<T>(room: &BioRoom, owner: &T) -> bool {
 ///
 /// # Errors
 ///
-/// `EIO` if there are more pieces than it has room for; then it is no bio.
+/// `EIO` if a piece is not there or there are more than it has room for; then it is no bio.
 fn fill<T: Io>(owner: &T, room: &BioRoom) -> Result {
     let bio = room.bio.get();
+    let table = room.pieces.as_ptr().cast_mut();
     let most = u16::try_from(room.pieces.capacity()).unwrap_or(u16::MAX);
-    // SAFETY: The room is a part of the owner, who is ours, so no bio is in use there; its
-    // table has room for `most` elements; the device is open.
-    unsafe {
-        let table = room.pieces.as_ptr().cast_mut();
-        bindings::bio_init(bio, owner.device().as_ptr(), table, most, operation(owner));
-        (*bio).bi_iter.bi_sector = owner.sector();
+    let (mut count, mut bytes) = (0_u16, 0_u32);
+    for piece in owner.pieces() {
+        let piece = piece.filter(|_| count < most).ok_or(EIO)?;
+        let element = bindings::bio_vec {
+            bv_page: piece.page.as_ptr(),
+            bv_len: piece.len,
+            bv_offset: piece.offset,
+        };
+        // SAFETY: The table has room for `most` elements, and nobody else looks at them: the
+        // room is a part of the owner, who is ours, and no reference covers them, for the
+        // vector has none.
+        unsafe { table.add(usize::from(count)).write(element) };
+        count = count.saturating_add(1);
+        bytes = bytes.saturating_add(piece.len);
     }
-    for (count, piece) in owner.pieces().enumerate() {
-        if count >= usize::from(most) {
-            // SAFETY: Initialised above and not submitted.
-            unsafe { bindings::bio_uninit(bio) };
-            return Err(EIO);
-        }
-        // SAFETY: There is room for one more; the owner keeps the page, see `submit`.
-        unsafe { bindings::__bio_add_page(bio, piece.page.as_ptr(), piece.len, piece.offset) };
+    // SAFETY: No bio is in use in the room; the table has room for `most` elements, of which
+    // the first `count` are valid, with `bytes` bytes in all, and whose pages the owner keeps,
+    // see `submit`; the device is open.
+    unsafe {
+        bindings::bio_init(bio, owner.device().as_ptr(), table, most, operation(owner));
+        (*bio).bi_vcnt = count;
+        (*bio).bi_iter.bi_size = bytes;
+        (*bio).bi_iter.bi_sector = owner.sector();
     }
     Ok(())
 }
