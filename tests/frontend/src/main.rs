@@ -14,6 +14,7 @@ mod cases;
 mod churn;
 mod disk;
 mod events;
+mod flood;
 mod grants;
 mod hold;
 mod layout;
@@ -29,6 +30,7 @@ mod store;
 mod sys;
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Context;
 use anyhow::Result;
@@ -97,6 +99,19 @@ enum Task {
         /// Sends so many events for nothing.
         #[arg(long, default_value_t = 0)]
         events: u32,
+    },
+    /// Keeps a ring full of reads of a page, and counts them.
+    Flood {
+        /// Seconds that are not counted.
+        #[arg(long)]
+        warm_up: u64,
+        /// Seconds that are.
+        #[arg(long)]
+        seconds: u64,
+        #[arg(long)]
+        persistent: bool,
+        #[arg(long, default_value_t = 0)]
+        order: u32,
     },
     /// Connects and closes with requests in flight, over and over.
     Reconnect {
@@ -210,6 +225,20 @@ fn act(arguments: &Arguments) -> Result<bool> {
         Task::Reconnect { times, only } => {
             disk.reset()?;
             reconnect::reconnect(&disk, &setups(&disk, only)?, *times).map(|()| true)
+        }
+        Task::Flood {
+            warm_up,
+            seconds,
+            persistent,
+            order,
+        } => {
+            let setup = Setup {
+                persistent: *persistent,
+                order: *order,
+                ..Setup::plain(&layout::ALL[0])
+            };
+            let [warm_up, counted] = [*warm_up, *seconds].map(Duration::from_secs);
+            flood::flood(&disk, &setup, warm_up, counted).map(|()| true)
         }
         Task::Hold {
             queues,

@@ -103,16 +103,24 @@ impl Queue {
         if asked { self.port.notify() } else { Ok(()) }
     }
 
-    /// The next answer, if there is one. Asks for an event at the next one if there is none.
-    pub fn take(&mut self) -> Result<Option<Answer>> {
+    /// Whether there is an answer. If there is none, asks for an event at the `which` next one.
+    pub fn is_answered(&self, which: u32) -> Result<bool> {
         if self.pending()? == 0 {
-            self.set(layout::RSP_EVENT, self.rsp_cons.wrapping_add(1));
+            self.set(layout::RSP_EVENT, self.rsp_cons.wrapping_add(which));
             barrier();
             if self.pending()? == 0 {
-                return Ok(None);
+                return Ok(false);
             }
         }
         barrier();
+        Ok(true)
+    }
+
+    /// The next answer, if there is one. Asks for an event at the next one if there is none.
+    pub fn take(&mut self) -> Result<Option<Answer>> {
+        if !self.is_answered(1)? {
+            return Ok(None);
+        }
         let answer = self.read_answer()?;
         self.rsp_cons = self.rsp_cons.wrapping_add(1);
         Ok(Some(answer))

@@ -220,6 +220,7 @@ impl Drop for Shared {
 /// Numbers that are read and written in one access. Every bit pattern is one.
 pub trait Number: Copy {}
 impl Number for u8 {}
+impl Number for i16 {}
 impl Number for u32 {}
 impl Number for u64 {}
 

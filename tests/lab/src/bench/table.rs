@@ -119,10 +119,10 @@ pub fn idle(figures: &Value) -> String {
 pub fn bound(figures: &Value) -> String {
     let ratio = |name: &str| ratio(figures[name].as_f64());
     format!(
-        "{} guests, dom0 with one processor and {} % of it, real time: IOPS {} of xen-blkback's \
-         ({} to {} in {} pairs)",
+        "{} guests that keep their rings full, dom0 with one processor, busy for {:.0} % of the time at \
+         least, real time: IOPS {} of xen-blkback's ({} to {} in {} pairs)",
         figures["guests"],
-        figures["dom0_cap_percent"],
+        figures["dom0_percent_min"].as_f64().unwrap_or(f64::NAN),
         ratio("iops_vs_blkback_median"),
         ratio("iops_vs_blkback_min"),
         ratio("iops_vs_blkback_max"),
