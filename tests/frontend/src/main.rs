@@ -100,7 +100,7 @@ enum Task {
         #[arg(long, default_value_t = 0)]
         events: u32,
     },
-    /// Keeps a ring full of reads of a page, and counts them.
+    /// Keeps a ring full of reads of a page, with persistent grants, and counts them.
     Flood {
         /// Seconds that are not counted.
         #[arg(long)]
@@ -108,8 +108,6 @@ enum Task {
         /// Seconds that are.
         #[arg(long)]
         seconds: u64,
-        #[arg(long)]
-        persistent: bool,
         #[arg(long, default_value_t = 0)]
         order: u32,
     },
@@ -229,11 +227,10 @@ fn act(arguments: &Arguments) -> Result<bool> {
         Task::Flood {
             warm_up,
             seconds,
-            persistent,
             order,
         } => {
             let setup = Setup {
-                persistent: *persistent,
+                persistent: true,
                 order: *order,
                 ..Setup::plain(&layout::ALL[0])
             };

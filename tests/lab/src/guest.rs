@@ -343,13 +343,17 @@ impl<'h, 'l> Guest<'h, 'l> {
 
     /// `xl block-attach`, then waits until the guest sees the disk.
     pub fn attach(&self, disk: &Disk, vdev: &str) -> Result<Vbd<'h, 'l>> {
-        self.host.ok(&format!(
-            "xl block-attach {} '{}'",
-            self.name,
-            disk.xl(vdev)
-        ))?;
+        self.offer(disk, vdev)?;
         self.wait_disk(vdev)?;
         Ok(self.vbd(vdev))
+    }
+
+    /// `xl block-attach`, which ends when the backend is ready for a frontend.
+    pub fn offer(&self, disk: &Disk, vdev: &str) -> Result<()> {
+        let line = disk.xl(vdev);
+        self.host
+            .ok(&format!("xl block-attach {} '{line}'", self.name))
+            .map(drop)
     }
 
     /// Waits until the guest's kernel has made the disk's node.

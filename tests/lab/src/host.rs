@@ -170,19 +170,22 @@ impl<'l> Host<'l> {
 
     /// Nanoseconds that dom0 has run, with what Xen did for it.
     pub fn run_time(&self) -> Result<u64> {
-        self.run_times(None)?
+        self.run_times([])?
             .first()
             .copied()
             .context("no run time of dom0")
     }
 
-    /// The same of dom0 and of a guest, if there is one.
-    pub fn run_times(&self, guest: Option<&Guest<'_, '_>>) -> Result<Vec<u64>> {
-        let domid = guest.map(|guest| guest.domid().to_string());
-        let text = self.ok(&format!(
-            "/lab/frontend run-time {}",
-            domid.unwrap_or_default()
-        ))?;
+    /// The same of dom0, then of guests.
+    pub fn run_times<'g>(
+        &self,
+        guests: impl IntoIterator<Item = &'g Guest<'g, 'g>>,
+    ) -> Result<Vec<u64>> {
+        let domids: Vec<String> = guests
+            .into_iter()
+            .map(|guest| guest.domid().to_string())
+            .collect();
+        let text = self.ok(&format!("/lab/frontend run-time {}", domids.join(" ")))?;
         text.lines()
             .map(str::parse)
             .collect::<Result<_, _>>()

@@ -10,6 +10,7 @@
 
 mod host;
 
+use host::leave;
 use host::ledger::Ledger;
 use host::limit;
 use host::started;
@@ -81,7 +82,7 @@ impl World {
         match step {
             Step::Ask(ring, count) => self.ask(ring, count),
             Step::Leave(ring) => {
-                self.leave(ring);
+                leave(&mut self.admission, ring, self.now);
                 self.line.retain(|other| *other != ring);
             }
             Step::Pass(time) => self.pass(time),
@@ -117,14 +118,7 @@ impl World {
             };
             self.line.retain(|other| *other != ring);
         }
-        self.leave(ring);
-    }
-
-    /// As the gate does.
-    fn leave(&mut self, ring: u8) {
-        if !self.admission.leave_unnoticed(ring) {
-            self.admission.leave(ring, self.now);
-        }
+        leave(&mut self.admission, ring, self.now);
     }
 
     fn wait(&mut self, ring: u8) {

@@ -10,6 +10,7 @@
 //! Time is real time here, so what else the computer does shows; hence many pairs of short runs,
 //! and the spread of their ratios.
 
+use std::slice;
 use std::time::Duration;
 use std::time::Instant;
 
@@ -117,16 +118,10 @@ fn least(all: &[f64]) -> Option<f64> {
 fn run(host: &Host<'_>, guests: &[Guest<'_, '_>], disks: &[Disk], backend: Backend) -> Result<Run> {
     host.load(backend)?;
     for (guest, disk) in guests.iter().zip(disks) {
-        host.ok(&format!(
-            "xl block-attach {} '{}'",
-            guest.name,
-            disk.xl("xvda")
-        ))?;
+        guest.offer(disk, "xvda")?;
         guest.vbd("xvda").wait_state("2")?;
     }
-    let flood = format!(
-        "/frontend flood --persistent --order {ORDER} --warm-up {WARM_UP} --seconds {SECONDS}"
-    );
+    let flood = format!("/frontend flood --order {ORDER} --warm-up {WARM_UP} --seconds {SECONDS}");
     let (before, begin) = (run_times(host, guests)?, Instant::now());
     let running: Vec<Running<'_>> = guests
         .iter()
@@ -138,9 +133,8 @@ fn run(host: &Host<'_>, guests: &[Guest<'_, '_>], disks: &[Disk], backend: Backe
         .collect::<Result<_>>()?;
     let percent = 100.0 / begin.elapsed().as_nanos() as f64;
     let after = run_times(host, guests)?;
-    for guest in guests {
-        guest.detach("xvda")?;
-        host.store_wait(&guest.vbd("xvda").path("state"), "absent")?;
+    for (guest, disk) in guests.iter().zip(disks) {
+        measure::detach(guest, slice::from_ref(disk))?;
     }
     Ok(Run {
         iops: said.iter().map(|said| iops(said)).sum::<Result<f64>>()?,
@@ -151,15 +145,9 @@ fn run(host: &Host<'_>, guests: &[Guest<'_, '_>], disks: &[Disk], backend: Backe
 
 /// Nanoseconds that dom0 has run, and that the guests have together.
 fn run_times(host: &Host<'_>, guests: &[Guest<'_, '_>]) -> Result<(f64, f64)> {
-    let mut all = (0.0, 0.0);
-    for guest in guests {
-        let times = host.run_times(Some(guest))?;
-        let [dom0, other] = times[..] else {
-            anyhow::bail!("not two run times: {times:?}");
-        };
-        all = (dom0 as f64, all.1 + other as f64);
-    }
-    Ok(all)
+    let times = host.run_times(guests)?;
+    let (dom0, others) = times.split_first().context("no run time of dom0")?;
+    Ok((*dom0 as f64, others.iter().sum::<u64>() as f64))
 }
 
 /// What a frontend reached by its own account.

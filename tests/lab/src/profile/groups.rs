@@ -237,7 +237,8 @@ mod tests {
     const KERNEL: &str = "ffffffff81000000 T worker_thread\n\
         ffffffff81001000 T memcpy\n\
         ffffffff81002000 t finish_task_switch.isra.0\n\
-        ffffffffc0000000 t run [rblkback]\n";
+        ffffffffc0000000 t run [rblkback]\n\
+        ffffffffc0001000 t xbk_notify [rblkback]\n";
     const XEN: &str = "ffff82d040000000 T do_sched_op\nffff82d040001000 T memcpy\n";
 
     #[test]
@@ -253,12 +254,16 @@ mod tests {
         let worker = below(0xffff_ffff_8100_0000);
         let run = below(0xffff_ffff_c000_0000);
         let called = below(0xffff_ffff_8100_1000);
+        let sent = below(0xffff_ffff_c000_1000);
         let xen = below(0xffff_82d0_4000_1000);
         let of = |path| group(&symbols, &paths, path);
         assert_eq!(of(memcpy), DOM0);
         assert_eq!(of(worker), "threads: workqueue");
         assert_eq!(of(run), "backend: the module and what it calls");
         assert_eq!(of(called), of(run));
+        assert_eq!(of(sent), "events: sending, EOI");
+        let sent = symbols.get(symbols.find(0xffff_ffff_c000_1000));
+        assert!(counted(sent).eq(["events sent"]));
         assert_eq!(of(xen), XEN_REST);
     }
 

@@ -154,8 +154,8 @@ impl Place<'_, '_, '_> {
 
     /// The highest rate that each disk gets in a short trial, and the trials. One that is missed
     /// may only be so because the processor has hardly any time left. With a bucket of 1, which
-    /// wakes the guest most often; and a large one, full at first, is for so short a time more
-    /// than there is time for at any rate.
+    /// wakes the guest most often. Larger ones would fail any trial so short: they are full at
+    /// first, and the guest has no time to empty all of them at once.
     fn bearable(&self, offered: u64) -> Result<(u64, Value)> {
         let rates = PERCENTS_OF_ALL
             .map(|percent| FASTEST.min(offered * percent / 100 / self.disks.len() as u64));

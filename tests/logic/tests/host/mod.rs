@@ -57,6 +57,13 @@ pub fn started(setting: Setting) -> Admission {
     admission
 }
 
+/// `ring` has nothing to ask for any more; as the gate does it.
+pub fn leave(admission: &mut Admission, ring: u8, now: u64) {
+    if !admission.leave_unnoticed(ring) {
+        admission.leave(ring, now);
+    }
+}
+
 /// The tokens that the timer gathers before it wakes anybody.
 pub fn batch(limit: Limit) -> u32 {
     limit.refill().div_ceil(1000)
@@ -127,7 +134,7 @@ impl Host {
     /// The guest disconnects a ring.
     pub fn leave(&mut self, ring: u8) {
         self.backlog[usize::from(ring)] = 0;
-        self.go(ring, self.now);
+        leave(&mut self.admission, ring, self.now);
         self.watch.served(ring, u32::MAX, self.now);
         self.settle();
     }
@@ -216,14 +223,7 @@ impl Host {
                 }
             }
         }
-        self.go(ring, now);
-    }
-
-    /// As the gate lets a ring leave.
-    fn go(&mut self, ring: u8, now: u64) {
-        if !self.admission.leave_unnoticed(ring) {
-            self.admission.leave(ring, now);
-        }
+        leave(&mut self.admission, ring, now);
     }
 
     /// Does what [`Next`] says until there is only a timer to wait for, if that.
