@@ -21,8 +21,10 @@ use crate::logic::abi::SEGMENTS_MAX;
 /// Segments that a room of each size is for: a direct request, an indirect one as
 /// Linux sends them by default, the largest.
 const SIZES: [usize; 3] = [SEGMENTS_MAX, 32, INDIRECT_MAX as usize];
-/// Rooms of each size that are kept, at most.
-const KEPT: [usize; 3] = [64, 32, 4];
+/// Rooms of the largest size that are kept, at most; of each other, as many as the ring has slots.
+/// A ring is emptied and filled in one go, and to make a room costs nearly as much as all else that
+/// dom0 does for a read of 4 KiB.
+const LARGEST_KEPT: usize = 4;
 
 /// The spare rooms of one ring. Used by its worker only.
 pub(crate) struct Pool {
@@ -38,17 +40,16 @@ impl Pool {
     ///
     /// `ENOMEM`.
     pub(crate) fn new(worker: Arc<Worker>, disk: Arc<Disk>, entries: usize) -> Result<Self> {
-        let [small, medium, large] = KEPT;
         let most = usize::from(INDIRECT_MAX);
-        let mut last = KVec::with_capacity(large, GFP_KERNEL)?;
+        let mut last = KVec::with_capacity(LARGEST_KEPT, GFP_KERNEL)?;
         last.push_within_capacity(Room::new(worker.clone(), disk.clone(), most, GFP_KERNEL)?)
             .map_err(|_| ENOMEM)?;
         Ok(Self {
             worker,
             disk,
             spare: [
-                KVec::with_capacity(small.min(entries), GFP_KERNEL)?,
-                KVec::with_capacity(medium.min(entries), GFP_KERNEL)?,
+                KVec::with_capacity(entries, GFP_KERNEL)?,
+                KVec::with_capacity(entries, GFP_KERNEL)?,
                 last,
             ],
         })

@@ -14,6 +14,7 @@ use crate::logs::Mark;
 /// Judged by a clock, which on this kernel measures its own checks.
 const CLOCKED: &[&str] = &[
     "rate",
+    "deep-ring",
     "live-change",
     "no-timer",
     "throttled-end",

@@ -10,6 +10,7 @@ mod config_file;
 mod cost;
 mod crash;
 mod cycles;
+mod deep_ring;
 mod events;
 mod filesystem;
 mod flushes;
@@ -357,6 +358,14 @@ pub const ALL: &[Scenario] = &[
         kind: Kind::Plain,
         any_backend: false,
         script: memory::memory,
+    },
+    Scenario {
+        name: "deep-ring",
+        rows: &[],
+        about: "a ring of 16 pages costs dom0 no more for a request than one of a page",
+        kind: Kind::Timed,
+        any_backend: false,
+        script: deep_ring::deep_ring,
     },
     Scenario {
         name: "takeover",
