@@ -12,6 +12,7 @@ mod debug;
 mod demo;
 mod disk;
 mod fio;
+mod flood;
 mod forged;
 mod fuzz;
 mod guest;

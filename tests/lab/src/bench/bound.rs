@@ -22,6 +22,8 @@ use serde_json::json;
 use super::measure;
 use super::record::median;
 use crate::disk::Disk;
+use crate::flood;
+use crate::flood::Flooded;
 use crate::guest::Guest;
 use crate::host::Host;
 use crate::lab::Backend;
@@ -122,15 +124,15 @@ fn run(host: &Host<'_>, guests: &[Guest<'_, '_>], disks: &[Disk], backend: Backe
         guest.offer(disk, "xvda")?;
         guest.vbd("xvda").wait_state("2")?;
     }
-    let flood = format!("/frontend flood --order {ORDER} --warm-up {WARM_UP} --seconds {SECONDS}");
+    let flood = flood::command(ORDER, WARM_UP, SECONDS);
     let (before, begin) = (run_times(host, guests)?, Instant::now());
     let running: Vec<Running<'_>> = guests
         .iter()
         .map(|guest| guest.start(&flood))
         .collect::<Result<_>>()?;
-    let said: Vec<String> = running
+    let flooded: Vec<Flooded> = running
         .into_iter()
-        .map(|flood| flood.ok_within(DEADLINE))
+        .map(|flood| Flooded::parse(&flood.ok_within(DEADLINE)?))
         .collect::<Result<_>>()?;
     let percent = 100.0 / begin.elapsed().as_nanos() as f64;
     let after = run_times(host, guests)?;
@@ -138,7 +140,7 @@ fn run(host: &Host<'_>, guests: &[Guest<'_, '_>], disks: &[Disk], backend: Backe
         measure::detach(guest, slice::from_ref(disk))?;
     }
     Ok(Run {
-        iops: said.iter().map(|said| iops(said)).sum::<Result<f64>>()?,
+        iops: flooded.iter().map(Flooded::iops).sum(),
         dom0: (after.0 - before.0) * percent,
         guests: (after.1 - before.1) * percent,
     })
@@ -149,16 +151,6 @@ fn run_times(host: &Host<'_>, guests: &[Guest<'_, '_>]) -> Result<(f64, f64)> {
     let times = host.run_times(guests)?;
     let (dom0, others) = times.split_first().context("no run time of dom0")?;
     Ok((*dom0 as f64, others.iter().sum::<u64>() as f64))
-}
-
-/// What a frontend reached by its own account.
-fn iops(said: &str) -> Result<f64> {
-    let line: Value = serde_json::from_str(said).with_context(|| format!("{said:?}"))?;
-    let number = |key: &str| {
-        let value = line["done"][key].as_f64();
-        value.with_context(|| format!("no {key:?} in {said:?}"))
-    };
-    Ok(number("answered")? / number("seconds")?)
 }
 
 #[cfg(test)]

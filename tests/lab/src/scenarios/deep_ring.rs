@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0
 
-use anyhow::Context;
 use anyhow::Result;
-use serde_json::Value;
 use serde_json::json;
 
 use crate::check;
 use crate::disk::Disk;
+use crate::flood;
+use crate::flood::Flooded;
 use crate::guest::Guest;
 use crate::host::Host;
 use crate::results::Figures;
@@ -50,12 +50,7 @@ fn cost(host: &Host<'_>, guest: &Guest<'_, '_>, order: u32) -> Result<f64> {
 /// For how long dom0 ran, and how many requests were answered.
 fn run(host: &Host<'_>, guest: &Guest<'_, '_>, order: u32, seconds: u64) -> Result<(f64, f64)> {
     let before = host.run_time()?;
-    let said = guest.ok(&format!(
-        "/frontend flood --order {order} --warm-up 0 --seconds {seconds}"
-    ))?;
+    let flooded = Flooded::parse(&guest.ok(&flood::command(order, 0, seconds))?)?;
     let after = host.run_time()?;
-    let line: Value = serde_json::from_str(&said).with_context(|| format!("{said:?}"))?;
-    let answered = line["done"]["answered"].as_f64();
-    let answered = answered.with_context(|| format!("no \"answered\" in {said:?}"))?;
-    Ok(((after - before) as f64, answered))
+    Ok(((after - before) as f64, flooded.answered))
 }
