@@ -19,6 +19,7 @@ use crate::datapath::worker::Worker;
 use crate::disk::Disk;
 use crate::features;
 use crate::logic::frames;
+use crate::logic::frames::Demand;
 use crate::logic::queue::RingId;
 use crate::sys::params;
 use crate::sys::rounds;
@@ -45,12 +46,7 @@ impl Link {
     pub(crate) fn connect(vbd: &Arc<Vbd>, disk: &Arc<Disk>) -> Result<(Self, u64)> {
         let wish = Wish::read(vbd)?;
         let persistent = wish.persistent && params::feature_persistent();
-        let entries = wish.abi.ring_entries(wish.pages);
-        let bounds = Bounds {
-            frames: frames::per_ring(wish.ring_count(), entries),
-            copies: frames::copies_per_ring(wish.ring_count()),
-        };
-        reserve(vbd, &wish, bounds.frames, persistent)?;
+        let bounds = reserve(vbd, &wish, persistent)?;
         Self::serve(vbd, disk, &wish, persistent, bounds).inspect_err(|_| unreserve(vbd))
     }
 
@@ -81,9 +77,13 @@ impl Link {
                     persistent,
                     bounds,
                 };
-                worker
-                    .connect(setup)
-                    .inspect_err(|e| vbd.fail(*e, fmt!("binding to event-channel {}", place.port)))
+                worker.connect(setup).inspect_err(|e| {
+                    if *e == ENOMEM {
+                        vbd.fail(*e, fmt!("no memory for a ring of {} slots", entries));
+                    } else {
+                        vbd.fail(*e, fmt!("binding to event-channel {}", place.port));
+                    }
+                })
             });
             if let Err(e) = served {
                 // Nothing was taken off any ring yet.
@@ -131,36 +131,49 @@ impl Link {
     }
 }
 
-/// Reserves the frames that the frontend may have mapped.
-fn reserve(vbd: &Arc<Vbd>, wish: &Wish, frames_max: u32, persistent: bool) -> Result {
-    let kept = if persistent {
-        params::max_persistent_grants()
-    } else {
-        0
+/// Reserves the frames that the rings may use, of what their guest may.
+fn reserve(vbd: &Arc<Vbd>, wish: &Wish, persistent: bool) -> Result<Bounds> {
+    let demand = Demand {
+        rings: wish.ring_count(),
+        entries: wish.abi.ring_entries(wish.pages),
+        pages: wish.pages,
+        kept: if persistent {
+            params::max_persistent_grants()
+        } else {
+            0
+        },
     };
-    let rings = wish.ring_count();
-    let per_ring = frames_max.saturating_add(kept).saturating_add(wish.pages);
-    let amount = rings.saturating_mul(per_ring);
-    let most = params::max_guest_frames();
-    rounds::reserve(&**vbd, amount, most).map_err(|others| {
+    let budget = params::max_guest_frames();
+    let share = rounds::reserve(&**vbd, |others| {
+        let free = frames::free(budget, others.reserved, others.members);
+        match demand.share(free) {
+            Some(share) => (demand.total(share), Ok(share)),
+            None => (0, Err(free)),
+        }
+    });
+    let share = share.map_err(|free| {
         vbd.fail(
             ENOSPC,
             fmt!(
-                "{} rings of {} pages may use {} frames; the guest's other disks use {} of the {} that it may have (max_guest_frames)",
-                rings,
-                wish.pages,
-                amount,
-                others,
-                most
+                "{} rings of {} pages need {} frames; {} are free of the {} that the guest may have (max_guest_frames)",
+                demand.rings,
+                demand.pages,
+                demand.least(),
+                free,
+                budget
             ),
         );
         ENOSPC
+    })?;
+    Ok(Bounds {
+        frames: share.requests,
+        kept: share.kept,
+        copies: frames::copies_per_ring(demand.rings),
     })
 }
 
 fn unreserve(vbd: &Arc<Vbd>) {
-    // Nothing is always granted.
-    let _ = rounds::reserve(&**vbd, 0, 0);
+    rounds::reserve(&**vbd, |_| (0, ()));
 }
 
 /// Workers for `count` rings of `entries` slots, each with a thread; the gate knows them

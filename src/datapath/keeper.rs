@@ -23,20 +23,21 @@ const NS_PER_SECOND: u64 = 1_000_000_000;
 
 /// Grants that stay mapped.
 pub(crate) struct Keeper {
-    table: Table<Mapped, KVec<Slot<Mapped>>>,
+    table: Table<Mapped, KVVec<Slot<Mapped>>>,
     /// For a frame of segments, which is looked into at once.
     single: MapBatch,
 }
 
 impl Keeper {
-    /// A keeper of as many grants as `max_persistent_grants` says now. Sleeps.
+    /// A keeper of `most` grants, or of fewer if `max_persistent_grants` is lowered. Sleeps.
     ///
     /// # Errors
     ///
     /// `ENOMEM`.
-    pub(crate) fn new() -> Result<Self> {
-        let entries = (params::max_persistent_grants() as usize).min(ENTRIES_MAX);
-        let mut slots = KVec::with_capacity(entries, GFP_KERNEL)?;
+    pub(crate) fn new(most: usize) -> Result<Self> {
+        let entries = most.min(ENTRIES_MAX);
+        // Long enough that no such piece of memory may be left.
+        let mut slots = KVVec::with_capacity(entries, GFP_KERNEL)?;
         for _ in 0..entries {
             // Within its capacity.
             let _ = slots.push_within_capacity(Slot::new());

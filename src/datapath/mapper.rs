@@ -34,13 +34,15 @@ const BATCH: usize = INDIRECT_MAX as usize;
 
 const _: () = assert!(BATCH * SEGMENT_SIZE <= crate::xenbus::copy::SNAPSHOT_SIZE);
 
-/// Frames that the requests of a ring may use at a time.
+/// Frames that a ring may use at a time.
 #[derive(Clone, Copy)]
 pub(crate) struct Bounds {
-    /// In all.
+    /// For its requests, in all.
     pub(crate) frames: u32,
     /// Of those, copied.
     pub(crate) copies: u32,
+    /// That stay mapped if its frontend offers persistent grants.
+    pub(crate) kept: u32,
 }
 
 /// What a ring needs to map, copy and unmap frames.
@@ -80,7 +82,7 @@ impl Mapper {
         persistent: bool,
     ) -> Result<Self> {
         let way = if persistent {
-            Way::Keep(Keeper::new()?)
+            Way::Keep(Keeper::new(bounds.kept as usize)?)
         } else {
             Way::Copy(Copier::new(domain, bounds.copies as usize)?)
         };

@@ -58,9 +58,9 @@ static const struct kernel_param_ops bounds_ops = {
 	}
 
 RANGE(max_buffer_pages, 1024, 0, 1048576, 0644,
-      "Free pages that a ring keeps for mapping or copying grants; applies at once")
+      "Free pages that a ring keeps for mapping grants; applies at once")
 RANGE(max_persistent_grants, 1056, 0, 16384, 0644,
-      "Grants that stay mapped, per ring; a smaller value applies at once")
+      "Grants that stay mapped, per ring; a smaller value applies within ten seconds")
 RANGE(persistent_grant_unused_seconds, 60, 0, 86400, 0644,
       "Seconds after which an unused grant is unmapped, 0 for never; applies at once")
 RANGE(max_ring_page_order, 4, 0, 4, 0444,
@@ -68,7 +68,7 @@ RANGE(max_ring_page_order, 4, 0, 4, 0444,
 RANGE(buffer_squeeze_duration_ms, 10, 0, 60000, 0644,
       "Milliseconds for which no free page is kept when memory is short; applies at once")
 RANGE(max_guest_frames, 262144, 1024, 16777216, 0644,
-      "Frames of 4 KiB that all disks of one guest may have mapped or copied; a connect beyond is refused")
+      "Frames of 4 KiB that all disks of one guest may have mapped or copied")
 
 RANGE(default_tokens_refill, 0, 0, 1000000000, 0644,
       "Tokens per second for a disk that is attached without keys of its own, 0 for no limit")

@@ -162,25 +162,31 @@ pub(crate) fn squeeze(name: &CStr) {
     }
 }
 
-/// Reserves `amount` of the budget of `member`'s domain, instead of what it had
-/// reserved before.
-///
-/// # Errors
-///
-/// What the domain's other members have reserved, if `amount` more would be over `most`.
-pub(crate) fn reserve(member: &dyn Member, amount: u32, most: u32) -> Result<(), u32> {
+/// What the other members of a domain have reserved.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Others {
+    /// Of the domain's budget.
+    pub(crate) reserved: u32,
+    /// How many have reserved anything.
+    pub(crate) members: u32,
+}
+
+/// Reserves a part of the budget of `member`'s domain, instead of what it had reserved
+/// before: as much as `choose` says, which is called with the lock of all.
+pub(crate) fn reserve<T>(member: &dyn Member, choose: impl FnOnce(Others) -> (u32, T)) -> T {
     let mut list = timer().value().list.lock();
     let domain = member.domain();
-    let others = list
-        .iter()
-        .filter(|entry| entry.member.domain() == domain && !is_same(entry, member))
-        .fold(0u32, |sum, entry| sum.saturating_add(entry.reserved));
-    if amount > 0 && others.saturating_add(amount) > most {
-        return Err(others);
+    let mut others = Others::default();
+    for entry in list.iter() {
+        if entry.reserved > 0 && entry.member.domain() == domain && !is_same(entry, member) {
+            others.reserved = others.reserved.saturating_add(entry.reserved);
+            others.members = others.members.saturating_add(1);
+        }
     }
+    let (amount, result) = choose(others);
     let mut own = list.iter_mut();
     if let Some(entry) = own.find(|entry| is_same(entry, member)) {
         entry.reserved = amount;
     }
-    Ok(())
+    result
 }

@@ -104,13 +104,13 @@ fn costs(host: &Host<'_>, backend: Backend) -> Result<Costs> {
 /// one below it is not.
 fn bounded(host: &Host<'_>, guest: &Guest<'_, '_>) -> Result<()> {
     let bound = "/sys/module/rblkback/parameters/max_guest_frames";
-    let usual = host.ok(&format!("cat {bound} && echo 8192 >{bound}"))?;
+    let usual = host.ok(&format!("cat {bound} && echo 1024 >{bound}"))?;
     let refused = guest.refused(&format!(
         "/frontend hold --queues {QUEUES} --order {ORDER} </dev/null"
     ))?;
     check::contains("the frontend's output", &refused, &["refused to connect"])?;
     let error = guest.vbd("xvda").error()?.context("no error node")?;
-    check::contains("the error node", &error, &["max_guest_frames", "8192"])?;
+    check::contains("the error node", &error, &["max_guest_frames", "1024"])?;
     held(guest, 1, false, || Ok(()))?;
     host.ok(&format!("echo {usual} >{bound}")).map(drop)
 }

@@ -5,6 +5,7 @@
 mod access;
 mod attach;
 mod bad_keys;
+mod budget;
 mod changes;
 mod config_file;
 mod cost;
@@ -114,6 +115,14 @@ pub const ALL: &[Scenario] = &[
         kind: Kind::Plain,
         any_backend: false,
         script: refused::refused_disks,
+    },
+    Scenario {
+        name: "budget",
+        rows: &["H39"],
+        about: "disks share the frames of their guest, and one that comes late is served with fewer",
+        kind: Kind::Plain,
+        any_backend: false,
+        script: budget::budget,
     },
     Scenario {
         name: "limit-values",
@@ -297,7 +306,7 @@ pub const ALL: &[Scenario] = &[
     },
     Scenario {
         name: "held-pages",
-        rows: &["P12", "P15"],
+        rows: &["P12", "P15", "D06"],
         about: "a device keeps pages after its answer: they are not unmapped, and nothing else waits",
         kind: Kind::Plain,
         any_backend: false,
