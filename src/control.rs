@@ -344,7 +344,7 @@ impl Vbd {
         let view = self.gate().view();
         self.publish_changed(&[
             (c"qos-tokens", fmt!("{}", view.tokens)),
-            (c"qos-io-count", fmt!("{}", view.meter.spent)),
+            (c"qos-io-count", fmt!("{}", self.gate().spent())),
             (
                 c"qos-throttled-usec",
                 fmt!("{}", view.throttled / NS_PER_US),

@@ -66,7 +66,7 @@ files! {
     VmMax = c"vm_tokens_max", |bound| cap(bound).limit.map_or(0, |limit: Limit| limit.max());
     VmTokens = c"vm_tokens", |bound| cap(bound).tokens;
     VmThrottledTime = c"vm_throttled_usec", |bound| cap(bound).throttled / NS_PER_US;
-    IoCount = c"io_count", |bound| view(bound).meter.spent;
+    IoCount = c"io_count", |bound| bound.vbd.gate().spent();
     IoRate = c"io_rate", |bound| view(bound).rate;
     State = c"state", |bound| view(bound).state.name();
     Throttled = c"nr_throttled", |bound| view(bound).meter.held;

@@ -259,6 +259,11 @@ impl Gate {
         self.with(|admission, _, now| admission.view(now))
     }
 
+    /// Tokens spent.
+    pub(crate) fn spent(&self) -> u64 {
+        self.with(|admission, _, _| admission.spent())
+    }
+
     /// How tracepoints name the disk.
     pub(crate) fn name(&self) -> Name {
         self.core().name

@@ -326,6 +326,11 @@ impl Admission {
         self.is_limited() || !self.lane.is_empty()
     }
 
+    /// Tokens spent, see [`Meter::spent`](super::meter::Meter::spent).
+    pub fn spent(&mut self) -> u64 {
+        self.lane.meter.spent()
+    }
+
     /// How it stands at `now`.
     pub fn view(&mut self, now: u64) -> View {
         let waiting = self.lane.present() > 0;

@@ -11,7 +11,9 @@ const SECOND: u64 = 1_000_000_000;
 #[derive(Clone, Copy, Debug)]
 pub struct Meter {
     /// Tokens spent.
-    pub spent: u64,
+    spent: u64,
+    /// As many were shown.
+    shown: u64,
     /// Requests that had to wait for a token, each counted once.
     pub held: u64,
     /// The longest time a ring's first request waited.
@@ -32,6 +34,7 @@ impl Meter {
     pub const fn new() -> Self {
         Self {
             spent: 0,
+            shown: 0,
             held: 0,
             wait_max: 0,
             changes: 0,
@@ -55,6 +58,13 @@ impl Meter {
     pub fn unspend(&mut self, tokens: u32) {
         self.spent = self.spent.saturating_sub(u64::from(tokens));
         self.this_second = self.this_second.saturating_sub(u64::from(tokens));
+    }
+
+    /// Tokens spent. Never fewer than it said before, although some may have been given back
+    /// since: whoever takes the difference of two readings relies on that.
+    pub fn spent(&mut self) -> u64 {
+        self.shown = self.shown.max(self.spent);
+        self.shown
     }
 
     /// A request waited from `since` to `now`.
@@ -122,7 +132,7 @@ mod tests {
         m.spend(7, SECOND + 5);
         assert_eq!(m.rate(2 * SECOND), 7);
         assert_eq!(m.rate(3 * SECOND), 0);
-        assert_eq!(m.spent, 37);
+        assert_eq!(m.spent(), 37);
     }
 
     #[test]
@@ -143,7 +153,20 @@ mod tests {
         let mut m = Meter::new();
         m.spend(10, 0);
         m.unspend(4);
-        assert_eq!((m.spent, m.rate(SECOND)), (6, 6));
+        assert_eq!((m.spent(), m.rate(SECOND)), (6, 6));
+    }
+
+    #[test]
+    fn what_was_shown_as_spent_is_never_taken_back() {
+        let mut m = Meter::new();
+        m.spend(32, 0);
+        assert_eq!(m.spent(), 32);
+        m.unspend(31);
+        assert_eq!(m.spent(), 32);
+        m.spend(30, 0);
+        assert_eq!(m.spent(), 32);
+        m.spend(2, 0);
+        assert_eq!(m.spent(), 33);
     }
 
     #[test]

@@ -19,6 +19,9 @@ struct Place {
     since: u64,
     refused: u32,
     turn: u32,
+    /// Works on what it got, whether or not it waits for more.
+    working: bool,
+    /// Works, and has no ticket.
     busy: bool,
 }
 
@@ -46,6 +49,7 @@ impl<const N: usize> Queue<N> {
                 since: 0,
                 refused: 0,
                 turn: 0,
+                working: false,
                 busy: false,
             }; N],
             next_ticket: 1,
@@ -113,7 +117,7 @@ impl<const N: usize> Queue<N> {
     /// not known to wait before.
     pub fn refuse(&mut self, ring: RingId, wanted: u32, now: u64) -> u32 {
         self.join(ring, now);
-        self.set_busy(ring, false);
+        self.set_working(ring, false);
         let Some(place) = self.places.get_mut(usize::from(ring)) else {
             return 0;
         };
@@ -124,7 +128,7 @@ impl<const N: usize> Queue<N> {
 
     /// `ring` works on `got` requests; `left` is what is left of its turn.
     pub fn serve(&mut self, ring: RingId, got: u32, left: u32) {
-        self.set_busy(ring, true);
+        self.set_working(ring, true);
         if let Some(place) = self.places.get_mut(usize::from(ring)) {
             place.refused = place.refused.saturating_sub(got);
             place.turn = left;
@@ -133,7 +137,7 @@ impl<const N: usize> Queue<N> {
 
     /// `ring` has nothing to ask for.
     pub fn finish(&mut self, ring: RingId) {
-        self.set_busy(ring, false);
+        self.set_working(ring, false);
         if let Some(place) = self.places.get_mut(usize::from(ring)) {
             place.refused = 0;
             place.turn = 0;
@@ -144,7 +148,7 @@ impl<const N: usize> Queue<N> {
     pub fn is_busy(&self, ring: RingId) -> bool {
         self.places
             .get(usize::from(ring))
-            .is_some_and(|place| place.busy)
+            .is_some_and(|place| place.working)
     }
 
     /// What is left of `ring`'s turn; 0: it has yet to begin one.
@@ -170,6 +174,7 @@ impl<const N: usize> Queue<N> {
     pub fn forget_busy(&mut self) {
         self.busy = 0;
         for place in &mut self.places {
+            place.working = false;
             place.busy = false;
             place.turn = 0;
             place.refused = 0;
@@ -177,11 +182,12 @@ impl<const N: usize> Queue<N> {
     }
 
     /// Only rings without a ticket are counted as busy.
-    fn set_busy(&mut self, ring: RingId, busy: bool) {
+    fn set_working(&mut self, ring: RingId, working: bool) {
         let Some(place) = self.places.get_mut(usize::from(ring)) else {
             return;
         };
-        let busy = busy && place.ticket == 0;
+        place.working = working;
+        let busy = working && place.ticket == 0;
         match (place.busy, busy) {
             (false, true) => self.busy = self.busy.saturating_add(1),
             (true, false) => self.busy = self.busy.saturating_sub(1),

@@ -62,6 +62,6 @@ proptest! {
         let last = entries.filter(|entry| entry.at / SECOND + 1 == second);
         let spent: u64 = last.map(|entry| u64::from(entry.count)).sum();
         prop_assert_eq!(view.rate, spent);
-        prop_assert_eq!(view.meter.spent, host.ledger.spent());
+        prop_assert_eq!(host.admission.spent(), host.ledger.spent());
     }
 }
