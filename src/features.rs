@@ -26,6 +26,7 @@ use kernel::{
 
 use crate::disk::Disk;
 use crate::logic::abi::INDIRECT_MAX;
+use crate::logic::number::decimal;
 use crate::logic::request::OP_BARRIER;
 use crate::logic::request::OP_DISCARD;
 use crate::logic::request::OP_FLUSH;
@@ -83,8 +84,20 @@ pub(crate) fn describe(vbd: &Vbd, disk: &Disk, cdrom: bool) -> Result<u64> {
 }
 
 /// Tells a connected frontend that the disk has `sectors` sectors now.
+///
+/// # Errors
+///
+/// `EBUSY` if the toolstack has written that the disk is to go; what xenstored answers.
 pub(crate) fn resize(vbd: &Vbd, sectors: u64) -> Result {
     within(vbd.nodename(), |store, dir| {
+        // xl asks for a disk by writing Closing here itself.
+        let state = store.read(dir, c"state")?;
+        let state = state
+            .as_ref()
+            .and_then(|text| decimal(text.bytes(), u32::MAX));
+        if state != Some(CONNECTED) {
+            return Err(EBUSY);
+        }
         store.write(dir, SECTORS, fmt!("{}", sectors))?;
         store.write(dir, c"state", fmt!("{}", CONNECTED))
     })

@@ -89,7 +89,6 @@ use crate::logic::queue::RingId;
 use crate::sys::module_ref::ModuleRef;
 use crate::sys::params;
 use crate::sys::queue;
-use crate::sys::timer;
 use crate::sys::trace::Name;
 use crate::xenbus::device::Device;
 use crate::xenbus::device::DeviceRef;
@@ -128,8 +127,6 @@ pub(crate) struct Vbd {
     frontend: CString,
     /// The driver lost the device.
     unbound: AtomicFlag,
-    /// Rings are mapped, or are about to be.
-    linked: AtomicFlag,
     /// A guest has used the disk, or is about to.
     used: AtomicFlag,
     stats: Stats,
@@ -154,13 +151,15 @@ pub(crate) struct Vbd {
     pub(crate) default_limit: Setting,
     /// Memory is short.
     squeezed: AtomicFlag,
+    /// The second of CLOCK_MONOTONIC in which that was said last.
+    squeezed_at: Atomic<u64>,
     /// What a round looks at.
     #[pin]
     shown: SpinLockIrq<Option<Shown>>,
     #[pin]
     pub(crate) told: Mutex<Told>,
-    /// When connecting failed or a ring broke last; 0: never.
-    failed_at: Atomic<u64>,
+    /// A ring of this connection broke.
+    broken: AtomicFlag,
     /// The hotplug script may have named the device.
     named: AtomicFlag,
     #[pin]
@@ -188,7 +187,7 @@ impl WorkItem for Vbd {
         this.open_disk(&mut state);
         while this.step(&mut state) {}
         this.keep_up(&mut state);
-        if this.unbound.load(Relaxed) && !this.linked.load(Relaxed) {
+        if this.unbound.load(Relaxed) && state.link.is_none() {
             this.released.complete_all();
         }
     }
@@ -220,7 +219,6 @@ impl Vbd {
                 dev: dev.into(),
                 frontend,
                 unbound: AtomicFlag::new(false),
-                linked: AtomicFlag::new(false),
                 used: AtomicFlag::new(false),
                 stats: Stats::new(),
                 gate <- Gate::new(seat, name),
@@ -234,9 +232,10 @@ impl Vbd {
                 publish: Atomic::new(0),
                 default_limit: default_limit(),
                 squeezed: AtomicFlag::new(false),
+                squeezed_at: Atomic::new(0),
                 shown <- new_spinlock_irq!(None, "rblkback::shown"),
                 told <- new_mutex!(Told::new(), "rblkback::limit"),
-                failed_at: Atomic::new(0),
+                broken: AtomicFlag::new(false),
                 named: AtomicFlag::new(true),
                 identity <- new_spinlock!(identity, "rblkback::identity"),
                 state <- new_mutex!(state, "rblkback::disk"),
@@ -261,17 +260,15 @@ impl Vbd {
     }
 
     /// The driver loses the device. With `wait`, returns when no ring is mapped any
-    /// more, so that another driver can take over: sleeps for as long as the device
-    /// takes to answer what is in flight. Without, what is left goes on its own.
+    /// more and nothing is announced, so that another driver can take over: sleeps for as
+    /// long as the device takes to answer what is in flight. Without, what is left goes on
+    /// its own.
     pub(crate) fn unbind(self: &Arc<Self>, wait: bool) {
         self.unbound.xchg(true, Full);
-        // Pairs with `connect`: either that sees `unbound`, or we see `linked`.
-        let linked = self.linked.load(Relaxed);
         self.kick();
-        if wait && linked {
-            self.released.wait_for_completion();
-        }
         if wait {
+            // By the work item, which sees `unbound`.
+            self.released.wait_for_completion();
             self.keep_level();
         }
     }
@@ -279,7 +276,11 @@ impl Vbd {
     /// A frontend published impossible indices on ring `number`. It is left alone
     /// from now on, until it reconnects.
     pub(crate) fn ring_broke(&self, number: RingId, overrun: Overrun) {
-        self.failed_at.store(timer::now(), Relaxed);
+        // The first one is enough to know.
+        if self.broken.xchg(true, Full) {
+            return;
+        }
+        self.gate.seat().failed();
         self.dev.report(
             EINVAL,
             fmt!(
@@ -287,6 +288,19 @@ impl Vbd {
                 number,
                 overrun.req_prod,
                 overrun.req_cons
+            ),
+        );
+    }
+
+    /// Somebody holds pages of ring `number`, and has for long: the device has answered
+    /// `requests` requests that they belong to. Sleeps.
+    pub(crate) fn pages_held(&self, number: RingId, requests: usize) {
+        self.dev.report(
+            EBUSY,
+            fmt!(
+                "ring {}: the device still holds pages that it is done with; {} requests cannot be answered, and the disk cannot go",
+                number,
+                requests
             ),
         );
     }

@@ -35,6 +35,8 @@ use crate::xenbus::evtchn::Eoi;
 const RINGS_PER_RUN: u32 = 4;
 /// How long a worker waits for somebody to let go of a page, in milliseconds.
 const LINGER_MS: u32 = 10;
+/// How long pages are held before that is reported, in nanoseconds.
+const HELD_REPORTED: u64 = 30_000_000_000;
 
 /// What a ring is connected with.
 pub(crate) struct Setup {
@@ -76,6 +78,10 @@ pub(crate) struct Engine {
     barrier: Option<Job>,
     /// Look again soon, for there is something that nobody will ring for.
     again: bool,
+    /// Since when there has been.
+    held_since: Option<u64>,
+    /// That was reported.
+    held_told: bool,
     /// The EOI that is owed for the last event.
     owed: Option<Eoi>,
     /// Something was taken off the ring since the last EOI.
@@ -136,6 +142,8 @@ impl Engine {
             lingering: KVec::with_capacity(entries, GFP_KERNEL)?,
             barrier: None,
             again: false,
+            held_since: None,
+            held_told: false,
             owed: None,
             worked: false,
             asked: false,
@@ -174,10 +182,25 @@ impl Engine {
             }
         }
         self.count_kept(worker);
+        self.note_held(worker);
         if self.again {
             Next::WaitAtMost(LINGER_MS)
         } else {
             Next::Wait
+        }
+    }
+
+    /// Says once per connection that somebody holds pages, and has for long: the guest waits
+    /// for the answers, or the toolstack for the disk.
+    fn note_held(&mut self, worker: &Worker) {
+        if !self.again {
+            self.held_since = None;
+            return;
+        }
+        let since = *self.held_since.get_or_insert(self.now);
+        if !self.held_told && self.now.saturating_sub(since) > HELD_REPORTED {
+            self.held_told = true;
+            worker.vbd.pages_held(worker.number, self.lingering.len());
         }
     }
 
@@ -298,6 +321,7 @@ impl Engine {
             self.squeezed_until = self.now.saturating_add(pause);
             self.mapper.forget();
             self.mapper.shrink(0);
+            self.pool.shrink();
         }
         if worker.take_tidy() {
             self.mapper.expire(self.now);

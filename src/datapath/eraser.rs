@@ -5,7 +5,8 @@
 //! A device may take minutes over a discard, and the call that asks for one waits for
 //! it. So they have a work item and a queue of their own: reads and
 //! writes pass them by. When the ring is to be let go, the rest of a discard is given
-//! up with an error: it is a hint, and nobody should wait for it.
+//! up: it is a hint, and nobody should wait for it. The guest may go on under another
+//! driver, so it is told of an error only if it asked for a secure one.
 //!
 //! Lock: a spinlock, process context only; a leaf.
 
@@ -48,7 +49,9 @@ impl Errand {
         self.answer.status = Status::Okay;
         while let Some((sector, sectors)) = self.erasure.next_piece(PIECE) {
             if stop() {
-                self.answer.status = Status::Error;
+                if secure {
+                    self.answer.status = Status::Error;
+                }
                 break;
             }
             if let Err(e) = device.discard(sector, sectors, secure) {

@@ -42,6 +42,10 @@ use crate::sys::timer::Expire;
 use crate::sys::timer::OneShot;
 use crate::vbd::Vbd;
 
+/// Nanoseconds between a guest's failed attempt to connect and its next one: as many
+/// attempts as keep what it writes to the log below ten lines a second.
+const PAUSE: u64 = 250_000_000;
+
 /// All guests.
 #[pin_data]
 struct List {
@@ -70,6 +74,8 @@ struct State {
     cap: Cap,
     disks: [Place; DISKS_MAX],
     armed: bool,
+    /// No disk connects before this time; 0: any time.
+    patience: u64,
 }
 
 /// What is known of a disk.
@@ -207,6 +213,20 @@ impl Seat {
         drop(disk);
     }
 
+    /// The guest made a connection fail, or broke one. Each time is worth two lines in the
+    /// log, so the next attempt of any of its disks has to wait. Any context.
+    pub(crate) fn failed(&self) {
+        let now = timer::now();
+        let mut state = self.guest.timer.value().state.lock();
+        state.patience = state.patience.max(now).saturating_add(PAUSE);
+    }
+
+    /// Nanoseconds that are left until a disk of the guest may connect.
+    pub(crate) fn pause(&self) -> u64 {
+        let until = self.guest.timer.value().state.lock().patience;
+        until.saturating_sub(timer::now())
+    }
+
     /// How the cap stands.
     pub(crate) fn view(&self) -> View {
         let now = timer::now();
@@ -248,6 +268,7 @@ impl Guest {
                     cap: Cap::new(),
                     disks: [const { Place::Free }; DISKS_MAX],
                     armed: false,
+                    patience: 0,
                 },
                 "rblkback::guest"
             ),

@@ -74,6 +74,14 @@ impl Pool {
         Room::new(worker, disk, *SIZES.get(index)?, GFP_NOWAIT | __GFP_NOWARN).ok()
     }
 
+    /// Frees what is spare, but for one room of the largest size.
+    pub(crate) fn shrink(&mut self) {
+        let [small, medium, largest] = &mut self.spare;
+        small.clear();
+        medium.clear();
+        largest.truncate(1);
+    }
+
     /// Takes back the room of a job that is done.
     pub(crate) fn put(&mut self, room: Room) {
         let index = SIZES.iter().position(|size| *size == room.segments());

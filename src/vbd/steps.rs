@@ -9,10 +9,7 @@
 
 use kernel::{
     sync::{
-        atomic::ordering::{
-            Full,
-            Relaxed, //
-        },
+        atomic::ordering::Relaxed,
         Arc, //
     },
     time::{
@@ -30,14 +27,13 @@ use crate::logic::lifecycle::Frontend;
 use crate::logic::lifecycle::Phase;
 use crate::logic::lifecycle::Seen;
 use crate::logic::lifecycle::Step;
-use crate::sys::timer;
 use crate::xenbus::device::State as Announce;
 use crate::xenbus::removal;
 use crate::xenbus::store;
 use crate::xenbus::store::Value;
 
-/// Time between a failed attempt to connect and the next one.
-const PAUSE_NS: u64 = 250_000_000;
+/// Nanoseconds after which somebody who waits to connect looks whether there is a point.
+const NAP: u64 = 250_000_000;
 
 impl Vbd {
     /// Takes one step; `false` when there is nothing left to do.
@@ -89,6 +85,9 @@ impl Vbd {
 
     fn look(&self, state: &State) -> Seen {
         let unbound = self.unbound.load(Relaxed);
+        // Before the frontend's state: who takes a dead guest's directory away says that the
+        // disk is offline as well, so then its state is seen to be gone.
+        let online = unbound || self.dev.is_online();
         let text = store::DIRECT.read(&self.frontend, c"state");
         let frontend = match &text {
             Ok(text) => Frontend::parse(text.as_ref().map(Value::bytes)),
@@ -98,7 +97,7 @@ impl Vbd {
         Seen {
             frontend,
             disk: state.disk.is_some(),
-            online: unbound || self.dev.is_online(),
+            online,
             drained: state.link.as_ref().is_none_or(Link::is_drained),
             unbound,
         }
@@ -110,13 +109,11 @@ impl Vbd {
         };
         let disk = disk.clone();
         self.pause_after_failure();
-        self.linked.xchg(true, Full);
-        // Pairs with `unbind`: either we see `unbound`, or that sees `linked`.
         if self.unbound.load(Relaxed) {
-            self.linked.store(false, Relaxed);
             return state.phase;
         }
         state.hurried = false;
+        self.broken.store(false, Relaxed);
         {
             // Whoever applies keys to a disk that no guest has used comes before or after.
             let _told = self.told.lock();
@@ -129,20 +126,21 @@ impl Vbd {
                 Phase::Connected
             }
             Err(_) => {
-                self.failed_at.store(timer::now(), Relaxed);
-                self.linked.store(false, Relaxed);
+                self.gate.seat().failed();
                 Phase::Failed
             }
         }
     }
 
-    /// Each failure is worth two lines in the log. A guest that fails on purpose gets
-    /// as many attempts as keep that below ten lines a second.
+    /// Waits until the guest may try again. Less than its disks have failed lately, times
+    /// 250 ms.
     fn pause_after_failure(&self) {
-        let since = timer::now().saturating_sub(self.failed_at.load(Relaxed));
-        let left = PAUSE_NS.saturating_sub(since);
-        if self.failed_at.load(Relaxed) != 0 && left > 0 {
-            fsleep(Delta::from_nanos(i64::try_from(left).unwrap_or(0)));
+        while !self.unbound.load(Relaxed) {
+            let left = self.gate.seat().pause();
+            if left == 0 {
+                return;
+            }
+            fsleep(Delta::from_nanos(i64::try_from(left.min(NAP)).unwrap_or(0)));
         }
     }
 
@@ -152,7 +150,6 @@ impl Vbd {
         if let Some(link) = state.link.take() {
             link.release(self);
         }
-        self.linked.store(false, Relaxed);
         self.announce(Announce::Closed);
         state.phase = Phase::Closed;
     }

@@ -14,7 +14,7 @@ const PARAMETERS: &str = "/sys/module/holder/parameters";
 /// A device answers and keeps a page for longer. A request whose page is to be unmapped is not
 /// answered meanwhile, and holds up no other; a page that stays mapped holds nothing up but the
 /// disk's end.
-pub fn held_pages(host: &Host<'_>, _: &mut Figures) -> Result<()> {
+pub fn held_pages(host: &Host<'_>, figures: &mut Figures) -> Result<()> {
     let disk = Disk::holder(host)?;
     let guest = host.guest("holds").start()?;
     let idle = mapped_grants(host)?;
@@ -31,6 +31,9 @@ pub fn held_pages(host: &Host<'_>, _: &mut Figures) -> Result<()> {
     guest
         .ok("[ ! -e /tmp/first ]")
         .context("the first request was answered")?;
+    // Whoever looks for the reason finds it.
+    let line = host.ok("lab_until 60 'dmesg | grep \"still holds pages\"'")?;
+    figures.insert("reported".into(), line.trim().into());
     let_go(host)?;
     guest.ok("wait $! && [ -e /tmp/first ]")?;
     guest.detach("xvdb")?;
