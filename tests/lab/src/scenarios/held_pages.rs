@@ -20,7 +20,7 @@ pub fn held_pages(host: &Host<'_>, figures: &mut Figures) -> Result<()> {
     let idle = mapped_grants(host)?;
 
     host.ok("echo 0 >/sys/module/rblkback/parameters/max_persistent_grants")?;
-    guest.attach(&disk, "xvdb")?;
+    let vbd = guest.attach(&disk, "xvdb")?;
     host.ok(&format!("echo 1 >{PARAMETERS}/hold"))?;
     guest.ok(&format!(
         "rm -f /tmp/first; {{ {} && touch /tmp/first; }} &",
@@ -32,8 +32,8 @@ pub fn held_pages(host: &Host<'_>, figures: &mut Figures) -> Result<()> {
         .ok("[ ! -e /tmp/first ]")
         .context("the first request was answered")?;
     // Whoever looks for the reason finds it.
-    let line = host.ok("lab_until 60 'dmesg | grep \"still holds pages\"'")?;
-    figures.insert("reported".into(), line.trim().into());
+    let error = host.store_wait(&vbd.error_path(), "still holds pages")?;
+    figures.insert("reported".into(), error.into());
     let_go(host)?;
     guest.ok("wait $! && [ -e /tmp/first ]")?;
     guest.detach("xvdb")?;
