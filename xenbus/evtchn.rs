@@ -26,6 +26,7 @@ use kernel::{
 
 use super::bindings;
 use super::device::DeviceRef;
+use crate::sys::thread::Uninterrupted;
 
 /// What to do when an event arrives.
 pub(crate) trait Handler: Send + Sync + 'static {
@@ -124,6 +125,9 @@ impl<H: Handler> Channel<H> {
         } else {
             0
         };
+        // For an event for nothing it asks on which processor it is, and counts on staying
+        // there.
+        let _here = spurious.then(Uninterrupted::new);
         // SAFETY: By the type invariant, `irq` is ours; an `Eoi` is made once per
         // event.
         unsafe { bindings::xen_irq_lateeoi(self.irq.load(Relaxed), flags) };
