@@ -358,12 +358,20 @@ impl<'h, 'l> Guest<'h, 'l> {
 
     /// Waits until the guest's kernel has made the disk's node.
     pub fn wait_disk(&self, vdev: &str) -> Result<()> {
+        self.wait_disks(&[vdev.to_string()])
+    }
+
+    /// The same of several.
+    pub fn wait_disks(&self, vdevs: &[String]) -> Result<()> {
         // No event tells a shell of it. It follows the backend's state by a moment, so that mostly
         // need not be waited for; if the node never comes, it says why.
         self.ok(&format!(
-            "n=0; until [ -b /dev/{vdev} ] || ((++n > 3000)); do sleep 0.02; done"
+            "n=0; for d in {}; do until [ -b /dev/$d ] || ((++n > 3000)); do sleep 0.02; done; done",
+            vdevs.join(" ")
         ))?;
-        self.vbd(vdev).wait_state("4")
+        vdevs
+            .iter()
+            .try_for_each(|vdev| self.vbd(vdev).wait_state("4"))
     }
 
     /// `xl block-detach`, which must succeed.

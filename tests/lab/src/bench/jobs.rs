@@ -125,6 +125,7 @@ pub const ALL: &[Job] = &[
     Job {
         name: "disks-8",
         options: "--rw=randread --bs=4k --iodepth=32",
+        requests: 32_000,
         threads: 8,
         disks: 8,
         ..USUAL

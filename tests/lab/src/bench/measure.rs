@@ -51,9 +51,12 @@ pub fn job(host: &Host<'_>, job: &Job) -> Result<Record> {
         disks,
     };
     let mut record = Record::default();
-    for server in Server::ALL.into_iter().chain(Server::ALL.into_iter().rev()) {
-        let sample = bench.sample(server);
-        record.add(server, sample.with_context(|| server.name())?);
+    let turns: Vec<Server> = Server::ALL
+        .into_iter()
+        .chain(Server::ALL.into_iter().rev())
+        .collect();
+    for same in turns.chunk_by(|one, other| one.backend() == other.backend()) {
+        bench.turns(same, &mut record)?;
     }
     let disks = bench.disks;
     guest.destroy()?;
@@ -81,26 +84,30 @@ pub fn instant_disks(host: &Host<'_>, count: u32) -> Result<Vec<Disk>> {
 /// Attaches disks to a guest as `xvda`, `xvdb`, ...
 pub fn attach(guest: &Guest<'_, '_>, disks: &[Disk]) -> Result<()> {
     for (number, disk) in (0..).zip(disks) {
-        guest.attach(disk, &vbd::name(number))?;
+        guest.offer(disk, &vbd::name(number))?;
     }
-    Ok(())
+    let names = (0..).zip(disks).map(|(number, _)| vbd::name(number));
+    guest.wait_disks(&names.collect::<Vec<_>>())
 }
 
 /// Takes them away again.
 pub fn detach(guest: &Guest<'_, '_>, disks: &[Disk]) -> Result<()> {
     for (number, _) in (0..).zip(disks) {
-        let name = vbd::name(number);
-        let state = guest.vbd(&name).path("state");
-        guest.detach(&name)?;
-        guest.host.store_wait(&state, "absent")?;
+        guest.detach(&vbd::name(number))?;
     }
-    Ok(())
+    (0..).zip(disks).try_for_each(|(number, _)| {
+        let state = guest.vbd(&vbd::name(number)).path("state");
+        guest.host.store_wait(&state, "absent").map(drop)
+    })
 }
 
 impl Bench<'_, '_, '_> {
-    fn sample(&self, server: Server) -> Result<Sample> {
-        let Some(backend) = server.backend() else {
-            return self.bare();
+    /// Turns of servers one after the other that have a module in common, or none.
+    fn turns(&self, servers: &[Server], record: &mut Record) -> Result<()> {
+        let Some(backend) = servers.first().and_then(|server| server.backend()) else {
+            return servers
+                .iter()
+                .try_for_each(|server| self.bare().map(|sample| record.add(*server, sample)));
         };
         self.load(backend)?;
         let before = self.memory()?;
@@ -108,10 +115,27 @@ impl Bench<'_, '_, '_> {
         let attached = self.memory()?;
         let first = self.guest.vbd("xvda");
         check::equal("the driver", first.driver()?.as_str(), backend.driver())?;
+        for server in servers {
+            let sample = self.served(*server).with_context(|| server.name());
+            let mut sample = sample?;
+            if let (Some(before), Some(attached), Some(used)) = (before, attached, self.memory()?) {
+                let each = |bytes: f64| (bytes - before) / f64::from(self.job.disks);
+                sample.insert(record::ATTACHED.into(), each(attached));
+                sample.insert(record::USED.into(), each(used));
+            }
+            record.add(*server, sample);
+        }
+        detach(self.guest, &self.disks)
+    }
+
+    /// The job on the attached disks.
+    fn served(&self, server: Server) -> Result<Sample> {
         let names: Vec<String> = (0..self.job.disks).map(vbd::name).collect();
-        if server == Server::Limited {
-            for name in &names {
-                self.guest.vbd(name).limit(OUT_OF_REACH, OUT_OF_REACH)?;
+        for name in &names {
+            match server {
+                Server::Limited => self.guest.vbd(name).limit(OUT_OF_REACH, OUT_OF_REACH)?,
+                Server::Rblkback => self.guest.vbd(name).unlimit()?,
+                Server::Bare | Server::Blkback => {}
             }
         }
         let observed = Observed {
@@ -120,14 +144,7 @@ impl Bench<'_, '_, '_> {
         };
         let devices: Vec<String> = names.iter().map(|name| format!("/dev/{name}")).collect();
         let run = |command: &str| self.guest.ok_within(command, DEADLINE);
-        let mut sample = self.measured(&observed, &devices, &run)?;
-        if let (Some(before), Some(attached), Some(used)) = (before, attached, self.memory()?) {
-            let each = |bytes: f64| (bytes - before) / f64::from(self.job.disks);
-            sample.insert(record::ATTACHED.into(), each(attached));
-            sample.insert(record::USED.into(), each(used));
-        }
-        detach(self.guest, &self.disks)?;
-        Ok(sample)
+        self.measured(&observed, &devices, &run)
     }
 
     /// Loads a backend that offers what the job asks for.
