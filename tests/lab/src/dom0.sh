@@ -215,12 +215,13 @@ lab_allocations() {
 	END { for (by in count) print "vmalloc", by, count[by] }' /proc/vmallocinfo
 }
 
-# lab_memory: bytes of memory that are in use, free pages that a processor keeps
-# for itself not among them.
+# lab_memory: bytes of memory that are in use; free pages that a processor keeps
+# for itself, and slabs without an object, are not among them.
 lab_memory() {
-	local _
+	local _ cache
 	for _ in 1 2 3; do echo 3 >/proc/sys/vm/drop_caches; done
 	echo 1 >/sys/module/rcutree/parameters/do_rcu_barrier
+	for cache in /sys/kernel/slab/*/shrink; do echo 1 >"$cache"; done
 	lab_used
 }
 
