@@ -151,8 +151,8 @@ pub(crate) struct Vbd {
     pub(crate) default_limit: Setting,
     /// Memory is short.
     squeezed: AtomicFlag,
-    /// The second of CLOCK_MONOTONIC in which that was said last.
-    squeezed_at: Atomic<u64>,
+    /// After which round that was said last.
+    squeezed_in: Atomic<u32>,
     /// What a round looks at.
     #[pin]
     shown: SpinLockIrq<Option<Shown>>,
@@ -232,7 +232,7 @@ impl Vbd {
                 publish: Atomic::new(0),
                 default_limit: default_limit(),
                 squeezed: AtomicFlag::new(false),
-                squeezed_at: Atomic::new(0),
+                squeezed_in: Atomic::new(u32::MAX),
                 shown <- new_spinlock_irq!(None, "rblkback::shown"),
                 told <- new_mutex!(Told::new(), "rblkback::limit"),
                 broken: AtomicFlag::new(false),

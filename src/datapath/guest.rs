@@ -221,10 +221,11 @@ impl Seat {
         state.patience = state.patience.max(now).saturating_add(PAUSE);
     }
 
-    /// Nanoseconds that are left until a disk of the guest may connect.
+    /// Nanoseconds to wait before a disk of the guest asks this again, at most 250 ms; 0: it
+    /// may connect. Two failures for each of its disks make half a minute at worst.
     pub(crate) fn pause(&self) -> u64 {
         let until = self.guest.timer.value().state.lock().patience;
-        until.saturating_sub(timer::now())
+        until.saturating_sub(timer::now()).min(PAUSE)
     }
 
     /// How the cap stands.

@@ -32,9 +32,6 @@ use crate::xenbus::removal;
 use crate::xenbus::store;
 use crate::xenbus::store::Value;
 
-/// Nanoseconds after which somebody who waits to connect looks whether there is a point.
-const NAP: u64 = 250_000_000;
-
 impl Vbd {
     /// Takes one step; `false` when there is nothing left to do.
     pub(super) fn step(self: &Arc<Self>, state: &mut State) -> bool {
@@ -108,8 +105,10 @@ impl Vbd {
             return state.phase;
         };
         let disk = disk.clone();
-        self.pause_after_failure();
-        if self.unbound.load(Relaxed) {
+        let pause = self.gate.seat().pause();
+        if pause > 0 {
+            // Then looks again: meanwhile there may be nobody left to connect to.
+            fsleep(Delta::from_nanos(i64::try_from(pause).unwrap_or(0)));
             return state.phase;
         }
         state.hurried = false;
@@ -129,18 +128,6 @@ impl Vbd {
                 self.gate.seat().failed();
                 Phase::Failed
             }
-        }
-    }
-
-    /// Waits until the guest may try again. Less than its disks have failed lately, times
-    /// 250 ms.
-    fn pause_after_failure(&self) {
-        while !self.unbound.load(Relaxed) {
-            let left = self.gate.seat().pause();
-            if left == 0 {
-                return;
-            }
-            fsleep(Delta::from_nanos(i64::try_from(left.min(NAP)).unwrap_or(0)));
         }
     }
 

@@ -23,13 +23,10 @@ use crate::features;
 use crate::logic::lifecycle::Phase;
 use crate::sys::params;
 use crate::sys::rounds::Member;
-use crate::sys::timer;
 
 /// Every how many rounds (of a second) a disk looks for grants that are not used any
 /// more, and writes its statistics to the log if it should.
 const ROUNDS: u32 = 10;
-/// In nanoseconds.
-const SECOND: u64 = 1_000_000_000;
 
 impl Vbd {
     /// What a connected disk needs now and then.
@@ -106,9 +103,9 @@ impl Member for Vbd {
     fn squeeze(self: Arc<Self>) {
         // Asked whenever the kernel looks for memory, which may be all the time. What was
         // given back comes again only with the guest's next requests.
-        let second = timer::now() / SECOND;
-        let before = self.squeezed_at.xchg(second, Relaxed);
-        if before != second && self.shown.lock().is_some() {
+        let round = self.rounds.load(Relaxed);
+        let before = self.squeezed_in.xchg(round, Relaxed);
+        if before != round && self.shown.lock().is_some() {
             self.squeezed.store(true, Relaxed);
             self.kick();
         }

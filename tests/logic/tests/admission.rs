@@ -235,38 +235,23 @@ fn a_cap_that_did_not_pay_gets_nothing_back() {
 
 #[test]
 fn who_works_on_what_it_got_does_not_hold_up_the_cap() {
-    let mut a = started(Setting::Unlimited);
-    let mut cap = Cap::new();
-    cap.wish(0, Limit::new(20_000, 3), 0);
-    for ring in 0..2 {
-        assert_ne!(a.take(Some((&mut cap, 0)), ring, 3, 0), Take::Free);
+    // With a third ring behind it, the one that is served in part keeps its turn.
+    for (rings, next) in [(2, Next::Nothing), (3, Next::Wake(1))] {
+        let mut a = started(Setting::Unlimited);
+        let mut cap = Cap::new();
+        cap.wish(0, Limit::new(20_000, 3), 0);
+        for ring in 0..rings {
+            assert_ne!(a.take(Some((&mut cap, 0)), ring, 3, 0), Take::Free);
+        }
+        let later = 100_000;
+        assert!(a.release_from_cap(true, later));
+        assert_eq!(a.take(Some((&mut cap, 0)), 1, 9, later), Take::Tokens(2));
+        assert_eq!(a.next(later), next);
+        // Its device may keep it: others can have the cap until it asks again.
+        assert!(!a.release_from_cap(true, later));
+        assert_eq!(a.take(Some((&mut cap, 0)), 1, 7, later), Take::Wait);
+        assert!(a.release_from_cap(true, later));
     }
-    // Two rings wait; the first is served in part and goes on with its turn.
-    let later = 100_000;
-    assert!(a.release_from_cap(true, later));
-    assert_eq!(a.take(Some((&mut cap, 0)), 1, 9, later), Take::Tokens(2));
-    // Its device may keep it: others can have the cap until it asks again.
-    assert!(!a.release_from_cap(true, later));
-    assert_eq!(a.take(Some((&mut cap, 0)), 1, 7, later), Take::Wait);
-    assert!(a.release_from_cap(true, later));
-}
-
-#[test]
-fn who_works_in_the_midst_of_its_turn_does_not_hold_up_the_cap_either() {
-    let mut a = started(Setting::Unlimited);
-    let mut cap = Cap::new();
-    cap.wish(0, Limit::new(20_000, 3), 0);
-    for ring in 0..3 {
-        assert_ne!(a.take(Some((&mut cap, 0)), ring, 3, 0), Take::Free);
-    }
-    // Two rings wait. The first is served with less than its turn, which it keeps.
-    let later = 100_000;
-    assert!(a.release_from_cap(true, later));
-    assert_eq!(a.take(Some((&mut cap, 0)), 1, 9, later), Take::Tokens(2));
-    assert_eq!(a.next(later), Next::Wake(1));
-    assert!(!a.release_from_cap(true, later));
-    assert_eq!(a.take(Some((&mut cap, 0)), 1, 7, later), Take::Wait);
-    assert!(a.release_from_cap(true, later));
 }
 
 #[test]

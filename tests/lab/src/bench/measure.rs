@@ -105,9 +105,11 @@ impl Bench<'_, '_, '_> {
     /// Turns of servers one after the other that have a module in common, or none.
     fn turns(&self, servers: &[Server], record: &mut Record) -> Result<()> {
         let Some(backend) = servers.first().and_then(|server| server.backend()) else {
-            return servers
-                .iter()
-                .try_for_each(|server| self.bare().map(|sample| record.add(*server, sample)));
+            return servers.iter().try_for_each(|server| {
+                let sample = self.bare().with_context(|| server.name())?;
+                record.add(*server, sample);
+                Ok(())
+            });
         };
         self.load(backend)?;
         let before = self.memory()?;
@@ -116,8 +118,7 @@ impl Bench<'_, '_, '_> {
         let first = self.guest.vbd("xvda");
         check::equal("the driver", first.driver()?.as_str(), backend.driver())?;
         for server in servers {
-            let sample = self.served(*server).with_context(|| server.name());
-            let mut sample = sample?;
+            let mut sample = self.served(*server).with_context(|| server.name())?;
             if let (Some(before), Some(attached), Some(used)) = (before, attached, self.memory()?) {
                 let each = |bytes: f64| (bytes - before) / f64::from(self.job.disks);
                 sample.insert(record::ATTACHED.into(), each(attached));
