@@ -16,7 +16,7 @@ use crate::fuzz;
 use crate::lab::Backend;
 use crate::lab::Lab;
 use crate::results::Figures;
-use crate::rooms;
+use crate::unsafe_code;
 
 /// One check.
 pub struct Check {
@@ -91,9 +91,9 @@ pub const ALL: &[Check] = &[
         action: Action::Command(&["make", "-s", "clippy"]),
     },
     Check {
-        name: "unsafe-rooms",
+        name: "unsafe-code",
         rows: &[],
-        action: Action::Function(rooms::check),
+        action: Action::Function(unsafe_code::check),
     },
     Check {
         name: "no-panic",

@@ -24,7 +24,6 @@ mod profile;
 mod qemu;
 mod qmp;
 mod results;
-mod rooms;
 mod run;
 mod sample;
 mod scenario;
@@ -33,6 +32,7 @@ mod shell;
 mod snapshot;
 mod terminal;
 mod trace;
+mod unsafe_code;
 mod vbd;
 
 use std::path::PathBuf;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Where the module's `unsafe` is: in the rooms that wrap the kernel's C, and nowhere else.
+//! Where the module's `unsafe` is: in the folders that wrap the kernel's C, and nowhere else.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -15,31 +15,31 @@ use crate::results::Figures;
 
 const WRAPPERS: [&str; 2] = ["xenbus", "src/sys"];
 
-/// Counts the lines with `unsafe` in each room.
+/// Counts the lines with `unsafe` in each folder.
 pub fn check(lab: &Lab, figures: &mut Figures) -> Result<()> {
     let mut counts = BTreeMap::new();
-    for room in ["src", "xenbus"] {
-        count(&lab.checkout, Path::new(room), &mut counts)?;
+    for folder in ["src", "xenbus"] {
+        count(&lab.checkout, Path::new(folder), &mut counts)?;
     }
-    for (room, count) in &counts {
-        if *count > 0 && !WRAPPERS.contains(&room.as_str()) {
-            bail!("{count} lines of {room} have `unsafe`; only {WRAPPERS:?} may");
+    for (folder, count) in &counts {
+        if *count > 0 && !WRAPPERS.contains(&folder.as_str()) {
+            bail!("{count} lines of {folder} have `unsafe`; only {WRAPPERS:?} may");
         }
-        figures.insert(room.clone(), (*count).into());
+        figures.insert(folder.clone(), (*count).into());
     }
     Ok(())
 }
 
-fn count(top: &Path, room: &Path, counts: &mut BTreeMap<String, u64>) -> Result<()> {
-    let dir = top.join(room);
+fn count(top: &Path, folder: &Path, counts: &mut BTreeMap<String, u64>) -> Result<()> {
+    let dir = top.join(folder);
     for entry in fs::read_dir(&dir).with_context(|| dir.display().to_string())? {
         let path = entry?.path();
         let name = Path::new(path.file_name().context("a file without a name")?);
         if path.is_dir() {
-            count(top, &room.join(name), counts)?;
+            count(top, &folder.join(name), counts)?;
         } else if path.extension().is_some_and(|e| e == "rs") {
             let text = fs::read_to_string(&path)?;
-            *counts.entry(room.display().to_string()).or_default() +=
+            *counts.entry(folder.display().to_string()).or_default() +=
                 text.lines().filter(|line| is_unsafe(line)).count() as u64;
         }
     }
