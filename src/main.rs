@@ -6,34 +6,29 @@
 //! its shared rings, and sends every request through the disk's token bucket
 //! before anything reaches the device.
 //!
-//! | room | holds |
-//! |---|---|
-//! | [`logic`] | what requests, indices, limits and states mean; pure, tested on the host |
-//! | [`datapath`] | the way of a request from the ring to the disk and back |
-//! | [`driver`], [`vbd`] | one disk and its life |
-//! | [`wish`], [`connect`], [`features`] | the handshake: what a frontend wants, its rings, what it is told |
-//! | [`disk`], [`control`], [`sysfs`] | the device, the administrator's keys, what he sees |
-//! | [`sys`] | safe wrappers over C APIs of the kernel |
-//! | [`xenbus`] | safe wrappers over the C Xen API |
+//! | folder | holds | may use |
+//! |---|---|---|
+//! | [`logic`] | what requests, indices, limits and states mean; pure, tested on the host | `core` |
+//! | [`xenbus`] | safe wrappers over the C Xen API | `kernel` |
+//! | [`sys`] | safe wrappers over other C APIs of the kernel | `kernel` |
+//! | [`qos`] | who may do I/O now: the gate of a disk, the cap of a guest | the three above |
+//! | [`datapath`] | the way of a request from the ring to the device and back | those above |
+//! | [`vbd`] | the life of a disk: handshake, keys, sysfs | those above |
+//! | [`driver`] | the driver that the bus calls | all of them |
 //!
-//! `Documentation/architecture.rst` follows one request through them.
+//! `Documentation/architecture.rst` follows one request through them. `make test T=layers` holds
+//! the last column.
 
 #![crate_name = "rblkback"]
 
 use kernel::prelude::*;
 
-mod connect;
-mod control;
 mod datapath;
-mod disk;
-mod display;
 mod driver;
-mod features;
 mod logic;
+mod qos;
 mod sys;
-mod sysfs;
 mod vbd;
-mod wish;
 #[path = "../xenbus/mod.rs"]
 mod xenbus;
 
@@ -46,27 +41,29 @@ module! {
     alias: ["xen-backend:vbd"],
 }
 
-/// The loaded module. Dropped from top to bottom: no device is ours any more then,
-/// or the module could not be unloaded, but the code that let the last one go may
-/// still run in the xenwatch thread or on our queues.
+/// The loaded module.
+///
+/// The fields are dropped from top to bottom. No device is ours any more then, or the module could
+/// not be unloaded, but the code that released the last one may still run in the xenwatch thread or
+/// on our workqueues.
 #[pin_data]
 struct Rblkback {
     #[pin]
     registration: kernel::driver::Registration<xenbus::driver::Adapter<driver::Backend>>,
     barrier: xenbus::watch::Barrier,
-    rounds: sys::rounds::Rounds,
-    guests: datapath::guest::Guests,
-    queues: sys::queue::ModuleQueues,
+    periodic: sys::periodic::Running,
+    guests: qos::registry::GuestRegistry,
+    queues: sys::workqueue::ModuleQueues,
 }
 
 impl kernel::InPlaceModule for Rblkback {
     fn init(module: &'static ThisModule) -> impl PinInit<Self, Error> {
         sys::params::init();
         try_pin_init!(Self {
-            // First: probing a device needs them.
-            queues: sys::queue::ModuleQueues::new()?,
-            guests: datapath::guest::begin()?,
-            rounds: sys::rounds::begin()?,
+            // Probing a device needs all of these.
+            queues: sys::workqueue::ModuleQueues::new()?,
+            guests: qos::registry::start()?,
+            periodic: sys::periodic::start()?,
             barrier: xenbus::watch::Barrier::new()?,
             registration <- kernel::driver::Registration::new(driver::NAME, module),
         }? Error)

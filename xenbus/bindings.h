@@ -15,4 +15,3 @@
 #include <xen/interface/io/xenbus.h>
 
 #include "xenbus/helpers.h"
-#include "src/sys/helpers.h"

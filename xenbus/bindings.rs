@@ -2,7 +2,7 @@
 
 //! The Xen API as bindgen sees it; made at build time (see `Kbuild`).
 //!
-//! For this room and `src/sys` only: what leaves them is wrapped.
+//! For this folder only: what leaves it is wrapped.
 
 #![allow(
     clippy::all,
@@ -22,4 +22,4 @@
     unused_imports
 )]
 
-include!(env!("RBLKBACK_BINDINGS"));
+include!(env!("RBLKBACK_XEN_BINDINGS"));

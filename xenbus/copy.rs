@@ -7,26 +7,26 @@
 //! copied. Each byte is read once, and the other domain can change a copy no more.
 //!
 //! ```text
-//!            CopyBatch::fetch                 device
+//!            CopyBatch::copy_from_frame                 device
 //!  frame -----------------------> Buffer <------------> disk
 //!        <-----------------------
-//!            CopyBatch::bring
+//!            CopyBatch::copy_to_frame
 //! ```
 //!
 //! C header: [`include/xen/grant_table.h`](srctree/include/xen/grant_table.h)
 
 use core::{
-    marker::PhantomData,
-    mem::MaybeUninit, //
+    mem::MaybeUninit,
+    ptr::NonNull, //
 };
 
 use kernel::{
+    page::BorrowedPage,
     page::Page,
     prelude::*, //
 };
 
 use super::bindings;
-use super::grant::IoPage;
 use super::grant::Mapped;
 
 /// A page of this kernel's for what is copied.
@@ -43,9 +43,9 @@ impl Buffer {
     }
 
     /// The page, for I/O while `self` lives.
-    pub(crate) fn page(&self) -> IoPage<'_> {
-        // INVARIANT: A page of ours.
-        IoPage(self.0.as_ptr(), PhantomData)
+    pub(crate) fn page(&self) -> BorrowedPage<'_> {
+        // SAFETY: A page of ours, which lives as long as `self`; its address is not null.
+        unsafe { BorrowedPage::from_raw(NonNull::new_unchecked(self.0.as_ptr())) }
     }
 
     /// Does anybody else in this kernel refer to the page?
@@ -95,7 +95,7 @@ impl CopyBatch {
     }
 
     /// How many more parts it takes.
-    pub(crate) fn room(&self) -> usize {
+    pub(crate) fn remaining(&self) -> usize {
         self.ops.capacity().saturating_sub(self.ops.len())
     }
 
@@ -104,7 +104,7 @@ impl CopyBatch {
     /// # Errors
     ///
     /// Gives the buffer back if there is no room, or if there is no such part.
-    pub(crate) fn fetch(&mut self, buffer: Buffer, part: Part) -> Result<(), Buffer> {
+    pub(crate) fn copy_from_frame(&mut self, buffer: Buffer, part: Part) -> Result<(), Buffer> {
         self.push(buffer, part, true)
     }
 
@@ -112,14 +112,14 @@ impl CopyBatch {
     ///
     /// # Errors
     ///
-    /// As [`Self::fetch`].
-    pub(crate) fn bring(&mut self, buffer: Buffer, part: Part) -> Result<(), Buffer> {
+    /// As [`Self::copy_from_frame`].
+    pub(crate) fn copy_to_frame(&mut self, buffer: Buffer, part: Part) -> Result<(), Buffer> {
         self.push(buffer, part, false)
     }
 
     fn push(&mut self, buffer: Buffer, part: Part, fetch: bool) -> Result<(), Buffer> {
         let end = u64::from(part.offset).saturating_add(u64::from(part.len));
-        if self.room() == 0 || end > kernel::page::PAGE_SIZE as u64 {
+        if self.remaining() == 0 || end > kernel::page::PAGE_SIZE as u64 {
             return Err(buffer);
         }
         let (offset, len) = (part.offset as u16, part.len as u16);

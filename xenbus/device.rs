@@ -22,7 +22,7 @@ use super::bindings;
 
 /// The states a backend announces (`enum xenbus_state`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum State {
+pub(crate) enum XenbusState {
     /// Waits for the frontend's ring.
     InitWait,
     /// Serves the ring.
@@ -81,12 +81,12 @@ impl<Ctx: kdevice::DeviceContext> Device<Ctx> {
 
     /// Announces `state`. Writes nothing if it is the state already, or if the
     /// toolstack has removed our directory. May sleep.
-    pub(crate) fn announce(&self, state: State) {
+    pub(crate) fn announce(&self, state: XenbusState) {
         let state = match state {
-            State::InitWait => bindings::xenbus_state_XenbusStateInitWait,
-            State::Connected => bindings::xenbus_state_XenbusStateConnected,
-            State::Closing => bindings::xenbus_state_XenbusStateClosing,
-            State::Closed => bindings::xenbus_state_XenbusStateClosed,
+            XenbusState::InitWait => bindings::xenbus_state_XenbusStateInitWait,
+            XenbusState::Connected => bindings::xenbus_state_XenbusStateConnected,
+            XenbusState::Closing => bindings::xenbus_state_XenbusStateClosing,
+            XenbusState::Closed => bindings::xenbus_state_XenbusStateClosed,
         };
         // SAFETY: By the type invariant. A write that fails leaves an `error` key,
         // made by the C function; there is nothing more to do about it.
@@ -118,7 +118,7 @@ impl<Ctx: kdevice::DeviceContext> Device<Ctx> {
     /// As [`Self::report`], then announces Closing: the device cannot be served.
     pub(crate) fn fail(&self, error: Error, text: fmt::Arguments<'_>) {
         let Ok(text) = CString::try_from_fmt(text) else {
-            return self.announce(State::Closing);
+            return self.announce(XenbusState::Closing);
         };
         // SAFETY: As in `report`.
         unsafe {

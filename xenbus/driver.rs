@@ -17,9 +17,9 @@ use kernel::{
     ThisModule, //
 };
 
+use super::attribute::Groups;
 use super::bindings;
 use super::device::Device;
-use crate::sys::sysfs::Groups;
 
 /// The device type a driver serves (`vbd`, `vif`, ..).
 #[repr(transparent)]

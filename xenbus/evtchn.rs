@@ -26,7 +26,6 @@ use kernel::{
 
 use super::bindings;
 use super::device::DeviceRef;
-use crate::sys::thread::Uninterrupted;
 
 /// What to do when an event arrives.
 pub(crate) trait Handler: Send + Sync + 'static {
@@ -120,17 +119,9 @@ impl<H: Handler> Channel<H> {
 
     /// Lets the next event through. `spurious`: this one was for nothing.
     pub(crate) fn eoi(&self, _event: Eoi, spurious: bool) {
-        let flags = if spurious {
-            bindings::XEN_EOI_FLAG_SPURIOUS
-        } else {
-            0
-        };
-        // For an event for nothing it asks on which processor it is, and counts on staying
-        // there.
-        let _here = spurious.then(Uninterrupted::new);
-        // SAFETY: By the type invariant, `irq` is ours; an `Eoi` is made once per
-        // event.
-        unsafe { bindings::xen_irq_lateeoi(self.irq.load(Relaxed), flags) };
+        let irq = self.irq.load(Relaxed);
+        // SAFETY: By the type invariant, `irq` is ours; an `Eoi` is made once per event.
+        unsafe { bindings::xbk_irq_lateeoi(irq, spurious) };
     }
 
     extern "C" fn interrupt(_irq: c_int, cookie: *mut c_void) -> bindings::irqreturn_t {

@@ -12,7 +12,7 @@
 //! PageCache --MapBatch--> Mapped --UnmapBatch--> PageCache
 //!                         |    ^
 //!                         v    |
-//!                          Loan
+//!                          MappedRef
 //! ```
 //!
 //! C header: [`include/xen/grant_table.h`](srctree/include/xen/grant_table.h)
@@ -23,6 +23,7 @@ use core::ptr::{
 };
 
 use kernel::{
+    page::BorrowedPage,
     prelude::*,
     types::Opaque, //
 };
@@ -94,38 +95,38 @@ impl PinnedDrop for PageCache {
 ///
 /// # Invariants
 ///
-/// `page` came from a [`PageCache`] and is mapped with `handle`. At most `loans`
-/// [`Loan`]s of it exist.
+/// `page` came from a [`PageCache`] and is mapped with `handle`. At most `users` [`MappedRef`]s to
+/// it exist.
 #[must_use]
 #[derive(Debug)]
 pub(crate) struct Mapped {
     page: NonNull<bindings::page>,
     handle: u32,
-    loans: u32,
+    users: u32,
 }
 
-/// The right to use a frame that somebody else keeps mapped. To be given back with
-/// [`Mapped::take_back`]: a frame that was lent is not unmapped.
+/// A reference to a [`Mapped`] grant that its owner keeps mapped. Whoever has it gives it back with
+/// [`Mapped::put`]: until then the grant is not unmapped.
 ///
 /// # Invariants
 ///
 /// Counted by the [`Mapped`] of `page`.
 #[must_use]
 #[derive(Debug)]
-pub(crate) struct Loan {
+pub(crate) struct MappedRef {
     page: NonNull<bindings::page>,
 }
 
 // SAFETY: As `Mapped`.
-unsafe impl Send for Loan {}
+unsafe impl Send for MappedRef {}
 // SAFETY: As `Mapped`.
-unsafe impl Sync for Loan {}
+unsafe impl Sync for MappedRef {}
 
-impl Loan {
+impl MappedRef {
     /// The page, for I/O while `self` lives.
-    pub(crate) fn page(&self) -> IoPage<'_> {
-        // INVARIANT: Its `Mapped` is not unmapped while a loan is out.
-        IoPage(self.page.as_ptr(), core::marker::PhantomData)
+    pub(crate) fn page(&self) -> BorrowedPage<'_> {
+        // SAFETY: The grant is not unmapped while there is a reference to it.
+        unsafe { BorrowedPage::from_raw(self.page) }
     }
 }
 
@@ -136,22 +137,22 @@ unsafe impl Sync for Mapped {}
 
 impl Mapped {
     /// The page, for I/O while `self` lives.
-    pub(crate) fn page(&self) -> IoPage<'_> {
-        // INVARIANT: Mapped by the type invariant.
-        IoPage(self.page.as_ptr(), core::marker::PhantomData)
+    pub(crate) fn page(&self) -> BorrowedPage<'_> {
+        // SAFETY: By the type invariant the page is mapped, until `self` is given up.
+        unsafe { BorrowedPage::from_raw(self.page) }
     }
 
-    /// Lets somebody else use the frame as well.
-    pub(crate) fn lend(&mut self) -> Loan {
+    /// Takes a reference: the grant is not unmapped before [`Self::put`] gets it back.
+    pub(crate) fn get(&mut self) -> MappedRef {
         // At most once per segment of a request in flight: far from 2^32.
-        self.loans = self.loans.saturating_add(1);
-        Loan { page: self.page }
+        self.users = self.users.saturating_add(1);
+        MappedRef { page: self.page }
     }
 
-    /// Takes a loan of this frame back. One of another frame stays counted there.
-    pub(crate) fn take_back(&mut self, loan: Loan) {
-        if loan.page == self.page {
-            self.loans = self.loans.saturating_sub(1);
+    /// Gives a reference back. One to another grant stays counted there.
+    pub(crate) fn put(&mut self, user: MappedRef) {
+        if user.page == self.page {
+            self.users = self.users.saturating_sub(1);
         }
     }
 
@@ -164,25 +165,6 @@ impl Mapped {
     pub(crate) fn is_used(&self) -> bool {
         // SAFETY: By the type invariant, a valid page.
         unsafe { bindings::xbk_page_is_used(self.page.as_ptr()) }
-    }
-}
-
-/// A page that a device may read and write.
-///
-/// # Invariants
-///
-/// Valid as long as what it was borrowed from lives: a [`Mapped`], a [`Loan`] or a
-/// [`Buffer`](super::copy::Buffer).
-#[derive(Clone, Copy)]
-pub(crate) struct IoPage<'a>(
-    pub(super) *mut bindings::page,
-    pub(super) core::marker::PhantomData<&'a ()>,
-);
-
-impl IoPage<'_> {
-    /// The C page.
-    pub(crate) fn as_ptr(&self) -> *mut bindings::page {
-        self.0
     }
 }
 
@@ -214,7 +196,7 @@ impl MapBatch {
     }
 
     /// How many more grants it takes.
-    pub(crate) fn room(&self) -> usize {
+    pub(crate) fn remaining(&self) -> usize {
         self.ops.capacity().saturating_sub(self.ops.len())
     }
 
@@ -236,7 +218,7 @@ impl MapBatch {
         gref: u32,
         writable: bool,
     ) -> Result {
-        if self.room() == 0 {
+        if self.remaining() == 0 {
             return Err(ENOMEM);
         }
         let page = cache.get().ok_or(ENOMEM)?;
@@ -286,7 +268,7 @@ impl MapBatch {
                     let mapped = Mapped {
                         page,
                         handle: op.handle,
-                        loans: 0,
+                        users: 0,
                     };
                     if err == 0 {
                         each(op.ref_, Some(mapped));
@@ -338,9 +320,9 @@ impl UnmapBatch {
     /// Adds a frame that nobody uses any more; unmaps what is there when the batch
     /// is full.
     pub(crate) fn push(&mut self, mapped: Mapped, cache: &PageCache) {
-        if mapped.loans != 0 {
+        if mapped.users != 0 {
             // A bug of ours; the frame is lost, which is better than used unmapped.
-            pr_err!("a frame with {} users is not unmapped\n", mapped.loans);
+            pr_err!("a frame with {} users is not unmapped\n", mapped.users);
             return;
         }
         if self.ops.len() == self.ops.capacity() {

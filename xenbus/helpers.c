@@ -4,6 +4,7 @@
  * cannot call.
  */
 #include <linux/mm.h>
+#include <linux/preempt.h>
 #include <asm/barrier.h>
 #include <xen/events.h>
 #include <xen/page.h>
@@ -75,6 +76,17 @@ bool xbk_page_is_used(struct page *page)
 void xbk_notify(evtchn_port_t port)
 {
 	notify_remote_via_evtchn(port);
+}
+
+void xbk_irq_lateeoi(unsigned int irq, bool spurious)
+{
+	/*
+	 * For a spurious event xen_irq_lateeoi() asks on which processor it runs, and counts on
+	 * staying there.
+	 */
+	preempt_disable();
+	xen_irq_lateeoi(irq, spurious ? XEN_EOI_FLAG_SPURIOUS : 0);
+	preempt_enable();
 }
 
 void xbk_virt_mb(void)

@@ -37,6 +37,8 @@ bool xbk_page_is_used(struct page *page);
 
 /* Sends an event through @port, which is ours. Any context. */
 void xbk_notify(evtchn_port_t port);
+/* Sends the EOI of the last event of @irq; @spurious: the event brought no work. Any context. */
+void xbk_irq_lateeoi(unsigned int irq, bool spurious);
 
 /* Barriers against a peer on another virtual CPU, whatever CONFIG_SMP says. */
 void xbk_virt_mb(void);

@@ -2,13 +2,14 @@
 
 //! Safe wrappers over the C Xen API that the `kernel` crate does not have yet.
 //!
-//! Written as if they stood in `rust/kernel/xen/`: one file per C subsystem,
-//! named after what it wraps, nothing in here knows about block devices. This
-//! room and `src/sys` are the only ones that contain `unsafe`.
+//! They are written as if they stood in `rust/kernel/xen/`: one file per C subsystem, named after
+//! what it wraps. Nothing in here knows about block devices, and nothing uses the rest of this
+//! module. Only this folder and `src/sys` contain `unsafe`.
 //!
 //! | file | wraps |
 //! |---|---|
 //! | [`driver`] | registering a backend driver, its callbacks |
+//! | [`attribute`] | sysfs files of a bound device |
 //! | [`device`] | `struct xenbus_device`, its state and its error key |
 //! | [`removal`] | taking a device off the bus |
 //! | [`store`] | reading and writing xenstore, transactions |
@@ -22,8 +23,8 @@
 
 use kernel::prelude::*;
 
-pub(crate) mod bindings;
-
+pub(crate) mod attribute;
+mod bindings;
 pub(crate) mod copy;
 pub(crate) mod device;
 pub(crate) mod driver;
@@ -61,7 +62,7 @@ unsafe fn bytes<'a>(text: *const c_char) -> &'a [u8] {
     unsafe { core::slice::from_raw_parts(text.cast(), kernel::bindings::strlen(text)) }
 }
 
-/// Does this kernel run on Xen? Nothing else in this room may be used if not.
+/// Does this kernel run on Xen? Nothing else in this folder may be used if not.
 pub(crate) fn is_xen_domain() -> bool {
     // SAFETY: Reads a variable that is set before any module can be loaded.
     unsafe { bindings::xbk_xen_domain() }

@@ -19,31 +19,30 @@ use kernel::{
 
 use super::bindings;
 use super::device::DeviceRef;
-use crate::sys::module_ref::ModuleRef;
 
 /// A device on its way off the bus. Owned by its watch.
 #[pin_data]
-struct Removal {
+struct Removal<K> {
     #[pin]
     watch: Opaque<bindings::xenbus_watch>,
     _node: CString,
     dev: DeviceRef,
-    _module: ModuleRef,
+    _keep: K,
 }
 
-/// Asks for `dev` to be removed from the bus, soon, in the xenwatch thread. Its
-/// driver is unbound in the course of that. Harmless if somebody else was faster.
-/// Sleeps.
+/// Asks for `dev` to be removed from the bus, soon, in the xenwatch thread. Its driver is unbound
+/// in the course of that. Harmless if the bus was faster. `keep` is dropped when that is done: it
+/// has to keep the code of the caller's module. Sleeps.
 ///
 /// # Errors
 ///
 /// `ENOMEM`, or what xenstored answers to the watch; then the device stays until
 /// the toolstack deletes its directory.
-pub(crate) fn request(dev: DeviceRef, module: ModuleRef) -> Result {
+pub(crate) fn request<K: Send + 'static>(dev: DeviceRef, keep: K) -> Result {
     let node = CString::try_from(dev.nodename())?;
     let text = node.as_char_ptr();
     let removal = KBox::pin_init(
-        pin_init!(Removal {
+        pin_init!(Removal::<K> {
             watch <- Opaque::ffi_init(|watch: *mut bindings::xenbus_watch| {
                 // SAFETY: `watch` is valid for writes; `text` belongs to `_node`,
                 // which lives as long as the watch.
@@ -51,12 +50,12 @@ pub(crate) fn request(dev: DeviceRef, module: ModuleRef) -> Result {
                     watch.write(pin_init::zeroed());
                     (*watch).node = text;
                     (*watch).will_handle = Some(will_handle);
-                    (*watch).callback = Some(callback);
+                    (*watch).callback = Some(callback::<K>);
                 }
             }),
             _node: node,
             dev,
-            _module: module,
+            _keep: keep,
         }),
         GFP_KERNEL,
     )?;
@@ -81,7 +80,7 @@ extern "C" fn will_handle(
     unsafe { (*watch).nr_pending == 0 }
 }
 
-extern "C" fn callback(
+extern "C" fn callback<K: Send + 'static>(
     watch: *mut bindings::xenbus_watch,
     _path: *const c_char,
     _token: *const c_char,
@@ -92,7 +91,7 @@ extern "C" fn callback(
     // `unregister_xenbus_watch` neither waits nor lets another event through.
     let removal = unsafe {
         bindings::unregister_xenbus_watch(watch);
-        KBox::from_raw(container_of!(field, Removal, watch))
+        KBox::from_raw(container_of!(field, Removal<K>, watch))
     };
     // SAFETY: `dev` is alive. Only this thread removes xenbus devices, so it cannot
     // be removed between the question and the deed.

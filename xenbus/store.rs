@@ -38,6 +38,8 @@ pub(crate) struct Value {
 
 // SAFETY: Owned memory without ties to a thread.
 unsafe impl Send for Value {}
+// SAFETY: Nothing writes the bytes after `xenbus_read` returned them.
+unsafe impl Sync for Value {}
 
 impl Value {
     /// The bytes, without a terminator.

@@ -1,20 +1,19 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Copies what requests move, where mapping would cost more: frames that do not stay
-//! mapped.
+//! Copies what requests move, where mapping would cost more: frames that do not stay mapped.
 //!
-//! Pages for that are taken as requests come and given back when they are not needed. If
-//! there is none, or a ring uses as many as it may, frames are mapped instead: nothing
-//! waits for memory.
+//! Pages for that are allocated as requests come and given back when they are not needed. If there
+//! is no page, or a ring uses as many as it may, frames are mapped instead: nothing waits for
+//! memory.
 //!
-//! Used by one worker, under its lock.
+//! Context: the thread of the ring, under its lock.
 
 use kernel::prelude::*;
 
-use super::held::Held;
-use super::job::Job;
-use crate::logic::abi::INDIRECT_MAX;
-use crate::logic::request::Extent;
+use super::frame::Frame;
+use super::pending_request::PendingRequest;
+use crate::logic::protocol::abi::INDIRECT_MAX;
+use crate::logic::protocol::request::Extent;
 use crate::xenbus::copy::Buffer;
 use crate::xenbus::copy::CopyBatch;
 use crate::xenbus::copy::Part;
@@ -26,10 +25,10 @@ const BATCH: usize = INDIRECT_MAX as usize;
 pub(crate) struct Copier {
     domain: u16,
     batch: CopyBatch,
-    /// Which job each part of the batch is of, by its place among those that are released.
+    /// Which request each part of the batch is of, by its place among those that are released.
     owners: KVec<usize>,
     spare: KVec<Buffer>,
-    /// Pages that jobs have.
+    /// Pages that requests have.
     lent: usize,
     /// Pages that it may have in all.
     most: usize,
@@ -64,23 +63,26 @@ impl Copier {
             let Ok(buffer) = Buffer::new(GFP_NOWAIT | __GFP_NOWARN) else {
                 return false;
             };
-            // It has room for as many as there may be.
+            // The vector has capacity for as many as there may be.
             let _ = self.spare.push_within_capacity(buffer);
         }
         true
     }
 
     /// A page for `extent`, after [`Self::reserve`] had one. `fetch`: it is to hold what
-    /// the guest's frame does, as soon as [`Self::fetch`] was called.
-    pub(crate) fn prepare(&mut self, extent: &Extent, fetch: bool) -> Option<Held> {
+    /// the guest's frame does, as soon as [`Self::copy_from_guest`] was called.
+    pub(crate) fn prepare(&mut self, extent: &Extent, fetch: bool) -> Option<Frame> {
         let buffer = self.spare.pop()?;
         self.lent = self.lent.saturating_add(1);
         self.active = true;
         if !fetch {
-            return Some(Held::Copied(buffer));
+            return Some(Frame::Copied(buffer));
         }
-        match self.batch.fetch(buffer, part(self.domain, extent)) {
-            Ok(()) => Some(Held::Expected),
+        match self
+            .batch
+            .copy_from_frame(buffer, part(self.domain, extent))
+        {
+            Ok(()) => Some(Frame::CopyPending),
             Err(buffer) => {
                 self.put(buffer);
                 None
@@ -90,15 +92,18 @@ impl Copier {
 
     /// Copies what was prepared for it into `expected`, in the order of the calls. May
     /// sleep.
-    pub(crate) fn fetch<'h>(&mut self, mut expected: impl Iterator<Item = &'h mut Held>) {
+    pub(crate) fn copy_from_guest<'h>(
+        &mut self,
+        mut expected: impl Iterator<Item = &'h mut Frame>,
+    ) {
         let Self {
             batch, spare, lent, ..
         } = self;
         batch.run(|buffer, good| match (expected.next(), good) {
-            (Some(held), true) => *held = Held::Copied(buffer),
-            (held, _) => {
-                if let Some(held) = held {
-                    *held = Held::Missing;
+            (Some(frame), true) => *frame = Frame::Copied(buffer),
+            (frame, _) => {
+                if let Some(frame) = frame {
+                    *frame = Frame::Missing;
                 }
                 put(spare, lent, buffer);
             }
@@ -110,12 +115,17 @@ impl Copier {
         put(&mut self.spare, &mut self.lent, buffer);
     }
 
-    /// Takes the page back that job number `owner` had for `extent`, after the guest's frame
-    /// got what it holds, by [`Self::settle`]. Returns whether it will; it does if
+    /// Takes the page back that request number `owner` had for `extent`, after the guest's frame
+    /// got what it holds, by [`Self::copy_to_guest`]. Returns whether it will; it does if
     /// [`Self::must_copy_first`] said no.
     #[must_use]
-    pub(crate) fn bring(&mut self, buffer: Buffer, extent: &Extent, owner: usize) -> bool {
-        match self.batch.bring(buffer, part(self.domain, extent)) {
+    pub(crate) fn stage_copy_to_guest(
+        &mut self,
+        buffer: Buffer,
+        extent: &Extent,
+        owner: usize,
+    ) -> bool {
+        match self.batch.copy_to_frame(buffer, part(self.domain, extent)) {
             Ok(()) => self.owners.push_within_capacity(owner).is_ok(),
             Err(buffer) => {
                 self.put(buffer);
@@ -126,12 +136,12 @@ impl Copier {
 
     /// Must what is in the batch be copied before `frames` more go there?
     pub(crate) fn must_copy_first(&self, frames: u16) -> bool {
-        self.batch.room() < usize::from(frames)
+        self.batch.remaining() < usize::from(frames)
     }
 
-    /// Copies to the guest what was released. A job of which a part cannot be copied
+    /// Copies to the guest what was released. A request of which a part cannot be copied
     /// fails. May sleep.
-    pub(crate) fn settle(&mut self, jobs: &mut [Job]) {
+    pub(crate) fn copy_to_guest(&mut self, requests: &mut [PendingRequest]) {
         let Self {
             batch,
             owners,
@@ -143,8 +153,8 @@ impl Copier {
         batch.run(|buffer, good| {
             let owner = owners_left.next();
             if !good {
-                if let Some(job) = owner.and_then(|owner| jobs.get_mut(*owner)) {
-                    job.fail();
+                if let Some(request) = owner.and_then(|owner| requests.get_mut(*owner)) {
+                    request.fail();
                 }
             }
             put(spare, lent, buffer);
@@ -152,7 +162,7 @@ impl Copier {
         owners.clear();
     }
 
-    /// Pages that it has and nobody uses.
+    /// Pages that no request uses.
     pub(crate) fn spare(&self) -> usize {
         self.spare.len()
     }
@@ -170,7 +180,8 @@ impl Copier {
     }
 }
 
-/// A page that somebody still looks at is not used again; it goes when they are done.
+/// Keeps the page for later. A page that this kernel still refers to is not used again; it is freed
+/// with the last reference.
 fn put(spare: &mut KVec<Buffer>, lent: &mut usize, buffer: Buffer) {
     *lent = lent.saturating_sub(1);
     if !buffer.is_used() {

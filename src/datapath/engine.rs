@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What a worker does when it runs: collect what came back, answer it, take what is
-//! new, send it to the disk ([`intake`]).
+//! What the thread of a ring does when it runs: it collects what came back, responds, consumes
+//! new requests and sends them to the device ([`intake`]).
 //!
-//! Used by one worker, under its `engine` lock.
+//! Context: the thread of the ring, under the worker's `engine` lock; all of this may sleep.
 
 use kernel::{
     prelude::*,
@@ -12,79 +12,91 @@ use kernel::{
 
 mod intake;
 
-use super::job::Job;
-use super::mapper::Bounds;
+use super::backing_device::BackingDevice;
+use super::mapper::FrameLimits;
 use super::mapper::Mapper;
-use super::pool::Pool;
-use super::ring::Answer;
+use super::pending_request::Completions;
+use super::pending_request::PendingRequest;
+use super::request_pool::RequestPool;
+use super::ring::Response;
 use super::ring::Ring;
-use super::worker::Wake;
-use super::worker::Worker;
-use crate::disk::Disk;
-use crate::logic::abi::Status;
-use crate::logic::index::Overrun;
-use crate::logic::request;
-use crate::logic::request::Operation;
+use super::ring_control::RingControl;
+use crate::logic::protocol::abi::Status;
+use crate::logic::protocol::disk_view::DiskView;
+use crate::logic::protocol::index::Overrun;
+use crate::logic::protocol::request::Operation;
+use crate::qos::gate::RingWaker;
+use crate::sys::kthread::Sleep;
 use crate::sys::params;
-use crate::sys::thread::Next;
 use crate::sys::timer;
 use crate::xenbus::evtchn::Channel;
 use crate::xenbus::evtchn::Eoi;
+use crate::xenbus::evtchn::Handler;
 
-/// Requests that one run takes at most, in rings: other rings want the processor, too.
+/// Requests that one run consumes at most, in rings: other rings want the processor, too.
 const RINGS_PER_RUN: u32 = 4;
-/// How long a worker waits for somebody to let go of a page, in milliseconds.
+/// How long the thread sleeps while this kernel still uses a page that is to be unmapped, in
+/// milliseconds.
 const LINGER_MS: u32 = 10;
-/// How long pages are held before that is reported, in nanoseconds.
+/// How long such pages are used before that is reported, in nanoseconds.
 const HELD_REPORTED: u64 = 30_000_000_000;
 
 /// What a ring is connected with.
-pub(crate) struct Setup {
+pub(crate) struct RingSetup {
     /// The ring.
     pub(crate) ring: Ring,
     /// Its slots.
     pub(crate) entries: u32,
-    /// The disk.
-    pub(crate) disk: Arc<Disk>,
+    /// The device.
+    pub(crate) device: Arc<BackingDevice>,
     /// The frontend's event channel.
     pub(crate) port: u32,
     /// The frontend offers persistent grants, and so do we.
     pub(crate) persistent: bool,
     /// Frames that its requests may use at a time.
-    pub(crate) bounds: Bounds,
+    pub(crate) limits: FrameLimits,
 }
 
-/// What the worker works with while the ring is connected.
+/// Wakes the thread of a ring when the guest sends an event.
+struct EventWaker(Arc<Completions>);
+
+impl Handler for EventWaker {
+    fn event(&self) {
+        self.0.wake();
+    }
+}
+
+/// What the thread works with while the ring is connected.
 pub(crate) struct Engine {
-    // First: dropped first, so that no event comes while the rest goes.
-    channel: Pin<KBox<Channel<Wake>>>,
+    // Dropped first, so that no event comes while the rest goes.
+    channel: Pin<KBox<Channel<EventWaker>>>,
     ring: Ring,
     entries: u32,
-    disk: Arc<Disk>,
-    /// What requests are checked against. Renewed before requests are taken off the ring,
-    /// and whenever a batch of them has been sent to the device, which may have taken long.
-    view: request::Disk,
+    device: Arc<BackingDevice>,
+    /// What requests are checked against. Renewed before requests are consumed, and whenever a
+    /// batch of them has been sent to the device, which may have taken long.
+    view: DiskView,
     /// [`BlockDevice::merges_late`](crate::sys::bdev::BlockDevice::merges_late), likewise.
     merges_late: bool,
     mapper: Mapper,
-    pool: Pool,
-    /// Answers of discards; empty between runs.
-    answers: KVec<Answer>,
-    /// Jobs that can be released and answered; empty between runs.
-    ready: KVec<Job>,
-    /// Jobs that the disk has answered and somebody still looks at a page of.
-    lingering: KVec<Job>,
+    pool: RequestPool,
+    /// Responses to discards; empty between runs.
+    responses: KVec<Response>,
+    /// Requests that can be released and responded to; empty between runs.
+    ready: KVec<PendingRequest>,
+    /// Requests that the device has answered and of which this kernel still uses a page.
+    lingering: KVec<PendingRequest>,
     /// A write barrier that waits for all rings.
-    barrier: Option<Job>,
-    /// Look again soon, for there is something that nobody will ring for.
+    barrier: Option<PendingRequest>,
+    /// The thread has to look again soon, for there is something that nothing will wake it for.
     again: bool,
-    /// Since when there has been.
+    /// Since when requests linger.
     held_since: Option<u64>,
     /// That was reported.
-    held_told: bool,
+    held_reported: bool,
     /// The EOI that is owed for the last event.
     owed: Option<Eoi>,
-    /// Something was taken off the ring since the last EOI.
+    /// A request was consumed since the last EOI.
     worked: bool,
     /// The gate was asked since it was told that there is nothing to ask for.
     asked: bool,
@@ -94,22 +106,22 @@ pub(crate) struct Engine {
     squeezed_until: u64,
     /// When the run began.
     now: u64,
-    /// What the mapper keeps, as the disk knows it.
+    /// What the mapper keeps, as the disk was told.
     kept: i32,
     /// The frontend published impossible indices.
     broken: bool,
 }
 
-/// Why the worker stopped taking requests off the ring.
+/// Why the engine stopped consuming requests.
 enum Pause {
-    /// There is nothing on it.
+    /// The ring is empty.
     Idle,
-    /// It took as many as one run should.
+    /// One run consumes no more.
     Budget,
-    /// The gate said so; it will wake us.
+    /// The gate said so; it will wake the thread.
     Throttled,
-    /// No memory, or too many frames in use; the next finished job brings some.
-    NoRoom,
+    /// There is no memory, or too many frames are in use; the next finished request brings some.
+    NoMemory,
     /// A write barrier waits for its turn.
     Barrier,
     /// The frontend's indices are impossible.
@@ -117,33 +129,31 @@ enum Pause {
 }
 
 impl Engine {
-    /// Binds the event channel, whose events go to `wake`. Sleeps.
+    /// Binds the event channel. Sleeps.
     ///
     /// # Errors
     ///
     /// `ENOMEM`, or why the event channel cannot be bound.
-    pub(super) fn new(worker: &Arc<Worker>, setup: Setup, wake: Wake) -> Result<Self> {
-        let entries = setup.entries as usize;
-        Ok(Self {
-            mapper: Mapper::new(
-                worker.vbd.frontend_id(),
-                entries,
-                setup.bounds,
-                setup.persistent,
-            )?,
+    pub(super) fn new(control: &Arc<RingControl>, setup: RingSetup) -> Result<KBox<Self>> {
+        let slots = setup.entries as usize;
+        let dev = &control.disk.dev;
+        let completions = &control.completions;
+        // An engine is large: it is built in its place, not by way of the stack.
+        let engine = try_init!(Self {
+            mapper: Mapper::new(dev.frontend_id(), slots, setup.limits, setup.persistent)?,
             ring: setup.ring,
             entries: setup.entries,
-            view: setup.disk.view(),
-            merges_late: setup.disk.device().merges_late(),
-            pool: Pool::new(worker.clone(), setup.disk.clone(), entries)?,
-            disk: setup.disk,
-            answers: KVec::with_capacity(entries, GFP_KERNEL)?,
-            ready: KVec::with_capacity(entries, GFP_KERNEL)?,
-            lingering: KVec::with_capacity(entries, GFP_KERNEL)?,
+            view: setup.device.view(),
+            merges_late: setup.device.block_device().merges_late(),
+            pool: RequestPool::new(completions.clone(), setup.device.clone(), slots)?,
+            device: setup.device,
+            responses: KVec::with_capacity(slots, GFP_KERNEL)?,
+            ready: KVec::with_capacity(slots, GFP_KERNEL)?,
+            lingering: KVec::with_capacity(slots, GFP_KERNEL)?,
             barrier: None,
             again: false,
             held_since: None,
-            held_told: false,
+            held_reported: false,
             owed: None,
             worked: false,
             asked: false,
@@ -154,14 +164,16 @@ impl Engine {
             broken: false,
             // Last: from here on there are events.
             channel: KBox::pin_init(
-                Channel::bind(worker.vbd.device(), setup.port, wake),
+                Channel::bind(dev.clone(), setup.port, EventWaker(completions.clone())),
                 GFP_KERNEL,
             )?,
-        })
+        }? Error);
+        KBox::init(engine, GFP_KERNEL)
     }
 
-    /// One run.
-    pub(super) fn run(&mut self, worker: &Arc<Worker>) -> Next {
+    /// Looks at everything once, and again while requests come back meanwhile. Returns how long the
+    /// thread may sleep.
+    pub(super) fn run(&mut self, control: &Arc<RingControl>) -> Sleep {
         let mut budget = self.entries.saturating_mul(RINGS_PER_RUN);
         self.again = false;
         loop {
@@ -169,65 +181,68 @@ impl Engine {
             if let Some(event) = self.channel.take_event() {
                 self.owed = Some(event);
             }
-            self.collect(worker);
-            self.tidy(worker);
+            self.collect(control);
+            self.give_back(control);
             // Before anything that may sleep for the device.
-            self.publish();
-            self.look_at_disk();
-            self.serve(worker, &mut budget);
-            self.pass_barrier(worker);
-            // Devices without a queue answer at once: no need to be woken for that.
-            if worker.inbox.sleep() {
+            self.push_responses();
+            self.update_view();
+            self.serve(control, &mut budget);
+            self.pass_barrier(control);
+            // A device without a queue answers at once: then the thread goes round again instead of
+            // being woken.
+            if control.completions.try_sleep() {
                 break;
             }
         }
-        self.count_kept(worker);
-        self.note_held(worker);
+        self.count_kept(control);
+        self.report_held_pages(control);
         if self.again {
-            Next::WaitAtMost(LINGER_MS)
+            Sleep::AtMost(LINGER_MS)
         } else {
-            Next::Wait
+            Sleep::UntilWoken
         }
     }
 
-    /// Says once per connection that somebody holds pages, and has for long: the guest waits
-    /// for the answers, or the toolstack for the disk.
-    fn note_held(&mut self, worker: &Worker) {
+    /// Reports once per connection that pages have been used for long: the guest waits for the
+    /// responses, or the toolstack for the disk.
+    fn report_held_pages(&mut self, control: &RingControl) {
         if !self.again {
             self.held_since = None;
             return;
         }
         let since = *self.held_since.get_or_insert(self.now);
-        if !self.held_told && self.now.saturating_sub(since) > HELD_REPORTED {
-            self.held_told = true;
-            worker.vbd.pages_held(worker.number, self.lingering.len());
+        if !self.held_reported && self.now.saturating_sub(since) > HELD_REPORTED {
+            self.held_reported = true;
+            control
+                .events()
+                .pages_held(control.number, self.lingering.len());
         }
     }
 
-    fn look_at_disk(&mut self) {
-        self.view = self.disk.view();
-        self.merges_late = self.disk.device().merges_late();
+    fn update_view(&mut self) {
+        self.view = self.device.view();
+        self.merges_late = self.device.block_device().merges_late();
     }
 
-    /// Keeps the disk's number of frames and pages that are kept.
-    fn count_kept(&mut self, worker: &Worker) {
+    /// Keeps the disk's count of mapped grants and spare pages.
+    fn count_kept(&mut self, control: &RingControl) {
         let kept = i32::try_from(self.mapper.kept()).unwrap_or(i32::MAX);
         if kept != self.kept {
-            worker.vbd.count_kept(kept.wrapping_sub(self.kept));
+            control.disk.count_kept(kept.wrapping_sub(self.kept));
             self.kept = kept;
         }
     }
 
-    /// Takes what is on the ring, or comes to an end.
-    fn serve(&mut self, worker: &Arc<Worker>, budget: &mut u32) {
-        if worker.is_stopping() || self.broken {
-            self.leave(worker);
-            self.finish(worker);
+    /// Consumes what is on the ring, or drains the ring if it is to stop.
+    fn serve(&mut self, control: &Arc<RingControl>, budget: &mut u32) {
+        if control.is_stopping() || self.broken {
+            self.leave(control);
+            self.drain(control);
             return;
         }
-        let pause = self.intake(worker, budget);
-        // Requests that were refused at once are answered already.
-        self.publish();
+        let pause = self.intake(control, budget);
+        // Requests that were refused have their responses already.
+        self.push_responses();
         match pause {
             Pause::Idle => {
                 if let Some(event) = self.owed.take() {
@@ -235,77 +250,80 @@ impl Engine {
                     self.worked = false;
                 }
             }
-            Pause::Budget => worker.wake(),
+            Pause::Budget => control.wake(),
             // The EOI is withheld: the guest's events cost us nothing meanwhile.
-            Pause::Throttled | Pause::NoRoom | Pause::Barrier => {}
+            Pause::Throttled | Pause::NoMemory | Pause::Barrier => {}
             Pause::Broken(overrun) => {
                 self.broken = true;
-                self.leave(worker);
-                worker.vbd.ring_broke(worker.number, overrun);
+                self.leave(control);
+                control.events().ring_broken(control.number, overrun);
             }
         }
     }
 
-    /// Says so when a ring that is to be let go has nothing in flight any more.
-    fn finish(&mut self, worker: &Arc<Worker>) {
-        if !worker.is_stopping() || self.ring.in_flight() != 0 {
+    /// Reports when a ring that was stopped has nothing in flight any more.
+    fn drain(&mut self, control: &Arc<RingControl>) {
+        if !control.is_stopping() || self.ring.in_flight() != 0 {
             return;
         }
         if self.mapper.forget() {
-            worker.report_drained();
+            control.report_drained();
         } else {
             self.again = true;
         }
     }
 
-    fn publish(&mut self) {
-        if self.ring.publish() {
+    /// Shows the frontend all responses so far, and sends it an event if it wants one.
+    fn push_responses(&mut self) {
+        if self.ring.push_responses() {
             self.channel.notify();
         }
     }
 
-    /// Releases and answers what came back.
-    fn collect(&mut self, worker: &Arc<Worker>) {
-        worker.inbox.collect_answers(&mut self.answers);
-        for answer in self.answers.drain_all() {
-            self.ring.answer(answer);
-            note_unsupported(worker, answer);
+    /// Releases the frames of requests that came back, then writes the responses.
+    fn collect(&mut self, control: &Arc<RingControl>) {
+        control.completions.take_responses(&mut self.responses);
+        for response in self.responses.drain_all() {
+            self.ring.respond(response);
+            note_unsupported(control, response);
         }
-        self.sort_out(worker);
+        self.sort_out(control);
         if self.ready.is_empty() {
             return;
         }
-        // Nothing is answered before it is unmapped.
+        // No request has its response before it is unmapped.
         self.mapper.release(&mut self.ready);
-        for job in self.ready.drain_all() {
-            self.ring.answer(job.answer());
-            note_answered(worker, &job);
-            self.pool.put(job.recycle());
+        for request in self.ready.drain_all() {
+            self.ring.respond(request.response());
+            note_response(control, &request);
+            self.pool.put(request.recycle());
         }
         self.mapper.shrink(self.pages_kept());
     }
 
-    /// Which of the jobs that came back can be released, and which have to wait.
-    fn sort_out(&mut self, worker: &Worker) {
+    /// Sorts the requests that came back: those that can be released, and those that linger because
+    /// this kernel still uses a page.
+    fn sort_out(&mut self, control: &RingControl) {
         let mut at = 0;
-        while let Some(job) = self.lingering.get(at) {
-            if job.is_used() {
+        while let Some(request) = self.lingering.get(at) {
+            if request.is_page_used() {
                 at = at.saturating_add(1);
-            } else if let Ok(job) = self.lingering.remove(at) {
-                let _ = self.ready.push_within_capacity(job);
+            } else if let Ok(request) = self.lingering.remove(at) {
+                let _ = self.ready.push_within_capacity(request);
             }
         }
-        for job in worker.inbox.collect() {
-            let next = if job.is_used() {
+        for request in control.completions.take_requests() {
+            let next = if request.is_page_used() {
                 &mut self.lingering
             } else {
                 &mut self.ready
             };
-            let _ = next.push_within_capacity(job);
+            let _ = next.push_within_capacity(request);
         }
         self.again |= !self.lingering.is_empty();
     }
 
+    /// How many free pages the ring may keep.
     fn pages_kept(&self) -> u32 {
         if self.squeezed_until > self.now {
             0
@@ -314,56 +332,56 @@ impl Engine {
         }
     }
 
-    /// Gives back what was not used for long, or is needed elsewhere.
-    fn tidy(&mut self, worker: &Worker) {
-        if worker.take_squeeze() {
+    /// Gives back grants that were not used for long, and memory when it is short.
+    fn give_back(&mut self, control: &RingControl) {
+        if control.take_reclaim() {
             let pause = u64::from(params::buffer_squeeze_duration_ms()).saturating_mul(1_000_000);
             self.squeezed_until = self.now.saturating_add(pause);
             self.mapper.forget();
             self.mapper.shrink(0);
             self.pool.shrink();
         }
-        if worker.take_tidy() {
+        if control.take_expire() {
             self.mapper.expire(self.now);
         }
     }
 
-    /// Brings a write barrier on its way when it is its turn; says so when this ring
-    /// holds nobody else's up.
-    fn pass_barrier(&mut self, worker: &Arc<Worker>) {
-        let turnstile = worker.vbd.turnstile();
-        if self.barrier.is_some() && !turnstile.is_closed() && turnstile.claim(worker.number) {
-            worker.vbd.gate().wake_all();
+    /// Submits a write barrier when no ring has anything in flight; reports when this ring has
+    /// nothing in flight that another ring's barrier waits for.
+    fn pass_barrier(&mut self, control: &Arc<RingControl>) {
+        let barrier = &control.disk.write_barrier;
+        if self.barrier.is_some() && !barrier.is_active() && barrier.begin(control.number) {
+            control.disk.gate.wake_all();
         }
-        if !turnstile.is_closed() {
+        if !barrier.is_active() {
             return;
         }
         if self.ring.in_flight() == u32::from(self.barrier.is_some()) {
-            if let Some(claimant) = turnstile.quiet(worker.number) {
-                worker.vbd.gate().wake(claimant);
+            if let Some(owner) = barrier.drained(control.number) {
+                control.disk.gate.wake(owner);
             }
         }
-        if turnstile.may_go(worker.number) {
-            if let Some(job) = self.barrier.take() {
-                self.stage(job);
+        if barrier.may_submit(control.number) {
+            if let Some(request) = self.barrier.take() {
+                self.stage(request);
                 self.submit_staged();
             }
         }
     }
 }
 
-/// What else hangs on the answer to a job.
-fn note_answered(worker: &Arc<Worker>, job: &Job) {
-    note_unsupported(worker, job.answer());
-    if job.operation() == Operation::Barrier {
-        worker.vbd.turnstile().done(worker.number);
-        worker.vbd.gate().wake_all();
+/// What else has to happen with the response to a request.
+fn note_response(control: &Arc<RingControl>, request: &PendingRequest) {
+    note_unsupported(control, request.response());
+    if request.operation() == Operation::Barrier {
+        control.disk.write_barrier.end(control.number);
+        control.disk.gate.wake_all();
     }
 }
 
-/// The device cannot do what was offered: no longer offer it.
-fn note_unsupported(worker: &Worker, answer: Answer) {
-    if answer.status == Status::Unsupported {
-        worker.vbd.withdraw(answer.operation);
+/// The device does not know an operation that was offered: the disk stops offering it.
+fn note_unsupported(control: &RingControl, response: Response) {
+    if response.status == Status::Unsupported {
+        control.events().clone().unsupported(response.operation);
     }
 }

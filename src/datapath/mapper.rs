@@ -1,29 +1,29 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Brings the frames of a ring's requests into this kernel's reach, and lets them go.
+//! Maps or copies the frames of a ring's requests, and releases them.
 //!
-//! Jobs are *staged*: what they need and is not there yet is gathered, and mapped or copied
-//! with one call to Xen for all of them.
+//! Requests are *staged*: what they need and is not there yet is gathered, and mapped or copied with
+//! one call to Xen for all of them.
 //!
 //! | the frontend | its frames |
 //! |---|---|
-//! | offers persistent grants | are found still mapped when it uses them again ([`Keeper`]) |
+//! | offers persistent grants | are found still mapped when it uses them again ([`PersistentGrants`]) |
 //! | does not | are copied ([`Copier`]) |
-//! | as many as can be kept or copied are in use | are mapped, and unmapped before the answer |
+//! | as many as can be kept or copied are in use | are mapped, and unmapped before the response |
 //!
-//! Used by one worker, under its lock.
+//! Context: the thread of the ring, under its lock.
 
 use kernel::prelude::*;
 
 use super::copier::Copier;
-use super::held::Held;
-use super::job::Job;
-use super::keeper::Keeper;
-use crate::logic::abi::INDIRECT_MAX;
-use crate::logic::abi::SEGMENT_SIZE;
-use crate::logic::request::Extent;
-use crate::logic::request::Transfer;
-use crate::logic::trail::Trail;
+use super::frame::Frame;
+use super::pending_request::PendingRequest;
+use super::persistent_grants::PersistentGrants;
+use crate::logic::protocol::abi::INDIRECT_MAX;
+use crate::logic::protocol::abi::SEGMENT_SIZE;
+use crate::logic::protocol::merge_hint::MergeHint;
+use crate::logic::protocol::request::Extent;
+use crate::logic::protocol::request::Transfer;
 use crate::xenbus::copy::Snapshot;
 use crate::xenbus::grant::MapBatch;
 use crate::xenbus::grant::PageCache;
@@ -36,7 +36,7 @@ const _: () = assert!(BATCH * SEGMENT_SIZE <= crate::xenbus::copy::SNAPSHOT_SIZE
 
 /// Frames that a ring may use at a time.
 #[derive(Clone, Copy)]
-pub(crate) struct Bounds {
+pub(crate) struct FrameLimits {
     /// For its requests, in all.
     pub(crate) frames: u32,
     /// Of those, copied.
@@ -54,17 +54,17 @@ pub(crate) struct Mapper {
     snapshot: Snapshot,
     way: Way,
     /// Jobs whose frames are gathered.
-    staged: KVec<Job>,
-    /// Through the jobs that are staged.
-    trail: Trail,
-    /// Frames of jobs that were staged and not released.
+    staged: KVec<PendingRequest>,
+    /// Through the requests that are staged.
+    merge_hint: MergeHint,
+    /// Frames of requests that were staged and not released.
     frames: u32,
     frames_max: u32,
 }
 
-/// What is tried before frames are mapped for one job.
+/// What is tried before frames are mapped for one request.
 enum Way {
-    Keep(Keeper),
+    Persistent(PersistentGrants),
     Copy(Copier),
 }
 
@@ -78,13 +78,13 @@ impl Mapper {
     pub(crate) fn new(
         domain: u16,
         entries: usize,
-        bounds: Bounds,
+        limits: FrameLimits,
         persistent: bool,
     ) -> Result<Self> {
         let way = if persistent {
-            Way::Keep(Keeper::new(bounds.kept as usize)?)
+            Way::Persistent(PersistentGrants::new(limits.kept as usize)?)
         } else {
-            Way::Copy(Copier::new(domain, bounds.copies as usize)?)
+            Way::Copy(Copier::new(domain, limits.copies as usize)?)
         };
         Ok(Self {
             domain,
@@ -94,26 +94,25 @@ impl Mapper {
             snapshot: Snapshot::new()?,
             way,
             staged: KVec::with_capacity(entries.min(BATCH), GFP_KERNEL)?,
-            trail: Trail::new(),
+            merge_hint: MergeHint::new(),
             frames: 0,
-            frames_max: bounds.frames,
+            frames_max: limits.frames,
         })
     }
 
-    /// May a request of `segments` segments be taken now, or are too many frames in
-    /// use already?
-    pub(crate) fn has_room_for(&self, segments: u16) -> bool {
+    /// May a request of `segments` segments be consumed now, or are too many frames in use?
+    pub(crate) fn can_take(&self, segments: u16) -> bool {
         self.frames.saturating_add(u32::from(segments)) <= self.frames_max
     }
 
-    /// Must what is staged be mapped before another job of `segments` segments is?
+    /// Must what is staged be mapped before another request of `segments` segments is?
     pub(crate) fn must_map_first(&self, segments: u16) -> bool {
         let copies = match &self.way {
-            Way::Keep(_) => false,
+            Way::Persistent(_) => false,
             Way::Copy(copier) => copier.must_copy_first(segments),
         };
         copies
-            || self.map.room() < usize::from(segments)
+            || self.map.remaining() < usize::from(segments)
             || self.staged.len() == self.staged.capacity()
     }
 
@@ -125,25 +124,25 @@ impl Mapper {
     pub(crate) fn segments(&mut self, transfer: &Transfer, frame: u32, now: u64) -> Result<&[u8]> {
         let len = usize::from(transfer.count()).saturating_mul(SEGMENT_SIZE);
         let at = (self.domain, frame);
-        if let Way::Keep(keeper) = &mut self.way {
-            if keeper.keeps(at, (&self.cache, &mut self.unmap), now) {
-                return keeper.look_into(frame, &mut self.snapshot, len, now);
+        if let Way::Persistent(grants) = &mut self.way {
+            if grants.ensure_mapped(at, (&self.cache, &mut self.unmap), now) {
+                return grants.read(frame, &mut self.snapshot, len, now);
             }
         }
         self.snapshot.take(self.domain, frame, len)
     }
 
-    /// Notes what `job` needs. Only if [`Self::must_map_first`] said no. `merges_late`: the
+    /// Notes what `request` needs. Only if [`Self::must_map_first`] said no. `merges_late`: the
     /// device's queue may merge it with what is not staged now. May sleep.
-    pub(crate) fn stage(&mut self, mut job: Job, merges_late: bool, now: u64) {
-        self.note_neighbour(&mut job, merges_late);
-        let (reads, count) = (job.writes_to_guest(), job.frame_count());
+    pub(crate) fn stage(&mut self, mut request: PendingRequest, merges_late: bool, now: u64) {
+        self.note_neighbour(&mut request, merges_late);
+        let (reads, count) = (request.writes_to_guest(), request.frame_count());
         self.frames = self.frames.saturating_add(u32::from(count));
         let owns = match &mut self.way {
-            Way::Keep(keeper) => {
+            Way::Persistent(grants) => {
                 gather(
-                    &mut job,
-                    |extent| keeper.find(extent.gref(), now),
+                    &mut request,
+                    |extent| grants.find(extent.gref(), now),
                     |extent| {
                         // A grant that stays is mapped for both directions.
                         self.map.push(&self.cache, self.domain, extent.gref(), true)
@@ -153,7 +152,7 @@ impl Mapper {
             Way::Copy(copier) => {
                 let copied = copier.reserve(usize::from(count));
                 gather(
-                    &mut job,
+                    &mut request,
                     |extent| copied.then(|| copier.prepare(extent, !reads)).flatten(),
                     |extent| {
                         self.map
@@ -162,19 +161,19 @@ impl Mapper {
                 )
             }
         };
-        job.set_owns(owns);
-        let _ = self.staged.push_within_capacity(job);
+        request.set_own_mappings(owns);
+        let _ = self.staged.push_within_capacity(request);
     }
 
-    /// Notes whether `job` continues the one before it. That costs less than to have the
+    /// Notes whether `request` continues the one before it. That costs less than to have the
     /// device's queue find out that it does not.
-    fn note_neighbour(&mut self, job: &mut Job, merges_late: bool) {
-        let (first, sectors) = job.range();
-        let continues = self.trail.continues(first, sectors);
+    fn note_neighbour(&mut self, request: &mut PendingRequest, merges_late: bool) {
+        let (first, sectors) = request.range();
+        let continues = self.merge_hint.continues(first, sectors);
         if let (true, Some(previous)) = (continues, self.staged.last_mut()) {
-            previous.set_alone(false);
+            previous.set_nomerge(false);
         }
-        job.set_alone(!merges_late && !continues);
+        request.set_nomerge(!merges_late && !continues);
     }
 
     /// Nothing is staged?
@@ -184,20 +183,20 @@ impl Mapper {
 
     /// Maps and copies what was noted. May sleep.
     pub(crate) fn map_staged(&mut self, now: u64) {
-        self.trail = Trail::new();
+        self.merge_hint = MergeHint::new();
         let frames = self
             .staged
             .iter_mut()
-            .flat_map(|job| job.frames().1.iter_mut());
-        let mut missing = frames.filter(|held| matches!(held, Held::Missing));
+            .flat_map(|request| request.frames().1.iter_mut());
+        let mut missing = frames.filter(|frame| matches!(frame, Frame::Missing));
         let way = &mut self.way;
         self.map.run(&self.cache, &mut self.unmap, |gref, mapped| {
-            let (Some(held), Some(mapped)) = (missing.next(), mapped) else {
+            let (Some(frame), Some(mapped)) = (missing.next(), mapped) else {
                 return;
             };
-            *held = match way {
-                Way::Keep(keeper) => keeper.keep(gref, mapped, now),
-                Way::Copy(_) => Held::Own(mapped),
+            *frame = match way {
+                Way::Persistent(grants) => grants.keep(gref, mapped, now),
+                Way::Copy(_) => Frame::Own(mapped),
             };
         });
         self.unmap.run(&self.cache);
@@ -205,64 +204,68 @@ impl Mapper {
             let frames = self
                 .staged
                 .iter_mut()
-                .flat_map(|job| job.frames().1.iter_mut());
-            copier.fetch(frames.filter(|held| matches!(held, Held::Expected)));
+                .flat_map(|request| request.frames().1.iter_mut());
+            copier.copy_from_guest(frames.filter(|frame| matches!(frame, Frame::CopyPending)));
         }
     }
 
     /// What is staged, to be taken after [`Self::map_staged`].
-    pub(crate) fn staged(&mut self) -> &mut KVec<Job> {
+    pub(crate) fn staged(&mut self) -> &mut KVec<PendingRequest> {
         &mut self.staged
     }
 
-    /// Lets go of the frames of jobs that are done, so that they can be answered. A job
+    /// Lets go of the frames of requests that are done, so that they can have their responses. A request
     /// fails if the guest cannot be given what it read. Sleeps.
-    pub(crate) fn release(&mut self, jobs: &mut [Job]) {
-        for owner in 0..jobs.len() {
-            if let (Way::Copy(copier), Some(job)) = (&mut self.way, jobs.get(owner)) {
-                if copier.must_copy_first(job.frame_count()) {
-                    copier.settle(jobs);
+    pub(crate) fn release(&mut self, requests: &mut [PendingRequest]) {
+        for owner in 0..requests.len() {
+            if let (Way::Copy(copier), Some(request)) = (&mut self.way, requests.get(owner)) {
+                if copier.must_copy_first(request.frame_count()) {
+                    copier.copy_to_guest(requests);
                 }
             }
-            if let Some(job) = jobs.get_mut(owner) {
-                self.release_one(job, owner);
+            if let Some(request) = requests.get_mut(owner) {
+                self.release_one(request, owner);
             }
         }
         if let Way::Copy(copier) = &mut self.way {
-            copier.settle(jobs);
+            copier.copy_to_guest(requests);
         }
         self.unmap.run(&self.cache);
     }
 
-    /// The job is number `owner` of those that are released.
-    fn release_one(&mut self, job: &mut Job, owner: usize) {
-        self.frames = self.frames.saturating_sub(u32::from(job.frame_count()));
-        let bring = job.writes_to_guest() && job.is_good();
+    /// The request is number `owner` of those that are released.
+    fn release_one(&mut self, request: &mut PendingRequest, owner: usize) {
+        self.frames = self.frames.saturating_sub(u32::from(request.frame_count()));
+        let copy_back = request.writes_to_guest() && request.is_good();
         let mut good = true;
-        let (extents, held) = job.frames();
-        for (held, extent) in held.drain_all().zip(extents) {
-            match (held, &mut self.way) {
-                (Held::Own(mapped), _) => self.unmap.push(mapped, &self.cache),
-                (Held::Shared(place, loan), Way::Keep(keeper)) => keeper.release(place, loan),
-                (Held::Copied(buffer), Way::Copy(copier)) if bring => {
-                    good &= copier.bring(buffer, extent, owner);
+        let (extents, frames) = request.frames();
+        for (frame, extent) in frames.drain_all().zip(extents) {
+            match (frame, &mut self.way) {
+                (Frame::Own(mapped), _) => self.unmap.push(mapped, &self.cache),
+                (Frame::Persistent(entry, user), Way::Persistent(grants)) => {
+                    grants.release(entry, user)
                 }
-                (Held::Copied(buffer), Way::Copy(copier)) => copier.put(buffer),
+                (Frame::Copied(buffer), Way::Copy(copier)) if copy_back => {
+                    good &= copier.stage_copy_to_guest(buffer, extent, owner);
+                }
+                (Frame::Copied(buffer), Way::Copy(copier)) => copier.put(buffer),
                 // Nothing to let go of.
-                (Held::Missing | Held::Expected, _) => {}
+                (Frame::Missing | Frame::CopyPending, _) => {}
                 // Never.
-                (Held::Shared(..), Way::Copy(_)) | (Held::Copied(_), Way::Keep(_)) => good = false,
+                (Frame::Persistent(..), Way::Copy(_)) | (Frame::Copied(_), Way::Persistent(_)) => {
+                    good = false
+                }
             }
         }
         if !good {
-            job.fail();
+            request.fail();
         }
     }
 
-    /// Frames that stay mapped and pages for copies that nobody uses now.
+    /// Frames that stay mapped, or spare pages for copies.
     pub(crate) fn kept(&self) -> usize {
         match &self.way {
-            Way::Keep(keeper) => usize::from(keeper.len()),
+            Way::Persistent(grants) => usize::from(grants.len()),
             Way::Copy(copier) => copier.spare(),
         }
     }
@@ -278,8 +281,8 @@ impl Mapper {
     /// Lets go of what was kept and not used for long. Sleeps.
     pub(crate) fn expire(&mut self, now: u64) {
         match &mut self.way {
-            Way::Keep(keeper) => {
-                keeper.expire(now, |mapped| self.unmap.push(mapped, &self.cache));
+            Way::Persistent(grants) => {
+                grants.expire(now, |mapped| self.unmap.push(mapped, &self.cache));
                 self.unmap.run(&self.cache);
             }
             Way::Copy(copier) => copier.expire(),
@@ -290,8 +293,8 @@ impl Mapper {
     /// mapped. Sleeps.
     pub(crate) fn forget(&mut self) -> bool {
         match &mut self.way {
-            Way::Keep(keeper) => {
-                let empty = keeper.forget(|mapped| self.unmap.push(mapped, &self.cache));
+            Way::Persistent(grants) => {
+                let empty = grants.forget(|mapped| self.unmap.push(mapped, &self.cache));
                 self.unmap.run(&self.cache);
                 empty
             }
@@ -303,26 +306,26 @@ impl Mapper {
     }
 }
 
-/// Has `find` bring each frame that `job` needs, and `map` those that it does not find, until
+/// Has `find` bring each frame that `request` needs, and `map` those that it does not find, until
 /// that fails. Returns whether any is to be mapped.
 fn gather(
-    job: &mut Job,
-    mut find: impl FnMut(&Extent) -> Option<Held>,
+    request: &mut PendingRequest,
+    mut find: impl FnMut(&Extent) -> Option<Frame>,
     mut map: impl FnMut(&Extent) -> Result,
 ) -> bool {
     let mut maps = false;
-    let (extents, held) = job.frames();
+    let (extents, frames) = request.frames();
     for extent in extents {
         let frame = match find(extent) {
             Some(frame) => frame,
             None if map(extent).is_ok() => {
                 maps = true;
-                Held::Missing
+                Frame::Missing
             }
             None => break,
         };
-        // Its room has capacity for every extent.
-        let _ = held.push_within_capacity(frame);
+        // The list has capacity for every extent.
+        let _ = frames.push_within_capacity(frame);
     }
     maps
 }

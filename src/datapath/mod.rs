@@ -1,38 +1,42 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The way of a request from the ring to the disk and back.
+//! The way of a request from the ring to the device and back.
 //!
 //! ```text
 //!  event (irq) ----------+
-//!  refill timer (irq) ---+--> Worker --> Ring::peek --> check --> Job --> map --> bio --> disk
-//!  end of I/O (irq) -----+      |           ^                                              |
-//!                               |           | no token: the request stays there            |
-//!                               v           |                                              |
-//!                             Gate ---------+                      Inbox <-- end of I/O ---+
-//!                                                                    |
-//!                                    Ring::answer <-- unmap <--------+
+//!  refill timer (irq) ---+--> Worker --> Ring::peek --> check --> admit --> map --> bio --> device
+//!  end of I/O (irq) -----+      |           ^                                                |
+//!                               |           | no token: the request stays there              |
+//!                               v           |                                                |
+//!                         qos::Gate --------+             Completions <-- end of I/O --------+
+//!                                                              |
+//!                              Ring::respond <-- unmap <-------+
 //! ```
 //!
-//! | file | does |
+//! What a ring needs of its disk is one struct and one trait, both in [`disk_context`]. The life of
+//! a disk is not in here, nor is xenstore.
+//!
+//! | file | holds |
 //! |---|---|
-//! | [`worker`] | one ring: who wakes it, who stops it, how long it lives |
-//! | [`engine`] | what it does when it runs: takes requests, collects answers |
-//! | [`inbox`] | what comes back to it |
-//! | [`ring`] | copies slots out, puts answers in; the only place with ring barriers |
-//! | [`gate`] | hands out a [`gate::Pass`] per request, or makes the ring wait |
-//! | [`guest`] | what all disks of one guest share: their cap |
-//! | [`turnstile`] | where rings wait while a write barrier passes |
-//! | [`job`] | one admitted transfer |
-//! | [`held`] | what it has of a frame that it needs |
-//! | [`mapper`] | brings its frames into reach, many at once |
-//! | [`keeper`] | those that stay mapped |
-//! | [`copier`] | those that are copied |
-//! | [`eraser`] | discards, beside everything else |
-//! | [`pool`] | room for jobs |
+//! | [`worker`] | one ring: what its thread runs, how long it lives |
+//! | [`ring_control`] | what other threads and interrupts tell that thread |
+//! | [`engine`] | a run of the thread: collect, respond, consume, submit |
+//! | [`ring`] | copying slots out, writing responses; all ring barriers |
+//! | [`pending_request`] | one transfer, stage by stage; the list on which it comes back |
+//! | [`request_pool`] | memory for requests |
+//! | [`frame`] | what a request has of a frame that it needs |
+//! | [`mapper`] | mapping and releasing frames, many at once |
+//! | [`persistent_grants`] | frames that stay mapped |
+//! | [`copier`] | frames that are copied |
+//! | [`write_barrier`] | holding the rings of a disk while a write barrier is on its way |
+//! | [`discard_queue`] | discards, beside everything else |
+//! | [`backing_device`] | the block device behind a disk |
+//! | [`disk_context`] | what rings share of their disk, and what the disk hears of them |
 //! | [`stats`] | the counters of `statistics/` |
 //!
-//! A bio is only made from a [`job::Job`], which only a [`gate::Pass`] makes,
-//! and a pass only by the gate: nothing reaches the disk ungated.
+//! A bio is only made of an admitted [`pending_request::PendingRequest`], which needs a
+//! [`Permit`](crate::qos::permit::Permit), which only the gate makes: nothing reaches the device
+//! without a permit.
 
 #![forbid(unsafe_code)]
 #![deny(
@@ -43,18 +47,18 @@
     clippy::panic
 )]
 
+pub(crate) mod backing_device;
 mod copier;
+mod discard_queue;
+pub(crate) mod disk_context;
 pub(crate) mod engine;
-mod eraser;
-pub(crate) mod gate;
-pub(crate) mod guest;
-mod held;
-mod inbox;
-pub(crate) mod job;
-mod keeper;
+mod frame;
 pub(crate) mod mapper;
-mod pool;
+mod pending_request;
+mod persistent_grants;
+mod request_pool;
 pub(crate) mod ring;
+mod ring_control;
 pub(crate) mod stats;
-pub(crate) mod turnstile;
 pub(crate) mod worker;
+pub(crate) mod write_barrier;

@@ -2,37 +2,44 @@
 
 //! One shared ring, seen from the backend.
 //!
-//! A slot is copied out once; everything else looks at the copy. Our indices are
-//! private ([`Indices`]); the shared page is only told about them.
+//! A slot is copied out once; everything else looks at the copy. Our indices are private
+//! ([`Indices`]) and only written to the shared page. This file has all ring barriers.
 //!
-//! Source: `xen/interface/io/ring.h`. Used by one worker, under its lock.
+//! | function | as in `ring.h` |
+//! |---|---|
+//! | [`Ring::unconsumed_requests`] | `RING_HAS_UNCONSUMED_REQUESTS` |
+//! | [`Ring::final_check`] | `RING_FINAL_CHECK_FOR_REQUESTS` |
+//! | [`Ring::peek`] | `RING_COPY_REQUEST` |
+//! | [`Ring::push_responses`] | `RING_PUSH_RESPONSES_AND_CHECK_NOTIFY` |
+//!
+//! Context: the thread of the ring, under its lock. Source: `xen/interface/io/ring.h`.
 
 use kernel::prelude::*;
 
-use crate::logic::abi::response;
-use crate::logic::abi::ring_header;
-use crate::logic::abi::Abi;
-use crate::logic::abi::Slot;
-use crate::logic::abi::Status;
-use crate::logic::abi::SLOT_X86_32;
-use crate::logic::index::must_notify;
-use crate::logic::index::Indices;
-use crate::logic::index::Overrun;
+use crate::logic::protocol::abi::response as offset;
+use crate::logic::protocol::abi::ring_header;
+use crate::logic::protocol::abi::Abi;
+use crate::logic::protocol::abi::Slot;
+use crate::logic::protocol::abi::Status;
+use crate::logic::protocol::abi::SLOT_X86_32;
+use crate::logic::protocol::index::must_notify;
+use crate::logic::protocol::index::Indices;
+use crate::logic::protocol::index::Overrun;
 use crate::xenbus::shared_ring::SharedRing;
 
-/// An answer to a request.
+/// A response to a request.
 #[derive(Clone, Copy)]
-pub(crate) struct Answer {
+pub(crate) struct Response {
     /// The guest's own name for the request.
     pub(crate) id: u64,
-    /// The operation code, see [`crate::logic::request::answered_operation`].
+    /// The operation code, see [`crate::logic::protocol::request::answered_operation`].
     pub(crate) operation: u8,
     /// What became of it.
     pub(crate) status: Status,
 }
 
-impl Answer {
-    /// To nothing.
+impl Response {
+    /// A response to no request.
     pub(crate) const NONE: Self = Self {
         id: 0,
         operation: 0,
@@ -71,17 +78,17 @@ impl Ring {
         self.abi
     }
 
-    /// Requests taken and not answered.
+    /// Requests that were consumed and have no response yet.
     pub(crate) fn in_flight(&self) -> u32 {
         self.indices.in_flight()
     }
 
-    /// Requests on the ring that were not taken yet.
+    /// Requests on the ring that were not consumed yet.
     ///
     /// # Errors
     ///
     /// [`Overrun`] if the frontend's index is impossible.
-    pub(crate) fn unread(&self) -> Result<u32, Overrun> {
+    pub(crate) fn unconsumed_requests(&self) -> Result<u32, Overrun> {
         let unread = self
             .indices
             .unread(self.shared.load(ring_header::REQ_PROD))?;
@@ -94,17 +101,17 @@ impl Ring {
     ///
     /// # Errors
     ///
-    /// As [`Self::unread`].
+    /// As [`Self::unconsumed_requests`].
     pub(crate) fn final_check(&self) -> Result<u32, Overrun> {
         self.shared
             .store(ring_header::REQ_EVENT, self.indices.next_event());
         self.shared.full_barrier();
-        self.unread()
+        self.unconsumed_requests()
     }
 
     /// Makes `slot` a private copy of the slot of the next request. Only after
-    /// [`Self::unread`] said that there is one. Whoever looks again later has to begin anew:
-    /// the guest may have changed it meanwhile.
+    /// [`Self::unconsumed_requests`] said that there is one. A caller that looks again later has to
+    /// begin anew: the guest may have changed the slot meanwhile.
     pub(crate) fn peek(&self, slot: &mut Slot) {
         let index = self.indices.next_request();
         if let Some(at) = self.abi.slot_offset(index) {
@@ -121,24 +128,24 @@ impl Ring {
         }
     }
 
-    /// Takes the request that was looked at off the ring.
+    /// Consumes the request that was looked at.
     pub(crate) fn consume(&mut self) {
         self.indices.consume();
     }
 
-    /// Writes an answer. The frontend does not see it before [`Self::publish`].
+    /// Writes a response. The frontend does not see it before [`Self::push_responses`].
     /// Of the slot only the three fields of a response change, so nothing of ours
     /// leaks through its padding.
-    pub(crate) fn answer(&mut self, answer: Answer) {
+    pub(crate) fn respond(&mut self, response: Response) {
         let Some(index) = self.indices.respond() else {
             return;
         };
         let Some(at) = self.abi.slot_offset(index) else {
             return;
         };
-        self.put(at, response::ID, answer.id.to_le_bytes());
-        self.put(at, response::OPERATION, [answer.operation]);
-        self.put(at, response::STATUS, answer.status.code().to_le_bytes());
+        self.put(at, offset::ID, response.id.to_le_bytes());
+        self.put(at, offset::OPERATION, [response.operation]);
+        self.put(at, offset::STATUS, response.status.code().to_le_bytes());
     }
 
     fn put<const N: usize>(&self, slot: usize, field: usize, bytes: [u8; N]) {
@@ -147,9 +154,9 @@ impl Ring {
         }
     }
 
-    /// Shows the frontend all answers so far. Returns whether it wants an event.
+    /// Shows the frontend all responses so far. Returns whether it wants an event.
     #[must_use]
-    pub(crate) fn publish(&mut self) -> bool {
+    pub(crate) fn push_responses(&mut self) -> bool {
         let old = self.published;
         let new = self.indices.rsp_prod();
         if new == old {

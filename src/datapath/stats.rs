@@ -2,8 +2,7 @@
 
 //! The counters of `statistics/`, as xentop and libvirt read them.
 //!
-//! They belong to the disk, not to a ring, so they survive a reconnect of the
-//! guest. Each is a number of its own; nothing needs them to agree at an instant.
+//! The counters belong to the disk, not to a ring, so they survive a reconnect of the guest. Each is a number of its own; nothing needs them to agree at an instant.
 
 use kernel::{
     fmt,
@@ -13,13 +12,13 @@ use kernel::{
     }, //
 };
 
-use super::job::Checked;
-use crate::logic::request::Operation;
+use crate::logic::protocol::request::Operation;
+use crate::logic::protocol::request::Request;
 
 /// Counters of one disk.
 pub(crate) struct Stats {
     /// Times a request had to wait because there was no memory for it.
-    pub(crate) out_of_room: Atomic<u64>,
+    pub(crate) out_of_memory: Atomic<u64>,
     /// Reads sent to the disk.
     pub(crate) reads: Atomic<u64>,
     /// Writes sent to the disk.
@@ -39,7 +38,7 @@ impl fmt::Display for Stats {
         write!(
             f,
             "oo {} rd {} wr {} f {} ds {} rd_sect {} wr_sect {}",
-            self.out_of_room.load(Relaxed),
+            self.out_of_memory.load(Relaxed),
             self.reads.load(Relaxed),
             self.writes.load(Relaxed),
             self.flushes.load(Relaxed),
@@ -54,7 +53,7 @@ impl Stats {
     /// All zero.
     pub(crate) const fn new() -> Self {
         Self {
-            out_of_room: Atomic::new(0),
+            out_of_memory: Atomic::new(0),
             reads: Atomic::new(0),
             writes: Atomic::new(0),
             flushes: Atomic::new(0),
@@ -64,9 +63,9 @@ impl Stats {
         }
     }
 
-    /// Counts a time that a request had to wait for room.
-    pub(crate) fn count_out_of_room(&self) {
-        self.out_of_room.add(1, Relaxed);
+    /// Counts a time that a request had to wait for memory.
+    pub(crate) fn count_out_of_memory(&self) {
+        self.out_of_memory.add(1, Relaxed);
     }
 
     /// Counts a discard that goes to the disk.
@@ -75,7 +74,7 @@ impl Stats {
     }
 
     /// Counts a request that goes to the disk.
-    pub(crate) fn count(&self, request: &Checked) {
+    pub(crate) fn count(&self, request: &Request<()>) {
         let (requests, sectors) = match request.operation() {
             Operation::Read => (&self.reads, &self.sectors_read),
             Operation::Write => (&self.writes, &self.sectors_written),

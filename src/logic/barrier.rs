@@ -5,27 +5,27 @@
 //! `BLKIF_OP_WRITE_BARRIER` goes to the disk when everything that was taken before
 //! it, from whatever ring, is answered, and nothing is taken until it is answered
 //! itself. The ring that finds one *claims* the disk; the rings take nothing more
-//! and say so when they have nothing in flight; when all are quiet the claimant goes.
+//! and say so when they have nothing in flight; when all are quiet the owner goes.
 //!
 //! | who | does | when |
 //! |---|---|---|
-//! | claimant | [`Barrier::claim`] | it has taken a barrier |
+//! | owner | [`Barrier::claim`] | it has taken a barrier |
 //! | every ring | [`Barrier::quiet`] | claimed, and nothing of it is in flight |
-//! | claimant | sends the barrier | [`Barrier::may_go`] |
-//! | claimant | [`Barrier::done`] | the barrier is answered |
+//! | owner | sends the barrier | [`Barrier::may_submit`] |
+//! | owner | [`Barrier::done`] | the barrier is answered |
 //!
 //! A ring that finds a barrier while another one has claimed the disk keeps it and
 //! claims later; it is quiet meanwhile, for what it keeps is not in flight.
 
-use super::queue::RingId;
-use super::queue::RINGS_MAX;
+use super::ids::RingId;
+use super::ids::RINGS_MAX;
 
 /// Who has claimed a disk, and which of its rings are quiet.
 #[derive(Clone, Copy, Debug)]
 pub struct Barrier {
     rings: u32,
-    claimant: Option<RingId>,
-    quiet: u64,
+    owner: Option<RingId>,
+    drained: u64,
 }
 
 const _: () = assert!(RINGS_MAX <= 64);
@@ -35,49 +35,49 @@ impl Barrier {
     pub const fn new(rings: u32) -> Self {
         Self {
             rings,
-            claimant: None,
-            quiet: 0,
+            owner: None,
+            drained: 0,
         }
     }
 
     /// Must no ring take anything?
-    pub fn is_claimed(&self) -> bool {
-        self.claimant.is_some()
+    pub fn is_active(&self) -> bool {
+        self.owner.is_some()
     }
 
     /// `ring` has taken a barrier. Returns whether the disk is now, or was already,
     /// claimed for it.
-    pub fn claim(&mut self, ring: RingId) -> bool {
-        if self.claimant.is_none() {
-            self.claimant = Some(ring);
-            self.quiet = 0;
+    pub fn begin(&mut self, ring: RingId) -> bool {
+        if self.owner.is_none() {
+            self.owner = Some(ring);
+            self.drained = 0;
         }
-        self.claimant == Some(ring)
+        self.owner == Some(ring)
     }
 
     /// Nothing of `ring` is in flight. Returns whom to wake, if this was the last
     /// one to say so.
-    pub fn quiet(&mut self, ring: RingId) -> Option<RingId> {
-        let claimant = self.claimant?;
-        let before = self.all_quiet();
-        self.quiet |= bit(ring);
-        (!before && self.all_quiet()).then_some(claimant)
+    pub fn drained(&mut self, ring: RingId) -> Option<RingId> {
+        let owner = self.owner?;
+        let before = self.all_drained();
+        self.drained |= bit(ring);
+        (!before && self.all_drained()).then_some(owner)
     }
 
     /// May `ring` send its barrier now?
-    pub fn may_go(&self, ring: RingId) -> bool {
-        self.claimant == Some(ring) && self.all_quiet()
+    pub fn may_submit(&self, ring: RingId) -> bool {
+        self.owner == Some(ring) && self.all_drained()
     }
 
     /// The barrier of `ring` was answered.
-    pub fn done(&mut self, ring: RingId) {
-        if self.claimant == Some(ring) {
-            self.claimant = None;
+    pub fn end(&mut self, ring: RingId) {
+        if self.owner == Some(ring) {
+            self.owner = None;
         }
     }
 
-    fn all_quiet(&self) -> bool {
-        self.quiet.count_ones() >= self.rings
+    fn all_drained(&self) -> bool {
+        self.drained.count_ones() >= self.rings
     }
 }
 
@@ -92,45 +92,45 @@ mod tests {
     #[test]
     fn a_barrier_goes_when_every_ring_is_quiet() {
         let mut b = Barrier::new(3);
-        assert!(!b.is_claimed());
-        assert!(b.claim(1));
-        assert!(b.is_claimed());
-        assert_eq!(b.quiet(0), None);
-        assert_eq!(b.quiet(0), None);
-        assert_eq!(b.quiet(1), None);
-        assert!(!b.may_go(1));
-        assert_eq!(b.quiet(2), Some(1));
-        assert!(b.may_go(1) && !b.may_go(0));
-        b.done(1);
-        assert!(!b.is_claimed() && !b.may_go(1));
+        assert!(!b.is_active());
+        assert!(b.begin(1));
+        assert!(b.is_active());
+        assert_eq!(b.drained(0), None);
+        assert_eq!(b.drained(0), None);
+        assert_eq!(b.drained(1), None);
+        assert!(!b.may_submit(1));
+        assert_eq!(b.drained(2), Some(1));
+        assert!(b.may_submit(1) && !b.may_submit(0));
+        b.end(1);
+        assert!(!b.is_active() && !b.may_submit(1));
     }
 
     #[test]
     fn the_second_claimant_waits_for_the_first() {
         let mut b = Barrier::new(2);
-        assert!(b.claim(0));
-        assert!(!b.claim(1));
-        b.quiet(1);
-        assert_eq!(b.quiet(0), Some(0));
-        b.done(1);
-        assert!(b.may_go(0), "not its to end");
-        b.done(0);
-        assert!(b.claim(1));
-        assert!(!b.may_go(1), "quiet again from the start");
+        assert!(b.begin(0));
+        assert!(!b.begin(1));
+        b.drained(1);
+        assert_eq!(b.drained(0), Some(0));
+        b.end(1);
+        assert!(b.may_submit(0), "not its to end");
+        b.end(0);
+        assert!(b.begin(1));
+        assert!(!b.may_submit(1), "quiet again from the start");
     }
 
     #[test]
     fn a_quiet_ring_without_a_claim_wakes_nobody() {
-        assert_eq!(Barrier::new(1).quiet(0), None);
+        assert_eq!(Barrier::new(1).drained(0), None);
     }
 
     #[test]
     fn the_last_of_the_most_rings_counts() {
         let mut b = Barrier::new(RINGS_MAX as u32);
-        b.claim(63);
+        b.begin(63);
         for ring in 0..63 {
-            assert_eq!(b.quiet(ring), None);
+            assert_eq!(b.drained(ring), None);
         }
-        assert_eq!(b.quiet(63), Some(63));
+        assert_eq!(b.drained(63), Some(63));
     }
 }

@@ -12,25 +12,15 @@
 //! panic, whatever it is given. The lints below and the check that the module
 //! imports no `core::panicking` symbol hold that.
 //!
-//! | file | knows |
+//! | file | holds |
 //! |---|---|
-//! | [`abi`] | where the fields of a ring slot lie, for each guest ABI |
-//! | [`request`] | what a request must satisfy before it may touch the disk |
-//! | [`erasure`] | the same for discards |
-//! | [`frames`] | how many frames the requests of a ring may use |
-//! | [`index`] | ring index arithmetic |
+//! | [`protocol`] | requests, ring slots, ring indices |
+//! | [`tokens`] | limits, buckets, queues |
+//! | [`ids`] | numbers of rings and disks |
+//! | [`frame_budget`] | how many frames the requests of a ring may use |
 //! | [`persistent`] | which grants stay mapped |
-//! | [`barrier`] | when a write barrier may go |
-//! | [`limits`] | what the administrator's keys mean |
+//! | [`barrier`] | when a write barrier may be submitted |
 //! | [`number`] | numbers and text that somebody else wrote |
-//! | [`bucket`] | token arithmetic |
-//! | [`queue`] | who waits for tokens, and who is next |
-//! | [`lane`] | a bucket and the queue before it |
-//! | [`cap`] | what all disks of one guest share |
-//! | [`meter`] | what is counted of it |
-//! | [`view`] | how a limit stands, for whoever wants to see it |
-//! | [`admission`] | all of that together: who may go now, who waits until when |
-//! | [`trail`] | which transfers of a batch are neighbours on the disk |
 //! | [`lifecycle`] | what to do in which state of the handshake |
 
 #![deny(unsafe_code)]
@@ -47,21 +37,11 @@
     )
 )]
 
-pub mod abi;
-pub mod admission;
 pub mod barrier;
-pub mod bucket;
-pub mod cap;
-pub mod erasure;
-pub mod frames;
-pub mod index;
-pub mod lane;
+pub mod frame_budget;
+pub mod ids;
 pub mod lifecycle;
-pub mod limits;
-pub mod meter;
 pub mod number;
 pub mod persistent;
-pub mod queue;
-pub mod request;
-pub mod trail;
-pub mod view;
+pub mod protocol;
+pub mod tokens;

@@ -62,14 +62,14 @@ impl fmt::Display for DeviceNumber {
 
 /// Somebody else's bytes, fit for a log: printable ASCII, the rest as `?`, cut
 /// after [`Self::SHOWN`] bytes.
-pub struct Foreign<'a>(pub &'a [u8]);
+pub struct UntrustedText<'a>(pub &'a [u8]);
 
-impl Foreign<'_> {
+impl UntrustedText<'_> {
     /// Bytes shown.
     pub const SHOWN: usize = 32;
 }
 
-impl fmt::Display for Foreign<'_> {
+impl fmt::Display for UntrustedText<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_char('"')?;
         for byte in self.0.iter().take(Self::SHOWN) {
@@ -138,9 +138,9 @@ mod tests {
     #[test]
     fn foreign_text_cannot_forge_a_log_line() {
         assert_eq!(
-            Foreign(b"x86\n[evil] \x1b%s\"").to_string(),
+            UntrustedText(b"x86\n[evil] \x1b%s\"").to_string(),
             "\"x86?[evil] ?%s?\""
         );
-        assert_eq!(Foreign(&[b'a'; 100]).to_string().len(), 32 + 4);
+        assert_eq!(UntrustedText(&[b'a'; 100]).to_string().len(), 32 + 4);
     }
 }

@@ -13,24 +13,24 @@
 //! chain a reference belongs to, so that it cannot put all of them into one.
 
 /// The place of an entry in the table.
-pub type Place = u16;
+pub type EntryIndex = u16;
 
 /// Ends a chain.
-const NONE: Place = Place::MAX;
+const NONE: EntryIndex = EntryIndex::MAX;
 /// The most entries a table can have.
 pub const ENTRIES_MAX: usize = 16_384;
 
 /// Room for one entry.
 #[derive(Debug)]
-pub struct Slot<P> {
+pub struct TableSlot<P> {
     entry: Option<Entry<P>>,
     /// The next slot of the chain, or of the free ones.
-    next: Place,
+    next: EntryIndex,
     /// The first slot of the chain whose number is this slot's.
-    chain: Place,
+    chain: EntryIndex,
 }
 
-impl<P> Slot<P> {
+impl<P> TableSlot<P> {
     /// Empty room.
     pub const fn new() -> Self {
         Self {
@@ -41,7 +41,7 @@ impl<P> Slot<P> {
     }
 }
 
-impl<P> Default for Slot<P> {
+impl<P> Default for TableSlot<P> {
     fn default() -> Self {
         Self::new()
     }
@@ -62,21 +62,21 @@ struct Entry<P> {
 /// Every slot with an entry is in the chain of its reference, every other one in
 /// the chain of free slots.
 #[derive(Debug)]
-pub struct Table<P, S> {
+pub struct GrantTable<P, S> {
     slots: S,
     key: u32,
-    free: Place,
+    free: EntryIndex,
     count: u16,
     _page: core::marker::PhantomData<P>,
 }
 
-impl<P, S: core::ops::DerefMut<Target = [Slot<P>]>> Table<P, S> {
+impl<P, S: core::ops::DerefMut<Target = [TableSlot<P>]>> GrantTable<P, S> {
     /// An empty table of as many entries as `slots` has, at most [`ENTRIES_MAX`].
     pub fn new(mut slots: S, key: u32) -> Self {
         let mut free = NONE;
-        let mut place: Place = 0;
+        let mut place: EntryIndex = 0;
         for slot in slots.iter_mut().take(ENTRIES_MAX) {
-            *slot = Slot::new();
+            *slot = TableSlot::new();
             slot.next = free;
             free = place;
             place = place.wrapping_add(1);
@@ -112,7 +112,7 @@ impl<P, S: core::ops::DerefMut<Target = [Slot<P>]>> Table<P, S> {
     }
 
     /// The entry of `gref`, which gets one more user.
-    pub fn acquire(&mut self, gref: u32, now: u64) -> Option<(Place, &mut P)> {
+    pub fn acquire(&mut self, gref: u32, now: u64) -> Option<(EntryIndex, &mut P)> {
         let place = self.find(gref)?;
         let entry = self.slots.get_mut(usize::from(place))?.entry.as_mut()?;
         entry.users = entry.users.saturating_add(1);
@@ -125,7 +125,7 @@ impl<P, S: core::ops::DerefMut<Target = [Slot<P>]>> Table<P, S> {
     /// # Errors
     ///
     /// Gives `page` back if there is no room, or an entry for `gref` already.
-    pub fn insert(&mut self, gref: u32, page: P, now: u64) -> Result<Place, P> {
+    pub fn insert(&mut self, gref: u32, page: P, now: u64) -> Result<EntryIndex, P> {
         let (place, chain) = (self.free, self.chain_of(gref));
         if self.find(gref).is_some() {
             return Err(page);
@@ -150,7 +150,7 @@ impl<P, S: core::ops::DerefMut<Target = [Slot<P>]>> Table<P, S> {
     }
 
     /// The entry at `place` has one user less.
-    pub fn release(&mut self, place: Place) -> Option<&mut P> {
+    pub fn release(&mut self, place: EntryIndex) -> Option<&mut P> {
         let entry = self.slots.get_mut(usize::from(place))?.entry.as_mut()?;
         entry.users = entry.users.saturating_sub(1);
         Some(&mut entry.page)
@@ -166,7 +166,7 @@ impl<P, S: core::ops::DerefMut<Target = [Slot<P>]>> Table<P, S> {
         mut gone: impl FnMut(P),
     ) {
         let mut left = most;
-        for place in 0..self.slots.len().min(ENTRIES_MAX) as Place {
+        for place in 0..self.slots.len().min(ENTRIES_MAX) as EntryIndex {
             if left == 0 {
                 return;
             }
@@ -179,7 +179,7 @@ impl<P, S: core::ops::DerefMut<Target = [Slot<P>]>> Table<P, S> {
         }
     }
 
-    fn is_idle(&self, place: Place, before: u64, busy: impl Fn(&P) -> bool) -> bool {
+    fn is_idle(&self, place: EntryIndex, before: u64, busy: impl Fn(&P) -> bool) -> bool {
         let entry = self
             .slots
             .get(usize::from(place))
@@ -187,7 +187,7 @@ impl<P, S: core::ops::DerefMut<Target = [Slot<P>]>> Table<P, S> {
         entry.is_some_and(|entry| entry.users == 0 && entry.used_at <= before && !busy(&entry.page))
     }
 
-    fn remove(&mut self, place: Place) -> Option<P> {
+    fn remove(&mut self, place: EntryIndex) -> Option<P> {
         let slot = self.slots.get_mut(usize::from(place))?;
         let entry = slot.entry.take()?;
         let next = core::mem::replace(&mut slot.next, self.free);
@@ -198,7 +198,7 @@ impl<P, S: core::ops::DerefMut<Target = [Slot<P>]>> Table<P, S> {
     }
 
     /// Lets whatever leads to `place` lead to `next`.
-    fn unchain(&mut self, chain: Place, place: Place, next: Place) {
+    fn unchain(&mut self, chain: EntryIndex, place: EntryIndex, next: EntryIndex) {
         let mut at = self.chain(chain);
         if at == place {
             if let Some(first) = self.slots.get_mut(usize::from(chain)) {
@@ -215,7 +215,7 @@ impl<P, S: core::ops::DerefMut<Target = [Slot<P>]>> Table<P, S> {
         }
     }
 
-    fn find(&self, gref: u32) -> Option<Place> {
+    fn find(&self, gref: u32) -> Option<EntryIndex> {
         let mut at = self.chain(self.chain_of(gref));
         while let Some(slot) = self.slots.get(usize::from(at)) {
             if slot.entry.as_ref().is_some_and(|entry| entry.gref == gref) {
@@ -226,7 +226,7 @@ impl<P, S: core::ops::DerefMut<Target = [Slot<P>]>> Table<P, S> {
         None
     }
 
-    fn chain(&self, chain: Place) -> Place {
+    fn chain(&self, chain: EntryIndex) -> EntryIndex {
         self.slots
             .get(usize::from(chain))
             .map_or(NONE, |slot| slot.chain)
@@ -234,10 +234,10 @@ impl<P, S: core::ops::DerefMut<Target = [Slot<P>]>> Table<P, S> {
 
     /// The number of the chain of `gref`: a multiplicative hash, scaled to the
     /// number of slots.
-    fn chain_of(&self, gref: u32) -> Place {
+    fn chain_of(&self, gref: u32) -> EntryIndex {
         let mixed = (gref ^ (gref >> 16)).wrapping_mul(self.key);
         let slots = self.slots.len().min(ENTRIES_MAX) as u64;
-        (u64::from(mixed).wrapping_mul(slots) >> 32) as Place
+        (u64::from(mixed).wrapping_mul(slots) >> 32) as EntryIndex
     }
 }
 
@@ -245,12 +245,16 @@ impl<P, S: core::ops::DerefMut<Target = [Slot<P>]>> Table<P, S> {
 mod tests {
     use super::*;
 
-    fn table(entries: usize) -> Table<u32, Vec<Slot<u32>>> {
-        let slots = (0..entries).map(|_| Slot::new()).collect();
-        Table::new(slots, 0x9e37_79b9)
+    fn table(entries: usize) -> GrantTable<u32, Vec<TableSlot<u32>>> {
+        let slots = (0..entries).map(|_| TableSlot::new()).collect();
+        GrantTable::new(slots, 0x9e37_79b9)
     }
 
-    fn evicted(table: &mut Table<u32, Vec<Slot<u32>>>, before: u64, most: usize) -> Vec<u32> {
+    fn evicted(
+        table: &mut GrantTable<u32, Vec<TableSlot<u32>>>,
+        before: u64,
+        most: usize,
+    ) -> Vec<u32> {
         let mut gone = Vec::new();
         table.evict(before, most, |_| false, |page| gone.push(page));
         gone.sort_unstable();

@@ -15,7 +15,7 @@ use kernel::{
     prelude::*, //
 };
 
-use super::helpers;
+use super::bindings;
 
 /// An open block device. Drop closes it and sleeps.
 ///
@@ -23,8 +23,8 @@ use super::helpers;
 ///
 /// `file` is ours, was opened by `bdev_file_open_by_dev`, and `bdev` belongs to it.
 pub(crate) struct BlockDevice {
-    file: NonNull<helpers::file>,
-    bdev: NonNull<helpers::block_device>,
+    file: NonNull<bindings::file>,
+    bdev: NonNull<bindings::block_device>,
 }
 
 // SAFETY: An open block device may be used and closed by any thread.
@@ -65,9 +65,9 @@ impl BlockDevice {
     /// `ENXIO` if there is no such device; what the device answers.
     pub(crate) fn open(major: u32, minor: u32, write: bool) -> Result<Self> {
         // SAFETY: No preconditions.
-        let file = from_err_ptr(unsafe { helpers::xbk_disk_open(major, minor, write) })?;
+        let file = from_err_ptr(unsafe { bindings::xbk_disk_open(major, minor, write) })?;
         // SAFETY: Opened just now.
-        let bdev = unsafe { helpers::xbk_disk_of(file) };
+        let bdev = unsafe { bindings::xbk_disk_of(file) };
         // INVARIANT: Opened just now, closed in `drop` only.
         Ok(Self {
             file: NonNull::new(file).ok_or(ENXIO)?,
@@ -76,34 +76,34 @@ impl BlockDevice {
     }
 
     /// The C device, for sending bios to it while it is open.
-    pub(super) fn as_ptr(&self) -> *mut helpers::block_device {
+    pub(super) fn as_ptr(&self) -> *mut bindings::block_device {
         self.bdev.as_ptr()
     }
 
     /// Size now, in sectors of 512 bytes. Any context.
     pub(crate) fn sectors(&self) -> u64 {
         // SAFETY: By the type invariant.
-        unsafe { helpers::xbk_disk_sectors(self.as_ptr()) }
+        unsafe { bindings::xbk_disk_sectors(self.as_ptr()) }
     }
 
     /// Does the device itself refuse writes now? Any context.
     pub(crate) fn is_read_only(&self) -> bool {
         // SAFETY: By the type invariant.
-        unsafe { helpers::xbk_disk_is_read_only(self.as_ptr()) }
+        unsafe { bindings::xbk_disk_is_read_only(self.as_ptr()) }
     }
 
     /// Can a bio that has no neighbour among those sent with it still be merged with one, to
     /// some profit? Not if the device takes requests as they come. Any context.
     pub(crate) fn merges_late(&self) -> bool {
         // SAFETY: By the type invariant.
-        unsafe { helpers::xbk_disk_merges_late(self.as_ptr()) }
+        unsafe { bindings::xbk_disk_merges_late(self.as_ptr()) }
     }
 
     /// What it is and can do, now.
     pub(crate) fn traits(&self) -> Traits {
-        let mut disk: helpers::xbk_disk = pin_init::zeroed();
+        let mut disk: bindings::xbk_disk = pin_init::zeroed();
         // SAFETY: By the type invariant; `disk` is valid for writes.
-        unsafe { helpers::xbk_disk_read(self.as_ptr(), &mut disk) };
+        unsafe { bindings::xbk_disk_read(self.as_ptr(), &mut disk) };
         Traits {
             sectors: disk.sectors,
             logical_block_size: disk.logical_block_size,
@@ -127,7 +127,7 @@ impl BlockDevice {
     pub(crate) fn discard(&self, sector: u64, sectors: u64, secure: bool) -> Result {
         let bdev = self.as_ptr();
         // SAFETY: By the type invariant.
-        to_result(unsafe { helpers::xbk_disk_discard(bdev, sector, sectors, secure) })
+        to_result(unsafe { bindings::xbk_disk_discard(bdev, sector, sectors, secure) })
     }
 
     /// Writes back what the page cache holds of the device, and drops what it can of
@@ -135,7 +135,7 @@ impl BlockDevice {
     /// at the same time stays cached. Sleeps for as long as the device takes.
     pub(crate) fn drop_page_cache(&self) -> Result {
         // SAFETY: By the type invariant.
-        to_result(unsafe { helpers::xbk_disk_uncache(self.as_ptr()) })
+        to_result(unsafe { bindings::xbk_disk_uncache(self.as_ptr()) })
     }
 }
 

@@ -1,25 +1,26 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Sending requests to a block device.
+//! Submitting bios to a block device.
 //!
-//! What a bio works on travels with it by value and comes back by value when the
-//! device has answered. The bio itself is a part of it, so that a request whose memory is
-//! used again needs none of the kernel's.
+//! The owner of a bio, and with it all memory that the bio works on, is given away with
+//! [`submit`] and comes back with [`BioOwner::end_io`]. The bio itself is a part of its owner, so
+//! that a request whose memory is used again allocates nothing.
 //!
 //! C headers: [`include/linux/bio.h`](srctree/include/linux/bio.h),
 //! [`include/linux/blkdev.h`](srctree/include/linux/blkdev.h)
 
+use core::ptr::null_mut;
+
 use kernel::{
-    bindings,
     error::to_result,
+    page::BorrowedPage,
     prelude::*,
     types::Opaque, //
 };
 
 use super::bdev::BlockDevice;
-use super::helpers;
-use super::thread::Uninterrupted;
-use crate::xenbus::grant::IoPage;
+use super::bindings;
+use super::preempt::PreemptGuard;
 
 /// Requests that the block layer is asked to set aside at a time: one look at the device's
 /// free ones does for all.
@@ -39,47 +40,48 @@ pub(crate) enum Direction {
     FlushThenWriteThrough,
 }
 
-/// Where a bio's bytes lie: `len` bytes at `offset` of a page.
-pub(crate) struct Piece<'a> {
+/// An element of a bio: `len` bytes at `offset` of a page (`struct bio_vec`).
+pub(crate) struct BioVec<'a> {
     /// The page.
-    pub(crate) page: IoPage<'a>,
+    pub(crate) page: BorrowedPage<'a>,
     /// First byte within the page.
     pub(crate) offset: u32,
     /// Bytes.
     pub(crate) len: u32,
 }
 
-/// Room for a bio and its pieces.
-pub(crate) struct BioRoom {
+/// Memory for a bio and its elements, to be embedded in a [`BioOwner`].
+pub(crate) struct InlineBio {
     bio: Opaque<bindings::bio>,
-    /// Written by [`fill`], read by the block layer. Has no elements of its own, only their
-    /// room.
-    pieces: KVec<bindings::bio_vec>,
+    /// The memory of the elements. [`fill`] writes them, the block layer reads them; the vector
+    /// itself stays empty.
+    table: KVec<bindings::bio_vec>,
 }
 
 // SAFETY: Between `submit` and `end_io` it belongs to the block layer, which sees to that
 // itself; before and after it is plain memory.
-unsafe impl Send for BioRoom {}
+unsafe impl Send for InlineBio {}
 
-impl BioRoom {
-    /// Room for `pieces` pieces.
+impl InlineBio {
+    /// Memory for a bio of `elements` elements.
     ///
     /// # Errors
     ///
     /// `ENOMEM`.
-    pub(crate) fn new(pieces: usize, flags: kernel::alloc::Flags) -> Result<Self> {
+    pub(crate) fn new(elements: usize, flags: kernel::alloc::Flags) -> Result<Self> {
         Ok(Self {
             bio: Opaque::uninit(),
-            pieces: KVec::with_capacity(pieces, flags)?,
+            table: KVec::with_capacity(elements, flags)?,
         })
     }
 }
 
-/// Owns everything that a bio works on, from [`submit`] to [`Io::end_io`]. Being
-/// boxed and given away, it cannot change or lose any of it meanwhile.
-pub(crate) trait Io: Sized + Send + 'static {
-    /// The bio; a part of `self`.
-    fn room(&self) -> &BioRoom;
+/// The owner of a bio and of everything that the bio works on, from [`submit`] to
+/// [`BioOwner::end_io`]. It is boxed and given away, so it cannot change or lose any of that
+/// meanwhile.
+pub(crate) trait BioOwner: Sized + Send + 'static {
+    /// The bio, which is a part of `self`.
+    fn bio(&self) -> &InlineBio;
 
     /// The device it goes to.
     fn device(&self) -> &BlockDevice;
@@ -90,33 +92,33 @@ pub(crate) trait Io: Sized + Send + 'static {
     /// The first sector, of 512 bytes.
     fn sector(&self) -> u64;
 
-    /// Is there nothing to merge it with?
-    fn is_alone(&self) -> bool;
+    /// Should the device's queue not look for a request to merge the bio with (`REQ_NOMERGE`)?
+    fn is_nomerge(&self) -> bool;
 
-    /// The pieces, in order; `None` for one that is not there.
-    fn pieces(&self) -> impl Iterator<Item = Option<Piece<'_>>>;
+    /// The elements, in order; `None` for one whose page is missing.
+    fn elements(&self) -> impl Iterator<Item = Option<BioVec<'_>>>;
 
-    /// The device has answered. May run in hard interrupt context: must not sleep, is not
-    /// preempted, and no grace period of RCU ends meanwhile.
+    /// The device has answered. Context: up to hard interrupt, with preemption disabled, so it
+    /// must not sleep, and no RCU grace period ends meanwhile.
     fn end_io(this: KBox<Self>, outcome: Result);
 }
 
-/// Sends `owner`'s bio to the device. Waits for room in the device's queue: sleeps.
+/// Submits `owner`'s bio to its device. Context: process; sleeps while the device's queue is full.
 ///
 /// # Errors
 ///
-/// Gives `owner` back if a piece is not there, if they do not fit into the bio's room, or if
-/// that is no part of it.
-pub(crate) fn submit<T: Io>(owner: KBox<T>) -> Result<(), KBox<T>> {
+/// Gives `owner` back if a page is missing, if there are more elements than the bio has memory
+/// for, or if the bio is no part of `owner`.
+pub(crate) fn submit<T: BioOwner>(owner: KBox<T>) -> Result<(), KBox<T>> {
     let raw = KBox::into_raw(owner);
     // SAFETY: It was a box just now and is given away only below.
     let owner = unsafe { &*raw };
-    let room = owner.room();
-    if !is_part(room, owner) || fill(owner, room).is_err() {
+    let inline = owner.bio();
+    if !is_part(inline, owner) || fill(owner, inline).is_err() {
         // SAFETY: Nobody else has it.
         return Err(unsafe { KBox::from_raw(raw) });
     }
-    let bio = room.bio.get();
+    let bio = inline.bio.get();
     // SAFETY: `fill` has made a bio of it. What it works on, itself included, lives and
     // stays as it is until `end_io` takes the box back. Submitted exactly once.
     unsafe {
@@ -127,15 +129,15 @@ pub(crate) fn submit<T: Io>(owner: KBox<T>) -> Result<(), KBox<T>> {
     Ok(())
 }
 
-fn operation<T: Io>(owner: &T) -> u32 {
-    let merge = if owner.is_alone() { NO_MERGE } else { 0 };
+fn operation<T: BioOwner>(owner: &T) -> u32 {
+    let merge = if owner.is_nomerge() { NO_MERGE } else { 0 };
     merge
         | match owner.direction() {
             Direction::Read => bindings::req_op_REQ_OP_READ,
             Direction::Write => bindings::req_op_REQ_OP_WRITE | DIRECT_WRITE,
             Direction::FlushThenWrite => bindings::req_op_REQ_OP_WRITE | DIRECT_WRITE | PREFLUSH,
             // A flush without data has nothing to write through.
-            Direction::FlushThenWriteThrough if owner.pieces().next().is_none() => {
+            Direction::FlushThenWriteThrough if owner.elements().next().is_none() => {
                 bindings::req_op_REQ_OP_WRITE | DIRECT_WRITE | PREFLUSH
             }
             Direction::FlushThenWriteThrough => {
@@ -144,42 +146,47 @@ fn operation<T: Io>(owner: &T) -> u32 {
         }
 }
 
-/// Does `room` lie within `owner`? Then it is nobody else's. The compiler sees that it does.
-fn is_part<T>(room: &BioRoom, owner: &T) -> bool {
-    let offset = core::ptr::from_ref(room)
+/// Does `inline` lie within `owner`? Then nobody else has it. The compiler sees that it does.
+fn is_part<T>(inline: &InlineBio, owner: &T) -> bool {
+    let offset = core::ptr::from_ref(inline)
         .addr()
         .wrapping_sub(core::ptr::from_ref(owner).addr());
-    let last = size_of::<T>().checked_sub(size_of::<BioRoom>());
+    let last = size_of::<T>().checked_sub(size_of::<InlineBio>());
     last.is_some_and(|last| offset <= last)
 }
 
-/// Makes a bio of `room`, which is a part of `owner`.
+/// Makes a bio of `inline`, which is a part of `owner`.
 ///
 /// # Errors
 ///
-/// `EIO` if a piece is not there or there are more than it has room for; then it is no bio.
-fn fill<T: Io>(owner: &T, room: &BioRoom) -> Result {
-    let bio = room.bio.get();
-    let table = room.pieces.as_ptr().cast_mut();
-    let most = u16::try_from(room.pieces.capacity()).unwrap_or(u16::MAX);
+/// `EIO` if a page is missing or there are more elements than there is memory for; then it is no
+/// bio.
+fn fill<T: BioOwner>(owner: &T, inline: &InlineBio) -> Result {
+    let bio = inline.bio.get();
+    let table = inline.table.as_ptr().cast_mut();
+    let most = u16::try_from(inline.table.capacity()).unwrap_or(u16::MAX);
     let (mut count, mut bytes) = (0_u16, 0_u32);
-    for piece in owner.pieces() {
-        let piece = piece.filter(|_| count < most).ok_or(EIO)?;
-        let element = bindings::bio_vec {
-            bv_page: piece.page.as_ptr(),
-            bv_len: piece.len,
-            bv_offset: piece.offset,
+    for element in owner.elements() {
+        let element = element.filter(|_| count < most).ok_or(EIO)?;
+        let raw = bindings::bio_vec {
+            bv_page: element.page.as_ptr(),
+            bv_len: element.len,
+            bv_offset: element.offset,
         };
-        // SAFETY: The table has room for `most` elements, and nobody else looks at them: the
-        // room is a part of the owner, who is ours, and no reference covers them, for the
-        // vector has none.
-        unsafe { table.add(usize::from(count)).write(element) };
+        // SAFETY: The table has memory for `most` elements. Nobody else looks at it: `inline` is a
+        // part of the owner, who is ours, and the vector is empty, so no reference covers it.
+        unsafe { table.add(usize::from(count)).write(raw) };
         count = count.saturating_add(1);
-        bytes = bytes.saturating_add(piece.len);
+        bytes = bytes.saturating_add(element.len);
     }
-    // SAFETY: No bio is in use in the room; the table has room for `most` elements, of which
-    // the first `count` are valid, with `bytes` bytes in all, and whose pages the owner keeps,
-    // see `submit`; the device is open.
+    // A flush without data has no table: the block layer must not see memory that was not written.
+    let (table, most) = match count {
+        0 => (null_mut(), 0),
+        _ => (table, most),
+    };
+    // SAFETY: `inline` holds no bio that is in use. The first `count` elements of the table are
+    // valid, have `bytes` bytes in all, and the owner keeps their pages, see `submit`. The device
+    // is open.
     unsafe {
         bindings::bio_init(bio, owner.device().as_ptr(), table, most, operation(owner));
         (*bio).bi_vcnt = count;
@@ -189,16 +196,16 @@ fn fill<T: Io>(owner: &T, room: &BioRoom) -> Result {
     Ok(())
 }
 
-/// Somebody waits for the answer, and there is nothing to merge with later.
+/// A guest waits for the answer, and nothing comes later that a write could be merged with.
 const DIRECT_WRITE: u32 =
     (1 << bindings::req_flag_bits___REQ_SYNC) | (1 << bindings::req_flag_bits___REQ_IDLE);
 const NO_MERGE: u32 = 1 << bindings::req_flag_bits___REQ_NOMERGE;
 const PREFLUSH: u32 = 1 << bindings::req_flag_bits___REQ_PREFLUSH;
 const FUA: u32 = 1 << bindings::req_flag_bits___REQ_FUA;
 
-extern "C" fn end_io<T: Io>(bio: *mut bindings::bio) {
+extern "C" fn end_io<T: BioOwner>(bio: *mut bindings::bio) {
     // The block layer may call this in a thread, too, that could be preempted.
-    let _here = Uninterrupted::new();
+    let _guard = PreemptGuard::new();
     // SAFETY: The block layer calls this once for the bio of `submit`, with the box
     // that was put into it there, and leaves both alone from here on.
     let (owner, status) = unsafe {
@@ -215,8 +222,8 @@ extern "C" fn end_io<T: Io>(bio: *mut bindings::bio) {
     T::end_io(owner, outcome);
 }
 
-/// Holds submitted bios back until it is dropped, so that the device gets them
-/// together.
+/// Holds submitted bios back until it is dropped, so that the device gets them together
+/// (`struct blk_plug`).
 ///
 /// # Invariants
 ///
@@ -254,7 +261,7 @@ impl Plug {
                 expected = u16::try_from(left).unwrap_or(AT_ONCE).min(AT_ONCE);
                 // SAFETY: The plug is this task's (it cannot be sent), so nobody looks at it
                 // now.
-                unsafe { helpers::xbk_plug_expect(self.plug.get(), expected) };
+                unsafe { bindings::xbk_plug_expect(self.plug.get(), expected) };
             }
             expected = expected.saturating_sub(1);
             left = left.saturating_sub(1);

@@ -103,17 +103,7 @@ struct task_struct *xbk_thread_create(int (*run)(void *data), void *data,
 	return task;
 }
 
-void xbk_task_get(struct task_struct *task)
-{
-	get_task_struct(task);
-}
-
-void xbk_task_put(struct task_struct *task)
-{
-	put_task_struct(task);
-}
-
-void xbk_thread_drowse(void)
+void xbk_thread_prepare_to_sleep(void)
 {
 	/* Not counted in the load, as a thread without work should not be. */
 	set_current_state(TASK_IDLE);
@@ -124,7 +114,7 @@ void xbk_thread_sleep(u32 most)
 	schedule_timeout(most ? msecs_to_jiffies(most) : MAX_SCHEDULE_TIMEOUT);
 }
 
-void xbk_thread_rouse(void)
+void xbk_thread_finish_sleep(void)
 {
 	__set_current_state(TASK_RUNNING);
 	cond_resched();
@@ -135,7 +125,12 @@ u32 xbk_random_u32(void)
 	return get_random_u32();
 }
 
-void xbk_module_get(struct module *module)
+void xbk_module_get(void)
 {
-	__module_get(module);
+	__module_get(THIS_MODULE);
+}
+
+void xbk_module_put(void)
+{
+	module_put(THIS_MODULE);
 }

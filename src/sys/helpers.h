@@ -10,7 +10,6 @@
 
 struct blk_plug;
 struct file;
-struct module;
 struct task_struct;
 
 /* What a frontend is told of a disk, read in one go. Sizes in bytes unless named. */
@@ -58,19 +57,17 @@ void xbk_preempt_disable(void);
 void xbk_preempt_enable(void);
 
 /*
- * A kernel thread that has yet to be woken, with a reference of its own for the caller,
- * see xbk_task_put(). ERR_PTR on failure.
+ * Creates a kernel thread that has yet to be woken, with a reference for the caller, which
+ * kthread_stop_put() gives back. ERR_PTR on failure.
  */
 struct task_struct *xbk_thread_create(int (*run)(void *data), void *data,
 				      const char *name);
-void xbk_task_get(struct task_struct *task);
-void xbk_task_put(struct task_struct *task);
 /* From here on a wake-up keeps the current thread from sleeping in xbk_thread_sleep(). */
-void xbk_thread_drowse(void);
+void xbk_thread_prepare_to_sleep(void);
 /* Sleeps until the current thread is woken; if @most is not 0, so many ms at most. */
 void xbk_thread_sleep(u32 most);
 /* The current thread has something to do. Lets others run if they have waited for long. */
-void xbk_thread_rouse(void);
+void xbk_thread_finish_sleep(void);
 
 /* Module parameters, as they are now: see params.c. */
 u32 xbk_param_max_buffer_pages(void);
@@ -94,6 +91,7 @@ void xbk_trace_wake(u16 domain, u32 device, u8 ring);
 void xbk_trace_limit(u16 domain, u32 device, u32 refill, u32 max);
 
 u32 xbk_random_u32(void);
-void xbk_module_get(struct module *module);
+void xbk_module_get(void);
+void xbk_module_put(void);
 
 #endif

@@ -1,34 +1,35 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Safe wrappers over C APIs that the `kernel` crate does not have yet and that
-//! have nothing to do with Xen. Written to move upstream; with `xenbus` the only
-//! room that contains `unsafe`.
+//! Safe wrappers over C APIs that the `kernel` crate does not have yet and that have nothing to
+//! do with Xen. They are written to move upstream. Only this folder and `xenbus` contain `unsafe`.
+//!
+//! Nothing in here knows about Xen, about disks of guests or about limits.
 //!
 //! | file | wraps |
 //! |---|---|
-//! | [`bdev`] | opening a block device by number, what it can do |
-//! | [`bio`] | sending requests to it, plugging |
-//! | [`thread`] | a thread that is rung for |
-//! | [`post`] | a letter box without a lock |
+//! | [`bdev`] | opening a block device by number, its properties |
+//! | [`bio`] | submitting bios, plugging |
+//! | [`kthread`] | a thread that runs each time it is woken |
+//! | [`llist`] | a list without a lock |
 //! | [`timer`] | a one-shot hrtimer that is re-armed in place |
-//! | [`queue`] | the module's own workqueues |
+//! | [`periodic`] | a timer that calls every registered object once a second |
+//! | [`workqueue`] | the module's own workqueues |
+//! | [`preempt`] | staying on the processor |
 //! | [`params`] | module parameters |
-//! | [`global`] | what there is one of |
 //! | [`trace`] | tracepoints |
-//! | [`rounds`] | one slow round over all disks, budgets of domains |
-//! | [`sysfs`] | attribute groups of a device |
+//! | [`global`] | a value of which there is one |
 //! | [`module_ref`] | a reference to this module |
 
 pub(crate) mod bdev;
+mod bindings;
 pub(crate) mod bio;
 pub(crate) mod global;
-mod helpers;
+pub(crate) mod kthread;
+pub(crate) mod llist;
 pub(crate) mod module_ref;
 pub(crate) mod params;
-pub(crate) mod post;
-pub(crate) mod queue;
-pub(crate) mod rounds;
-pub(crate) mod sysfs;
-pub(crate) mod thread;
+pub(crate) mod periodic;
+mod preempt;
 pub(crate) mod timer;
 pub(crate) mod trace;
+pub(crate) mod workqueue;

@@ -1,29 +1,23 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A reference to this module: while there is one, it cannot be unloaded.
+//! A reference to this module: the module cannot be unloaded while there is one.
 //!
 //! C header: [`include/linux/module.h`](srctree/include/linux/module.h)
 
-use kernel::{
-    bindings,
-    module::this_module, //
-};
-
-use super::helpers;
+use super::bindings;
 
 /// Keeps this module loaded.
 ///
-/// The last one may be dropped by code of the module itself: whoever unloads the
-/// module waits for its work items ([`super::queue`]) and its watch callbacks
-/// (`xenbus::watch::Barrier`) to end.
+/// Code of the module itself may drop the last reference: the module's exit waits for its work
+/// items ([`super::workqueue`]) and for its xenstore watches to end.
 pub(crate) struct ModuleRef(());
 
 impl ModuleRef {
-    /// A reference for somebody who runs in this module while it is alive.
+    /// Takes a reference. Context: any in which code of this module runs.
     pub(crate) fn get() -> Self {
-        // SAFETY: This code runs, so somebody holds the module: the bus, which
-        // took a reference before it called `probe`, or another `ModuleRef`.
-        unsafe { helpers::xbk_module_get(this_module::<crate::Rblkback>().as_ptr()) };
+        // SAFETY: This code runs, so the module has a reference already: that of the bus, which
+        // took one before it called `probe`, or another `ModuleRef`.
+        unsafe { bindings::xbk_module_get() };
         Self(())
     }
 }
@@ -36,7 +30,7 @@ impl Clone for ModuleRef {
 
 impl Drop for ModuleRef {
     fn drop(&mut self) {
-        // SAFETY: Taken in `get`.
-        unsafe { bindings::module_put(this_module::<crate::Rblkback>().as_ptr()) };
+        // SAFETY: `get` took the reference that is given back here.
+        unsafe { bindings::xbk_module_put() };
     }
 }

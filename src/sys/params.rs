@@ -4,14 +4,14 @@
 //!
 //! C header: [`include/linux/moduleparam.h`](srctree/include/linux/moduleparam.h)
 
-use super::helpers;
+use super::bindings;
 
 macro_rules! parameters {
     ($($name:ident: $type:ty = $get:ident;)*) => {$(
         #[doc = concat!("The parameter `", stringify!($name), "`. Any context.")]
         pub(crate) fn $name() -> $type {
             // SAFETY: No preconditions.
-            unsafe { helpers::$get() }
+            unsafe { bindings::$get() }
         }
     )*};
 }
@@ -33,11 +33,11 @@ parameters! {
 /// Puts in defaults that depend on the machine. Called once, before any other.
 pub(crate) fn init() {
     // SAFETY: No preconditions.
-    unsafe { helpers::xbk_params_init() }
+    unsafe { bindings::xbk_params_init() }
 }
 
 /// A number nobody can guess.
 pub(crate) fn random() -> u32 {
     // SAFETY: No preconditions.
-    unsafe { helpers::xbk_random_u32() }
+    unsafe { bindings::xbk_random_u32() }
 }

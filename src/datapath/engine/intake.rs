@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! From the ring to the disk: asks the gate, looks at requests, makes jobs of them.
+//! From the ring to the device: asking the gate, checking requests, submitting them.
+//!
+//! Context: as [`super`].
 
 use kernel::{
     prelude::*,
@@ -9,43 +11,43 @@ use kernel::{
 
 use super::Engine;
 use super::Pause;
-use crate::datapath::eraser::Errand;
-use crate::datapath::gate::Pass;
-use crate::datapath::gate::Passes;
-use crate::datapath::job::Job;
-use crate::datapath::job::Room;
-use crate::datapath::ring::Answer;
-use crate::datapath::worker::Worker;
-use crate::logic::abi::Segment;
-use crate::logic::abi::Slot;
-use crate::logic::abi::Status;
-use crate::logic::index::Overrun;
-use crate::logic::request::answered_operation;
-use crate::logic::request::parse;
-use crate::logic::request::Operation;
-use crate::logic::request::Parsed;
-use crate::logic::request::Refusal;
-use crate::logic::request::Transfer;
+use crate::datapath::discard_queue::DiscardRequest;
+use crate::datapath::pending_request::Free;
+use crate::datapath::pending_request::PendingRequest;
+use crate::datapath::ring::Response;
+use crate::datapath::ring_control::RingControl;
+use crate::logic::protocol::abi::Segment;
+use crate::logic::protocol::abi::Slot;
+use crate::logic::protocol::abi::Status;
+use crate::logic::protocol::disk_view::Refusal;
+use crate::logic::protocol::index::Overrun;
+use crate::logic::protocol::request::answered_operation;
+use crate::logic::protocol::request::parse;
+use crate::logic::protocol::request::Operation;
+use crate::logic::protocol::request::Parsed;
+use crate::logic::protocol::request::Transfer;
+use crate::qos::permit::Permit;
+use crate::qos::permit::PermitBatch;
 use crate::sys::bio::Plug;
 
 impl Engine {
-    /// Takes requests off the ring until something stops it.
-    pub(super) fn intake(&mut self, worker: &Arc<Worker>, budget: &mut u32) -> Pause {
-        let pause = self.take_all(worker, budget);
+    /// Consumes requests until something stops it, and submits them.
+    pub(super) fn intake(&mut self, control: &Arc<RingControl>, budget: &mut u32) -> Pause {
+        let pause = self.consume_all(control, budget);
         self.submit_staged();
         pause
     }
 
-    fn take_all(&mut self, worker: &Arc<Worker>, budget: &mut u32) -> Pause {
+    fn consume_all(&mut self, control: &Arc<RingControl>, budget: &mut u32) -> Pause {
         loop {
-            if self.barrier.is_some() || worker.vbd.turnstile().is_closed() {
-                self.leave(worker);
+            if self.barrier.is_some() || control.disk.write_barrier.is_active() {
+                self.leave(control);
                 return Pause::Barrier;
             }
             let unread = match self.look() {
                 Ok(0) => {
                     self.credit = 0;
-                    self.leave(worker);
+                    self.leave(control);
                     return Pause::Idle;
                 }
                 Ok(unread) => unread,
@@ -55,83 +57,82 @@ impl Engine {
             if wanted == 0 {
                 return Pause::Budget;
             }
-            if worker.take_hurry() {
+            if control.take_admit_backlog() {
                 self.credit = unread;
             }
-            if worker.vbd.gate().is_gated() {
-                // The device may keep us as long as it likes: not while a token, which others
-                // could use, waits for us.
+            if control.disk.gate.is_gated() {
+                // The device may keep this thread as long as it likes, but not while the thread has
+                // tokens that other rings could use.
                 self.submit_staged();
             }
-            let Some(passes) = self.ask(worker, wanted) else {
+            let Some(batch) = self.ask(control, wanted) else {
                 return Pause::Throttled;
             };
             *budget = budget.saturating_sub(wanted);
-            if let Some(pause) = self.use_up(worker, passes) {
+            if let Some(pause) = self.use_permits(control, batch) {
                 return pause;
             }
         }
     }
 
-    /// Takes a request for each pass. Gives the rest of them back if it cannot.
-    fn use_up(&mut self, worker: &Arc<Worker>, mut passes: Passes) -> Option<Pause> {
-        while let Some(pass) = passes.next() {
-            let refused = self.take_one(worker, pass);
+    /// Consumes a request for each permit. Gives back the permits that it cannot use.
+    fn use_permits(&mut self, control: &Arc<RingControl>, mut batch: PermitBatch) -> Option<Pause> {
+        while let Some(permit) = batch.next() {
+            let refused = self.consume_one(control, permit);
             let pause = match refused {
                 Ok(()) if self.barrier.is_some() => Pause::Barrier,
                 Ok(()) => continue,
-                Err(pass) => {
-                    passes.put_back(pass);
-                    worker.vbd.stats().count_out_of_room();
-                    Pause::NoRoom
+                Err(permit) => {
+                    batch.put_back(permit);
+                    control.disk.stats.count_out_of_memory();
+                    Pause::NoMemory
                 }
             };
-            self.credit = self.credit.saturating_add(passes.on_credit());
-            worker.vbd.gate().give_back(passes);
-            self.leave(worker);
+            self.credit = self.credit.saturating_add(batch.on_credit());
+            control.disk.gate.give_back(batch);
+            self.leave(control);
             return Some(pause);
         }
         None
     }
 
-    /// Passes for some of `wanted` requests, or `None` to wait for them.
-    fn ask(&mut self, worker: &Worker, wanted: u32) -> Option<Passes> {
-        let gate = worker.vbd.gate();
+    /// PermitBatch for some of `wanted` requests, or `None` to wait for them.
+    fn ask(&mut self, control: &RingControl, wanted: u32) -> Option<PermitBatch> {
+        let gate = &control.disk.gate;
         self.asked = true;
         let on_credit = wanted.min(self.credit);
-        if on_credit == 0 || worker.is_stopping() {
-            return gate.admit(worker.number, wanted);
+        if on_credit == 0 || control.is_stopping() {
+            return gate.admit(control.number, wanted);
         }
         self.credit = self.credit.saturating_sub(on_credit);
-        Some(gate.admit_on_credit(worker.number, on_credit))
+        Some(gate.admit_on_credit(control.number, on_credit))
     }
 
-    /// Tells the gate, if it does not know yet, that there is nothing to ask for.
-    pub(super) fn leave(&mut self, worker: &Worker) {
+    /// Tells the gate that there is nothing to ask for, unless it knows.
+    pub(super) fn leave(&mut self, control: &RingControl) {
         if core::mem::take(&mut self.asked) {
-            worker.vbd.gate().leave(worker.number);
+            control.disk.gate.leave(control.number);
         }
     }
 
-    /// How many requests are on the ring. If none, the guest sends an event for the
-    /// next one.
+    /// How many requests are on the ring. If there is none, the guest sends an event for the next
+    /// one.
     fn look(&self) -> Result<u32, Overrun> {
-        match self.ring.unread()? {
+        match self.ring.unconsumed_requests()? {
             0 => self.ring.final_check(),
             unread => Ok(unread),
         }
     }
 
-    /// Takes one request off the ring and sends it on its way. May sleep.
+    /// Consumes one request and stages, queues or refuses it. May sleep.
     ///
     /// # Errors
     ///
-    /// Gives the pass back if there is no room for the request, which then stays on the
-    /// ring.
-    fn take_one(&mut self, worker: &Arc<Worker>, pass: Pass) -> Result<(), Pass> {
+    /// Gives the permit back if there is no memory for the request, which then stays on the ring.
+    fn consume_one(&mut self, control: &Arc<RingControl>, permit: Permit) -> Result<(), Permit> {
         let mut slot = Slot::EMPTY;
         self.ring.peek(&mut slot);
-        let answer = Answer {
+        let response = Response {
             id: slot.id(self.ring.abi()),
             operation: answered_operation(&slot),
             status: Status::Error,
@@ -139,31 +140,31 @@ impl Engine {
         match parse(&slot, self.ring.abi()) {
             Ok(Parsed::Transfer(transfer)) => {
                 let segments = usize::from(transfer.count());
-                let fits = self.mapper.has_room_for(transfer.count());
-                let Some(room) = fits.then(|| self.pool.take(segments)).flatten() else {
-                    return Err(pass);
+                let fits = self.mapper.can_take(transfer.count());
+                let Some(memory) = fits.then(|| self.pool.take(segments)).flatten() else {
+                    return Err(permit);
                 };
                 self.consume();
-                self.dispatch(worker, pass, answer, &slot, transfer, room);
+                self.dispatch(control, permit, response, &slot, transfer, memory);
             }
             Ok(Parsed::Discard(discard)) => {
                 self.consume();
                 match discard.check(&self.view) {
-                    Ok(erasure) => {
-                        worker.vbd.stats().count_discard();
-                        worker.erase(Errand {
-                            disk: self.disk.clone(),
-                            erasure,
-                            answer,
-                            _pass: pass,
+                    Ok(range) => {
+                        control.disk.stats.count_discard();
+                        control.queue_discard(DiscardRequest {
+                            device: self.device.clone(),
+                            range,
+                            response,
+                            _permit: permit,
                         });
                     }
-                    Err(refusal) => self.refuse(answer, refusal),
+                    Err(refusal) => self.refuse(response, refusal),
                 }
             }
             Err(refusal) => {
                 self.consume();
-                self.refuse(answer, refusal);
+                self.refuse(response, refusal);
             }
         }
         Ok(())
@@ -174,57 +175,60 @@ impl Engine {
         self.worked = true;
     }
 
-    fn refuse(&mut self, mut answer: Answer, refusal: Refusal) {
-        answer.status = refusal.status();
-        self.ring.answer(answer);
+    fn refuse(&mut self, mut response: Response, refusal: Refusal) {
+        response.status = refusal.status();
+        self.ring.respond(response);
     }
 
-    /// Checks a transfer and makes a job of it.
+    /// Checks a transfer and stages it.
     fn dispatch(
         &mut self,
-        worker: &Arc<Worker>,
-        pass: Pass,
-        answer: Answer,
+        control: &Arc<RingControl>,
+        permit: Permit,
+        response: Response,
         slot: &Slot,
         transfer: Transfer,
-        room: Room,
+        memory: PendingRequest<Free>,
     ) {
         let (view, count, abi) = (&self.view, transfer.count(), self.ring.abi());
         let checked = match transfer.frame() {
-            None => room.check(|room| transfer.check(view, slot.segments(abi, count), room)),
+            None => memory.check(|memory| transfer.check(view, slot.segments(abi, count), memory)),
             Some(frame) => match self.mapper.segments(&transfer, frame, self.now) {
                 Ok(bytes) => {
-                    room.check(|room| transfer.check(view, Segment::list(bytes, count), room))
+                    memory.check(|memory| transfer.check(view, Segment::list(bytes, count), memory))
                 }
-                Err(_) => Err((Refusal::Segment, room)),
+                Err(_) => Err((Refusal::Segment, memory)),
             },
         };
         match checked {
-            Ok(filled) => {
-                worker.vbd.stats().count(filled.request());
-                worker.vbd.gate().price(&pass, filled.request().bytes());
-                let job = Job::new(filled, pass, answer);
-                if job.operation() == Operation::Barrier {
-                    self.barrier = Some(job);
+            Ok(checked) => {
+                control.disk.stats.count(checked.summary());
+                control
+                    .disk
+                    .gate
+                    .charge_size(&permit, checked.summary().bytes());
+                let request = checked.admit(permit, response);
+                if request.operation() == Operation::Barrier {
+                    self.barrier = Some(request);
                 } else {
-                    self.stage(job);
+                    self.stage(request);
                 }
             }
-            Err((refusal, room)) => {
-                self.pool.put(room);
-                self.refuse(answer, refusal);
+            Err((refusal, memory)) => {
+                self.pool.put(memory);
+                self.refuse(response, refusal);
             }
         }
     }
 
-    pub(super) fn stage(&mut self, job: Job) {
-        if self.mapper.must_map_first(job.frame_count()) {
+    pub(super) fn stage(&mut self, request: PendingRequest) {
+        if self.mapper.must_map_first(request.frame_count()) {
             self.submit_staged();
         }
-        self.mapper.stage(job, self.merges_late, self.now);
+        self.mapper.stage(request, self.merges_late, self.now);
     }
 
-    /// Maps what is staged and sends it to the disk. Sleeps.
+    /// Maps what is staged and submits it. Sleeps.
     pub(super) fn submit_staged(&mut self) {
         if self.mapper.is_idle() {
             return;
@@ -234,8 +238,8 @@ impl Engine {
         let count = staged.len();
         {
             pin_init::stack_pin_init!(let plug = Plug::new());
-            plug.each(staged.drain_all(), count, Job::submit);
+            plug.each(staged.drain_all(), count, PendingRequest::submit);
         }
-        self.look_at_disk();
+        self.update_view();
     }
 }

@@ -73,15 +73,15 @@ impl Disk {
         if self.passing == Some(ring) {
             self.passing = None;
             self.passed += 1;
-            self.barrier.done(ring as u8);
-            assert!(!self.barrier.is_claimed());
+            self.barrier.end(ring as u8);
+            assert!(!self.barrier.is_active());
             self.wake_all();
         }
     }
 
     fn work(&mut self, ring: usize) {
         self.rings[ring].awake = false;
-        while !self.rings[ring].kept && !self.barrier.is_claimed() {
+        while !self.rings[ring].kept && !self.barrier.is_active() {
             let Some(is_barrier) = self.rings[ring].unread.pop_front() else {
                 break;
             };
@@ -91,16 +91,16 @@ impl Disk {
                 false => self.rings[ring].in_flight += 1,
             }
         }
-        let was_claimed = self.barrier.is_claimed();
-        if self.rings[ring].kept && !was_claimed && self.barrier.claim(ring as u8) {
+        let was_active = self.barrier.is_active();
+        if self.rings[ring].kept && !was_active && self.barrier.begin(ring as u8) {
             self.wake_all();
         }
-        if self.barrier.is_claimed() && self.rings[ring].in_flight == 0 {
-            if let Some(claimant) = self.barrier.quiet(ring as u8) {
-                self.rings[usize::from(claimant)].awake = true;
+        if self.barrier.is_active() && self.rings[ring].in_flight == 0 {
+            if let Some(owner) = self.barrier.drained(ring as u8) {
+                self.rings[usize::from(owner)].awake = true;
             }
         }
-        if self.rings[ring].kept && self.barrier.may_go(ring as u8) {
+        if self.rings[ring].kept && self.barrier.may_submit(ring as u8) {
             self.send(ring);
         }
     }

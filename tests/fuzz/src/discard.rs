@@ -2,11 +2,11 @@
 
 //! Any discard: what is erased is what was asked for, and on the disk.
 
-use rblkback_logic::abi::SLOT_MAX;
-use rblkback_logic::abi::Slot;
-use rblkback_logic::request::Parsed;
-use rblkback_logic::request::Refusal;
-use rblkback_logic::request::parse;
+use rblkback_logic::protocol::abi::SLOT_MAX;
+use rblkback_logic::protocol::abi::Slot;
+use rblkback_logic::protocol::disk_view::Refusal;
+use rblkback_logic::protocol::request::Parsed;
+use rblkback_logic::protocol::request::parse;
 
 use crate::disk::abi;
 use crate::disk::disk;
@@ -33,21 +33,21 @@ pub fn run(data: &[u8]) -> bool {
         panic!("no discard");
     };
     let may_pass = disk.discard && !disk.read_only && lies_on(&disk, sector, u128::from(sectors));
-    let mut erasure = match discard.check(&disk) {
-        Ok(erasure) => erasure,
+    let mut discard = match discard.check(&disk) {
+        Ok(discard) => discard,
         Err(refusal) => {
             assert!(!may_pass, "{refusal:?}");
             assert_eq!(refusal == Refusal::Operation, !disk.discard);
             return false;
         }
     };
-    assert!(may_pass, "{erasure:?}");
-    assert_eq!(erasure.is_secure(), flags & 1 != 0 && disk.secure);
+    assert!(may_pass, "{discard:?}");
+    assert_eq!(discard.is_secure(), flags & 1 != 0 && disk.secure);
     let (mut at, end) = (sector, sector + sectors);
     for _ in 0..PIECES {
-        let Some((first, length)) = erasure.next_piece(most) else {
+        let Some((first, length)) = discard.next_piece(most) else {
             assert_eq!(at, end, "some of it was left out");
-            assert_eq!(erasure.next_piece(most), None);
+            assert_eq!(discard.next_piece(most), None);
             return sectors > 0;
         };
         assert_eq!(first, at, "a gap, or twice");

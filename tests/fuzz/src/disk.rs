@@ -2,8 +2,8 @@
 
 //! The disk that a request is for, and the rules that hold on any disk, in wide numbers.
 
-use rblkback_logic::abi::Abi;
-use rblkback_logic::request::Disk;
+use rblkback_logic::protocol::abi::Abi;
+use rblkback_logic::protocol::disk_view::DiskView;
 
 use crate::input::Input;
 
@@ -11,7 +11,7 @@ pub fn abi(input: &mut Input<'_>) -> Abi {
     input.pick([Abi::X86_64, Abi::X86_32])
 }
 
-pub fn disk(input: &mut Input<'_>) -> Disk {
+pub fn disk(input: &mut Input<'_>) -> DiskView {
     let flags = input.u8();
     let sectors = match input.up_to(4) {
         0 => u64::from(input.u8()),
@@ -20,7 +20,7 @@ pub fn disk(input: &mut Input<'_>) -> Disk {
         3 => u64::MAX,
         _ => input.u64(),
     };
-    Disk {
+    DiskView {
         sectors,
         block: input.pick([1, 2, 4, 8, 16, 64]),
         read_only: flags & 3 == 3,
@@ -30,7 +30,7 @@ pub fn disk(input: &mut Input<'_>) -> Disk {
 }
 
 /// Does the range lie on the disk, in whole blocks?
-pub fn lies_on(disk: &Disk, sector: u64, sectors: u128) -> bool {
+pub fn lies_on(disk: &DiskView, sector: u64, sectors: u128) -> bool {
     let (first, block) = (u128::from(sector), u128::from(disk.block));
     first + sectors <= u128::from(disk.sectors) && first % block == 0 && sectors % block == 0
 }

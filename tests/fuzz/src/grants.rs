@@ -5,20 +5,20 @@
 
 use std::collections::BTreeMap;
 
-use rblkback_logic::persistent::Place;
-use rblkback_logic::persistent::Slot;
-use rblkback_logic::persistent::Table;
+use rblkback_logic::persistent::EntryIndex;
+use rblkback_logic::persistent::GrantTable;
+use rblkback_logic::persistent::TableSlot;
 
 use crate::input::Input;
 
 struct Entry {
-    place: Place,
+    place: EntryIndex,
     users: u32,
     used_at: u64,
 }
 
 struct Pair {
-    table: Table<u32, Vec<Slot<u32>>>,
+    table: GrantTable<u32, Vec<TableSlot<u32>>>,
     model: BTreeMap<u32, Entry>,
     entries: usize,
     now: u64,
@@ -28,9 +28,9 @@ struct Pair {
 pub fn run(data: &[u8]) -> bool {
     let mut input = Input::new(data);
     let (entries, key) = (usize::from(input.up_to(24)), input.u32());
-    let slots = (0..entries).map(|_| Slot::new()).collect();
+    let slots = (0..entries).map(|_| TableSlot::new()).collect();
     let mut pair = Pair {
-        table: Table::new(slots, key),
+        table: GrantTable::new(slots, key),
         model: BTreeMap::new(),
         entries,
         now: 0,
@@ -95,7 +95,7 @@ impl Pair {
                 entry.users -= 1;
             }
             Some(_) => {}
-            None => assert_eq!(self.table.release(Place::MAX), None),
+            None => assert_eq!(self.table.release(EntryIndex::MAX), None),
         }
     }
 

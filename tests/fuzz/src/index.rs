@@ -2,8 +2,8 @@
 
 //! A guest that publishes any producer index, against a ring of counters that never wrap.
 
-use rblkback_logic::index::Indices;
-use rblkback_logic::index::must_notify;
+use rblkback_logic::protocol::index::Indices;
+use rblkback_logic::protocol::index::must_notify;
 
 use crate::input::Input;
 

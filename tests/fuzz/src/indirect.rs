@@ -2,17 +2,17 @@
 
 //! Any slot that says its segments are in a frame, and any such frame.
 
-use rblkback_logic::abi::Abi;
-use rblkback_logic::abi::SLOT_MAX;
-use rblkback_logic::abi::Segment;
-use rblkback_logic::abi::Slot;
-use rblkback_logic::request::Disk;
-use rblkback_logic::request::Extent;
-use rblkback_logic::request::Operation;
-use rblkback_logic::request::Parsed;
-use rblkback_logic::request::Refusal;
-use rblkback_logic::request::answered_operation;
-use rblkback_logic::request::parse;
+use rblkback_logic::protocol::abi::Abi;
+use rblkback_logic::protocol::abi::SLOT_MAX;
+use rblkback_logic::protocol::abi::Segment;
+use rblkback_logic::protocol::abi::Slot;
+use rblkback_logic::protocol::disk_view::DiskView;
+use rblkback_logic::protocol::disk_view::Refusal;
+use rblkback_logic::protocol::request::Extent;
+use rblkback_logic::protocol::request::Operation;
+use rblkback_logic::protocol::request::Parsed;
+use rblkback_logic::protocol::request::answered_operation;
+use rblkback_logic::protocol::request::parse;
 
 use crate::disk::abi;
 use crate::disk::disk;
@@ -73,7 +73,7 @@ pub fn run(data: &[u8]) -> bool {
     true
 }
 
-fn draw(input: &mut Input<'_>, abi: Abi, disk: &Disk) -> Slot {
+fn draw(input: &mut Input<'_>, abi: Abi, disk: &DiskView) -> Slot {
     let (inner, sector) = (input.u8(), offsets(abi).sector);
     let count = match input.flag() {
         true => u16::from(input.u8()) + 1,
@@ -128,6 +128,6 @@ mod tests {
 
     #[test]
     fn the_module_offers_as_many_segments_as_this_target_expects() {
-        assert_eq!(rblkback_logic::abi::INDIRECT_MAX, OFFERED);
+        assert_eq!(rblkback_logic::protocol::abi::INDIRECT_MAX, OFFERED);
     }
 }

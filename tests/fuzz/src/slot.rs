@@ -2,18 +2,18 @@
 
 //! Any slot of either ABI whose segments are in it.
 
-use rblkback_logic::abi::Abi;
-use rblkback_logic::abi::SEGMENTS_MAX;
-use rblkback_logic::abi::SLOT_MAX;
-use rblkback_logic::abi::Slot;
-use rblkback_logic::request::Disk;
-use rblkback_logic::request::Extent;
-use rblkback_logic::request::Operation;
-use rblkback_logic::request::Parsed;
-use rblkback_logic::request::Refusal;
-use rblkback_logic::request::Request;
-use rblkback_logic::request::answered_operation;
-use rblkback_logic::request::parse;
+use rblkback_logic::protocol::abi::Abi;
+use rblkback_logic::protocol::abi::SEGMENTS_MAX;
+use rblkback_logic::protocol::abi::SLOT_MAX;
+use rblkback_logic::protocol::abi::Slot;
+use rblkback_logic::protocol::disk_view::DiskView;
+use rblkback_logic::protocol::disk_view::Refusal;
+use rblkback_logic::protocol::request::Extent;
+use rblkback_logic::protocol::request::Operation;
+use rblkback_logic::protocol::request::Parsed;
+use rblkback_logic::protocol::request::Request;
+use rblkback_logic::protocol::request::answered_operation;
+use rblkback_logic::protocol::request::parse;
 
 use crate::disk::Offsets;
 use crate::disk::abi;
@@ -69,7 +69,7 @@ pub fn run(data: &[u8]) -> bool {
 }
 
 /// A slot of the fuzzer's bytes, most of them with fields that are nearly right.
-fn draw(input: &mut Input<'_>, abi: Abi, disk: &Disk) -> Slot {
+fn draw(input: &mut Input<'_>, abi: Abi, disk: &DiskView) -> Slot {
     let Offsets {
         sector, segments, ..
     } = offsets(abi);
@@ -102,7 +102,7 @@ fn earlier(slot: &Slot, abi: Abi) -> Extent {
     (bytes[0], bytes[1]) = (0, 1);
     bytes[at + 4..at + 6].copy_from_slice(&[0, 7]);
     let slot = Slot(bytes);
-    let disk = Disk {
+    let disk = DiskView {
         sectors: u64::MAX,
         block: 1,
         read_only: false,
@@ -128,7 +128,7 @@ fn raw_segments(bytes: &[u8; SLOT_MAX], abi: Abi) -> Vec<Raw> {
 }
 
 /// By the rules of blkif.h, from the raw bytes.
-fn may_pass(slot: &Slot, abi: Abi, disk: &Disk) -> bool {
+fn may_pass(slot: &Slot, abi: Abi, disk: &DiskView) -> bool {
     let bytes = &slot.0;
     let (operation, count) = (bytes[0], bytes[1]);
     let segments = raw_segments(bytes, abi);
@@ -146,7 +146,7 @@ fn may_pass(slot: &Slot, abi: Abi, disk: &Disk) -> bool {
 }
 
 /// Does every segment lie in its frame, in whole blocks of the disk?
-pub fn are_sound(segments: &[Raw], disk: &Disk) -> bool {
+pub fn are_sound(segments: &[Raw], disk: &DiskView) -> bool {
     segments.iter().all(|(_, first, last)| {
         first <= last && *last < 8 && (u32::from(last - first) + 1) % disk.block == 0
     })
@@ -172,7 +172,7 @@ fn summary(outcome: &Outcome) -> Result<(Operation, u64, u32, Vec<Extent>), Refu
 }
 
 /// What was let through is what the slot says, and safe.
-fn judge(request: &Request<Vec<Extent>>, bytes: &[u8; SLOT_MAX], abi: Abi, disk: &Disk) {
+fn judge(request: &Request<Vec<Extent>>, bytes: &[u8; SLOT_MAX], abi: Abi, disk: &DiskView) {
     let operation = match bytes[0] {
         0 => Operation::Read,
         1 => Operation::Write,
@@ -187,7 +187,7 @@ fn judge(request: &Request<Vec<Extent>>, bytes: &[u8; SLOT_MAX], abi: Abi, disk:
 }
 
 /// The extents are these segments, lie within their frames and cover what is moved.
-pub fn judge_extents(request: &Request<Vec<Extent>>, segments: &[Raw], disk: &Disk) {
+pub fn judge_extents(request: &Request<Vec<Extent>>, segments: &[Raw], disk: &DiskView) {
     let sectors = u128::from(request.sectors());
     assert!(lies_on(disk, request.sector(), sectors), "{request:?}");
     assert_eq!(usize::from(request.extent_count()), segments.len());

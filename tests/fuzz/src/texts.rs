@@ -4,16 +4,16 @@
 
 use std::str;
 
-use rblkback_logic::abi::Abi;
 use rblkback_logic::lifecycle::Frontend;
-use rblkback_logic::limits::Key;
-use rblkback_logic::limits::Limit;
-use rblkback_logic::limits::Setting;
-use rblkback_logic::limits::setting;
 use rblkback_logic::number::DeviceNumber;
-use rblkback_logic::number::Foreign;
+use rblkback_logic::number::UntrustedText;
 use rblkback_logic::number::decimal;
 use rblkback_logic::number::hexadecimal;
+use rblkback_logic::protocol::abi::Abi;
+use rblkback_logic::tokens::limits::Key;
+use rblkback_logic::tokens::limits::Limit;
+use rblkback_logic::tokens::limits::Setting;
+use rblkback_logic::tokens::limits::setting;
 
 use crate::input::Input;
 
@@ -84,7 +84,7 @@ fn device_number(text: &[u8]) {
 
 /// It cannot forge a line of the log, or fill it.
 fn foreign(text: &[u8]) {
-    let shown = Foreign(text).to_string();
+    let shown = UntrustedText(text).to_string();
     assert!(shown.len() <= 36, "{shown}");
     assert!(shown.bytes().all(|byte| (b' '..=b'~').contains(&byte)));
     let inner = shown.strip_prefix('"').expect("a quote");

@@ -2,14 +2,14 @@
 
 //! Who may go, who waits and for how long, case by case.
 
-use rblkback_logic::admission::Admission;
-use rblkback_logic::admission::Change;
-use rblkback_logic::admission::Next;
-use rblkback_logic::admission::Take;
-use rblkback_logic::cap::Cap;
-use rblkback_logic::limits::Limit;
-use rblkback_logic::limits::Setting;
-use rblkback_logic::view::State;
+use rblkback_logic::tokens::admission::Admission;
+use rblkback_logic::tokens::admission::Change;
+use rblkback_logic::tokens::admission::Take;
+use rblkback_logic::tokens::cap::Cap;
+use rblkback_logic::tokens::limits::Limit;
+use rblkback_logic::tokens::limits::Setting;
+use rblkback_logic::tokens::timer_action::TimerAction;
+use rblkback_logic::tokens::view::LimitState;
 
 const SECOND: u64 = 1_000_000_000;
 const MS: u64 = 1_000_000;
@@ -29,21 +29,21 @@ fn without_a_limit_everything_is_free_and_no_timer_runs() {
     let mut a = started(Setting::Unlimited);
     assert!(!a.is_gated());
     assert_eq!(a.take(None, 0, 32, 0), Take::Free);
-    assert_eq!(a.next(0), Next::Nothing);
-    assert_eq!(a.view(0).state, State::Unlimited);
+    assert_eq!(a.next(0), TimerAction::Stop);
+    assert_eq!(a.view(0).state, LimitState::Unlimited);
     assert_eq!(a.spent(), 0);
 }
 
 #[test]
 fn a_ring_waits_for_the_next_token_and_then_goes() {
     let mut a = started(limited(10, 2));
-    assert_eq!(a.view(0).state, State::Idle);
+    assert_eq!(a.view(0).state, LimitState::Idle);
     assert_eq!(a.take(None, 0, 5, 0), Take::Tokens(2));
-    assert_eq!(a.view(0).state, State::Bursting);
+    assert_eq!(a.view(0).state, LimitState::Bursting);
     assert_eq!(a.take(None, 0, 3, 0), Take::Wait);
-    assert_eq!(a.view(0).state, State::Throttled);
-    assert_eq!(a.next(0), Next::At(100 * MS));
-    assert_eq!(a.next(100 * MS), Next::Wake(0));
+    assert_eq!(a.view(0).state, LimitState::Throttled);
+    assert_eq!(a.next(0), TimerAction::ArmAt(100 * MS));
+    assert_eq!(a.next(100 * MS), TimerAction::Wake(0));
     assert_eq!(a.take(None, 0, 3, 100 * MS), Take::Tokens(1));
     assert_eq!(a.take(None, 0, 2, 100 * MS), Take::Wait);
     let view = a.view(150 * MS);
@@ -57,12 +57,12 @@ fn nobody_passes_a_ring_that_waits() {
     assert_eq!(a.take(None, 0, 1, 0), Take::Tokens(1));
     assert_eq!(a.take(None, 0, 1, 0), Take::Wait);
     assert_eq!(a.take(None, 1, 1, 100 * MS), Take::Wait);
-    assert_eq!(a.next(100 * MS), Next::Wake(0));
+    assert_eq!(a.next(100 * MS), TimerAction::Wake(0));
     assert_eq!(a.take(None, 0, 1, 100 * MS), Take::Tokens(1));
     assert_eq!(a.take(None, 0, 1, 100 * MS), Take::Wait);
-    assert_eq!(a.next(200 * MS), Next::Wake(1));
+    assert_eq!(a.next(200 * MS), TimerAction::Wake(1));
     assert_eq!(a.take(None, 1, 1, 200 * MS), Take::Tokens(1));
-    assert_eq!(a.next(300 * MS), Next::Wake(0));
+    assert_eq!(a.next(300 * MS), TimerAction::Wake(0));
 }
 
 #[test]
@@ -72,9 +72,9 @@ fn a_ring_that_goes_away_lets_the_next_one_through() {
     a.take(None, 0, 1, 0);
     a.take(None, 1, 1, 0);
     a.leave(0, 50 * MS);
-    assert_eq!(a.next(100 * MS), Next::Wake(1));
+    assert_eq!(a.next(100 * MS), TimerAction::Wake(1));
     a.leave(1, 100 * MS);
-    assert_eq!(a.next(100 * MS), Next::Nothing);
+    assert_eq!(a.next(100 * MS), TimerAction::Stop);
     assert_eq!(a.view(SECOND).throttled, 100 * MS);
 }
 
@@ -87,7 +87,7 @@ fn a_ring_that_leaves_unnoticed_leaves_nothing_undone() {
     assert!(a.leave_unnoticed(0));
     assert_eq!(format!("{a:?}"), format!("{noticed:?}"));
     assert!(a.is_idle());
-    assert_eq!(a.next(50 * MS), Next::Nothing);
+    assert_eq!(a.next(50 * MS), TimerAction::Stop);
 }
 
 #[test]
@@ -108,11 +108,11 @@ fn lifting_the_limit_releases_one_ring_after_the_other() {
     a.take(None, 1, 1, 0);
     assert_eq!(a.configure(Setting::Unlimited, MS), Change::Applied);
     assert!(a.is_gated());
-    assert_eq!(a.next(MS), Next::Wake(0));
+    assert_eq!(a.next(MS), TimerAction::Wake(0));
     assert_eq!(a.take(None, 0, 1, MS), Take::Free);
-    assert_eq!(a.next(MS), Next::Wake(1));
+    assert_eq!(a.next(MS), TimerAction::Wake(1));
     assert_eq!(a.take(None, 1, 1, MS), Take::Free);
-    assert_eq!(a.next(MS), Next::Nothing);
+    assert_eq!(a.next(MS), TimerAction::Stop);
     assert!(!a.is_gated());
 }
 
@@ -121,9 +121,9 @@ fn a_higher_rate_is_felt_at_once() {
     let mut a = started(limited(1, 1));
     a.take(None, 0, 1, 0);
     a.take(None, 0, 1, 0);
-    assert_eq!(a.next(0), Next::At(SECOND));
+    assert_eq!(a.next(0), TimerAction::ArmAt(SECOND));
     a.configure(limited(1000, 100), MS);
-    assert_eq!(a.next(MS), Next::At(MS + 999_000));
+    assert_eq!(a.next(MS), TimerAction::ArmAt(MS + 999_000));
 }
 
 #[test]
@@ -157,11 +157,11 @@ fn an_invalid_pair_changes_nothing_but_the_state() {
     let view = a.view(100 * MS);
     assert_eq!(
         (view.state, view.tokens, view.meter.errors),
-        (State::Invalid, 1, 1)
+        (LimitState::Invalid, 1, 1)
     );
     assert_eq!(view.limit, Limit::new(10, 2));
     assert_eq!(a.configure(limited(10, 2), 0), Change::Same);
-    assert_eq!(a.view(100 * MS).state, State::Bursting);
+    assert_eq!(a.view(100 * MS).state, LimitState::Bursting);
     assert_eq!(a.view(0).meter.changes, 0);
 }
 
@@ -172,17 +172,17 @@ fn invalid_at_the_start_is_unlimited_and_says_so() {
         a.start(Setting::Invalid, None, 0),
         Change::Refused { first: true }
     );
-    assert_eq!(a.view(0).state, State::Invalid);
+    assert_eq!(a.view(0).state, LimitState::Invalid);
     assert_eq!(a.take(None, 0, 1, 0), Take::Free);
 }
 
 #[test]
 fn a_bucket_size_alone_is_incomplete() {
     let mut a = started(Setting::Incomplete);
-    assert_eq!(a.view(0).state, State::Incomplete);
+    assert_eq!(a.view(0).state, LimitState::Incomplete);
     assert_eq!(a.take(None, 0, 1, 0), Take::Free);
     assert_eq!(a.configure(Setting::Unlimited, 0), Change::Applied);
-    assert_eq!(a.view(0).state, State::Unlimited);
+    assert_eq!(a.view(0).state, LimitState::Unlimited);
 }
 
 #[test]
@@ -191,15 +191,15 @@ fn what_a_detach_lets_through_is_paid_back() {
     assert!(a.charge(&mut None, 32, 0).is_some());
     assert_eq!(a.view(0).tokens, -31);
     assert_eq!(a.take(None, 0, 1, 0), Take::Wait);
-    assert_eq!(a.next(0), Next::At(3200 * MS));
+    assert_eq!(a.next(0), TimerAction::ArmAt(3200 * MS));
 }
 
 #[test]
 fn tokens_given_back_are_there_again() {
     let mut a = started(limited(10, 10));
-    let bill = a.bill(&None);
+    let charge = a.payers(&None);
     assert_eq!(a.take(None, 0, 10, 0), Take::Tokens(10));
-    a.give_back(None, 4, bill);
+    a.give_back(None, 4, charge);
     assert_eq!(a.view(0).tokens, 4);
     assert_eq!(a.spent(), 6);
 }
@@ -207,11 +207,11 @@ fn tokens_given_back_are_there_again() {
 #[test]
 fn a_bucket_that_did_not_pay_gets_nothing_back() {
     let mut a = started(limited(10, 10));
-    let bill = a.bill(&None);
+    let charge = a.payers(&None);
     assert_eq!(a.take(None, 0, 10, 0), Take::Tokens(10));
     a.configure(Setting::Unlimited, 0);
     a.configure(limited(10, 10), 0);
-    a.give_back(None, 4, bill);
+    a.give_back(None, 4, charge);
     assert_eq!(a.view(0).tokens, 1);
 }
 
@@ -221,12 +221,12 @@ fn a_cap_that_did_not_pay_gets_nothing_back() {
         let mut a = started(limited(10, 10));
         let mut cap = Cap::new();
         if capped_before {
-            cap.wish(0, Limit::new(100, 100), 0);
+            cap.request(0, Limit::new(100, 100), 0);
         }
-        let bill = a.bill(&Some((&mut cap, 0)));
+        let charge = a.payers(&Some((&mut cap, 0)));
         assert_eq!(a.take(Some((&mut cap, 0)), 0, 10, 0), Take::Tokens(10));
-        cap.wish(0, Limit::new(100, 90), 0);
-        a.give_back(Some((&mut cap, 0)), 4, bill);
+        cap.request(0, Limit::new(100, 90), 0);
+        a.give_back(Some((&mut cap, 0)), 4, charge);
         cap.tokens(0)
     };
     assert_eq!(cap_tokens(true), 4);
@@ -236,10 +236,10 @@ fn a_cap_that_did_not_pay_gets_nothing_back() {
 #[test]
 fn who_works_on_what_it_got_does_not_hold_up_the_cap() {
     // With a third ring behind it, the one that is served in part keeps its turn.
-    for (rings, next) in [(2, Next::Nothing), (3, Next::Wake(1))] {
+    for (rings, next) in [(2, TimerAction::Stop), (3, TimerAction::Wake(1))] {
         let mut a = started(Setting::Unlimited);
         let mut cap = Cap::new();
-        cap.wish(0, Limit::new(20_000, 3), 0);
+        cap.request(0, Limit::new(20_000, 3), 0);
         for ring in 0..rings {
             assert_ne!(a.take(Some((&mut cap, 0)), ring, 3, 0), Take::Free);
         }
@@ -258,7 +258,7 @@ fn who_works_on_what_it_got_does_not_hold_up_the_cap() {
 fn nobody_stays_busy_when_the_last_limit_goes() {
     let mut a = started(Setting::Unlimited);
     let mut cap = Cap::new();
-    cap.wish(0, Limit::new(10, 10), 0);
+    cap.request(0, Limit::new(10, 10), 0);
     assert_eq!(a.take(Some((&mut cap, 0)), 0, 1, 0), Take::Tokens(1));
     assert!(!a.is_idle());
     a.release_from_cap(false, 0);
@@ -269,13 +269,13 @@ fn nobody_stays_busy_when_the_last_limit_goes() {
 fn who_asks_without_a_cap_is_not_held_by_one() {
     let mut a = started(limited(10, 1));
     let mut cap = Cap::new();
-    cap.wish(0, Limit::new(1, 1), 0);
+    cap.request(0, Limit::new(1, 1), 0);
     cap.charge(1, 0);
     assert_eq!(a.take(Some((&mut cap, 0)), 1, 1, 0), Take::Wait);
     a.leave(1, 0);
     a.charge(&mut None, 1, 0);
     assert_eq!(a.take(None, 0, 1, 0), Take::Wait);
-    assert_eq!(a.next(100 * MS), Next::Wake(0));
+    assert_eq!(a.next(100 * MS), TimerAction::Wake(0));
 }
 
 #[test]
@@ -283,18 +283,18 @@ fn a_guest_is_told_what_the_limit_is_not_who_waits() {
     let mut a = started(limited(1, 1));
     a.take(None, 0, 1, 0);
     a.take(None, 0, 1, 0);
-    assert_eq!(a.view(0).told, "limited");
+    assert_eq!(a.view(0).published, "limited");
     a.configure(Setting::Invalid, 0);
-    assert_eq!(a.view(0).told, "invalid");
+    assert_eq!(a.view(0).published, "invalid");
     // The ring that waited has yet to hear of it.
     a.configure(Setting::Incomplete, 0);
     assert_eq!(
-        (a.view(0).state, a.view(0).told),
-        (State::Throttled, "incomplete")
+        (a.view(0).state, a.view(0).published),
+        (LimitState::Throttled, "incomplete")
     );
     a.configure(Setting::Unlimited, 0);
     assert_eq!(
-        (a.view(0).state, a.view(0).told),
-        (State::Throttled, "unlimited")
+        (a.view(0).state, a.view(0).published),
+        (LimitState::Throttled, "unlimited")
     );
 }

@@ -18,9 +18,9 @@ use host::MS;
 use host::NANO;
 use host::US;
 use proptest::prelude::*;
-use rblkback_logic::lane::QUANTUM_MAX;
-use rblkback_logic::limits::Limit;
-use rblkback_logic::limits::Setting;
+use rblkback_logic::tokens::limits::Limit;
+use rblkback_logic::tokens::limits::Setting;
+use rblkback_logic::tokens::token_queue::QUANTUM_MAX;
 
 /// More requests than any of these tests can admit.
 const ENDLESS: u32 = 1 << 30;

@@ -21,9 +21,9 @@ use host::MS;
 use host::NANO;
 use proptest::collection::vec;
 use proptest::prelude::*;
-use rblkback_logic::admission::Take;
-use rblkback_logic::limits::Limit;
-use rblkback_logic::limits::Setting;
+use rblkback_logic::tokens::admission::Take;
+use rblkback_logic::tokens::limits::Limit;
+use rblkback_logic::tokens::limits::Setting;
 
 const RINGS: usize = 4;
 
@@ -120,11 +120,11 @@ proptest! {
         let mut now = 0;
         for (gap, wanted, unused) in steps {
             now += gap;
-            let bill = admission.bill(&None);
+            let charge = admission.payers(&None);
             if let Take::Tokens(got) = admission.take(None, 0, wanted, now) {
                 let before = admission.view(now).tokens;
                 let unused = unused.min(got);
-                admission.give_back(None, unused, bill);
+                admission.give_back(None, unused, charge);
                 prop_assert_eq!(admission.view(now).tokens, before + i64::from(unused));
                 ledger.admit(0, got - unused, now);
             }

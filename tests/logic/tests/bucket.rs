@@ -12,8 +12,8 @@ use host::script::limits;
 use host::SECOND;
 use proptest::collection::vec;
 use proptest::prelude::*;
-use rblkback_logic::bucket::Bucket;
-use rblkback_logic::limits::Limit;
+use rblkback_logic::tokens::bucket::Bucket;
+use rblkback_logic::tokens::limits::Limit;
 
 /// An empty bucket; tokens that it takes several steps to take are taken so.
 fn empty(limit: Limit) -> Bucket {

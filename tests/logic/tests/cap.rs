@@ -17,17 +17,16 @@ use host::NANO;
 use host::SECOND;
 use proptest::collection::vec;
 use proptest::prelude::*;
-use rblkback_logic::admission::Admission;
-use rblkback_logic::admission::Next;
-use rblkback_logic::admission::Take;
-use rblkback_logic::cap;
-use rblkback_logic::cap::Cap;
-use rblkback_logic::limits::Limit;
-use rblkback_logic::limits::Setting;
+use rblkback_logic::tokens::admission::Admission;
+use rblkback_logic::tokens::admission::Take;
+use rblkback_logic::tokens::cap::Cap;
+use rblkback_logic::tokens::limits::Limit;
+use rblkback_logic::tokens::limits::Setting;
+use rblkback_logic::tokens::timer_action::TimerAction;
 
 const RINGS: usize = 2;
 
-struct Disk {
+struct DiskView {
     admission: Admission,
     backlog: [u32; RINGS],
     limit: Option<Limit>,
@@ -35,9 +34,9 @@ struct Disk {
 
 struct World {
     cap: Cap,
-    disks: Vec<Disk>,
+    disks: Vec<DiskView>,
     now: u64,
-    /// Disk, time, tokens.
+    /// DiskView, time, tokens.
     admitted: Vec<(usize, u64, u32)>,
 }
 
@@ -53,7 +52,7 @@ impl World {
         for limit in limits {
             let mut admission = Admission::unlimited();
             admission.start(setting(*limit), None, 0);
-            world.disks.push(Disk {
+            world.disks.push(DiskView {
                 admission,
                 backlog: [0; RINGS],
                 limit: *limit,
@@ -75,8 +74,8 @@ impl World {
         self.settle();
     }
 
-    fn wish(&mut self, disk: usize, wish: Option<Limit>) {
-        if self.cap.wish(disk as u8, wish, self.now) {
+    fn request(&mut self, disk: usize, limit: Option<Limit>) {
+        if self.cap.request(disk as u8, limit, self.now) {
             for disk in 0..self.disks.len() {
                 let capped = self.cap.limit().is_some();
                 self.disks[disk]
@@ -115,10 +114,10 @@ impl World {
                 self.leave(disk, ring);
                 return true;
             }
-            let share = Some((&mut self.cap, disk as u8));
+            let cap_ref = Some((&mut self.cap, disk as u8));
             let take = self.disks[disk]
                 .admission
-                .take(share, ring as u8, left, self.now);
+                .take(cap_ref, ring as u8, left, self.now);
             let got = match take {
                 Take::Free => left,
                 Take::Tokens(got) => got,
@@ -133,11 +132,11 @@ impl World {
 
     fn wake(&mut self, disk: usize) -> bool {
         match self.disks[disk].admission.next(self.now) {
-            Next::Wake(ring) => {
+            TimerAction::Wake(ring) => {
                 self.work(disk, usize::from(ring));
                 true
             }
-            Next::At(_) | Next::Nothing => false,
+            TimerAction::ArmAt(_) | TimerAction::Stop => false,
         }
     }
 
@@ -149,7 +148,7 @@ impl World {
             for disk in 0..self.disks.len() {
                 moved |= self.wake(disk);
             }
-            while let cap::Next::Wake(disk) = self.cap.next(self.now) {
+            while let TimerAction::Wake(disk) = self.cap.next(self.now) {
                 let admission = &mut self.disks[usize::from(disk)].admission;
                 if admission.release_from_cap(true, self.now) {
                     moved |= self.wake(usize::from(disk));
@@ -168,12 +167,12 @@ impl World {
         let now = self.now;
         let disks = self.disks.iter_mut();
         let own = disks.filter_map(|disk| match disk.admission.next(now) {
-            Next::At(at) => Some(at),
-            Next::Nothing | Next::Wake(_) => None,
+            TimerAction::ArmAt(at) => Some(at),
+            TimerAction::Stop | TimerAction::Wake(_) => None,
         });
         let of_cap = match self.cap.next(now) {
-            cap::Next::At(at) => Some(at),
-            cap::Next::Nothing | cap::Next::Wake(_) => None,
+            TimerAction::ArmAt(at) => Some(at),
+            TimerAction::Stop | TimerAction::Wake(_) => None,
         };
         own.chain(of_cap).min()
     }
@@ -229,7 +228,7 @@ fn maybe() -> impl Strategy<Value = Option<Limit>> {
 enum Event {
     Arrive(usize, usize, u32),
     Close(usize, usize),
-    Wish(usize, Option<Limit>),
+    Request(usize, Option<Limit>),
     Set(usize, Option<Limit>),
     Pass(u64),
 }
@@ -238,7 +237,7 @@ fn events(disks: usize) -> impl Strategy<Value = Vec<Event>> {
     let event = prop_oneof![
         5 => (0..disks, 0..RINGS, 1u32..100).prop_map(|(d, r, n)| Event::Arrive(d, r, n)),
         1 => (0..disks, 0..RINGS).prop_map(|(d, r)| Event::Close(d, r)),
-        1 => (0..disks, maybe()).prop_map(|(d, w)| Event::Wish(d, w)),
+        1 => (0..disks, maybe()).prop_map(|(d, w)| Event::Request(d, w)),
         1 => (0..disks, maybe()).prop_map(|(d, l)| Event::Set(d, l)),
         4 => (0u64..2 * SECOND).prop_map(Event::Pass),
     ];
@@ -259,7 +258,7 @@ proptest! {
             match event {
                 Event::Arrive(disk, ring, count) => world.arrive(disk, ring, count),
                 Event::Close(disk, ring) => world.close(disk, ring),
-                Event::Wish(disk, wish) => world.wish(disk, wish),
+                Event::Request(disk, limit) => world.request(disk, limit),
                 Event::Set(disk, limit) => world.set(disk, limit),
                 Event::Pass(time) => {
                     let then = world.now + time;

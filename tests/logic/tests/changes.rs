@@ -20,11 +20,11 @@ use host::Host;
 use host::MS;
 use host::SECOND;
 use proptest::prelude::*;
-use rblkback_logic::admission::Admission;
-use rblkback_logic::admission::Change;
-use rblkback_logic::bucket::Bucket;
-use rblkback_logic::limits::Limit;
-use rblkback_logic::limits::Setting;
+use rblkback_logic::tokens::admission::Admission;
+use rblkback_logic::tokens::admission::Change;
+use rblkback_logic::tokens::bucket::Bucket;
+use rblkback_logic::tokens::limits::Limit;
+use rblkback_logic::tokens::limits::Setting;
 
 const RINGS: usize = 3;
 

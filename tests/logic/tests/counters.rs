@@ -15,7 +15,7 @@ use host::Host;
 use host::MS;
 use host::SECOND;
 use proptest::prelude::*;
-use rblkback_logic::limits::Setting;
+use rblkback_logic::tokens::limits::Setting;
 
 const RINGS: usize = 3;
 

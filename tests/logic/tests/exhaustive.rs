@@ -16,11 +16,11 @@ use host::limit;
 use host::started;
 use host::NANO;
 use host::SECOND;
-use rblkback_logic::admission::Admission;
-use rblkback_logic::admission::Next;
-use rblkback_logic::admission::Take;
-use rblkback_logic::limits::Limit;
-use rblkback_logic::limits::Setting;
+use rblkback_logic::tokens::admission::Admission;
+use rblkback_logic::tokens::admission::Take;
+use rblkback_logic::tokens::limits::Limit;
+use rblkback_logic::tokens::limits::Setting;
+use rblkback_logic::tokens::timer_action::TimerAction;
 
 const DEPTH: u32 = 5;
 
@@ -136,12 +136,12 @@ impl World {
 
     fn timer(&mut self) {
         match self.admission.next(self.now) {
-            Next::Nothing => assert!(self.line.is_empty(), "forgotten: {:?}", self.line),
-            Next::At(at) => {
+            TimerAction::Stop => assert!(self.line.is_empty(), "forgotten: {:?}", self.line),
+            TimerAction::ArmAt(at) => {
                 assert!(at > self.now && !self.line.is_empty() && self.limit.is_some());
                 self.pass(at - self.now);
             }
-            Next::Wake(ring) => {
+            TimerAction::Wake(ring) => {
                 assert_eq!(self.line.first(), Some(&ring));
                 self.ask(ring, 1);
                 assert!(!self.line.contains(&ring), "woken for nothing");
@@ -181,7 +181,7 @@ impl World {
                 self.now
             );
         }
-        assert_eq!(self.admission.next(self.now), Next::Nothing);
+        assert_eq!(self.admission.next(self.now), TimerAction::Stop);
     }
 
     fn explore(self, depth: u32) -> u64 {

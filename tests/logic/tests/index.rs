@@ -8,8 +8,8 @@ mod host;
 use host::cases;
 use proptest::collection::vec;
 use proptest::prelude::*;
-use rblkback_logic::index::must_notify;
-use rblkback_logic::index::Indices;
+use rblkback_logic::protocol::index::must_notify;
+use rblkback_logic::protocol::index::Indices;
 use std::collections::VecDeque;
 
 /// What truly happened on a ring since its first request.

@@ -8,15 +8,15 @@ mod host;
 use host::cases;
 use proptest::collection::vec;
 use proptest::prelude::*;
-use rblkback_logic::abi::Abi;
-use rblkback_logic::abi::Segment;
-use rblkback_logic::abi::Slot;
-use rblkback_logic::abi::SLOT_MAX;
-use rblkback_logic::request::parse;
-use rblkback_logic::request::Disk;
-use rblkback_logic::request::Extent;
-use rblkback_logic::request::Operation;
-use rblkback_logic::request::Parsed;
+use rblkback_logic::protocol::abi::Abi;
+use rblkback_logic::protocol::abi::Segment;
+use rblkback_logic::protocol::abi::Slot;
+use rblkback_logic::protocol::abi::SLOT_MAX;
+use rblkback_logic::protocol::disk_view::DiskView;
+use rblkback_logic::protocol::request::parse;
+use rblkback_logic::protocol::request::Extent;
+use rblkback_logic::protocol::request::Operation;
+use rblkback_logic::protocol::request::Parsed;
 
 /// `offsetof` id, sector_number, indirect_grefs in `struct blkif_request_indirect`.
 fn offsets(abi: Abi) -> (usize, usize, usize) {
@@ -30,14 +30,14 @@ fn abis() -> impl Strategy<Value = Abi> {
     prop_oneof![Just(Abi::X86_64), Just(Abi::X86_32)]
 }
 
-fn disks() -> impl Strategy<Value = Disk> {
+fn disks() -> impl Strategy<Value = DiskView> {
     let sectors = prop_oneof![1..4096u64, Just(u64::MAX), any::<u64>()];
     (
         sectors,
         prop_oneof![Just(1u32), Just(8)],
         any::<[bool; 3]>(),
     )
-        .prop_map(|(sectors, block, [read_only, discard, secure])| Disk {
+        .prop_map(|(sectors, block, [read_only, discard, secure])| DiskView {
             sectors,
             block,
             read_only,
@@ -46,7 +46,7 @@ fn disks() -> impl Strategy<Value = Disk> {
         })
 }
 
-fn places(disk: Disk) -> impl Strategy<Value = u64> {
+fn places(disk: DiskView) -> impl Strategy<Value = u64> {
     prop_oneof![
         (0..64u64).prop_map(|block| block * 8),
         (0..3000u64).prop_map(move |back| disk.sectors.wrapping_sub(back)),
@@ -166,14 +166,14 @@ proptest! {
         let Ok(Parsed::Discard(parsed)) = parse(&discard(abi, flags, sector, sectors), abi) else {
             panic!("no discard");
         };
-        let erasure = parsed.check(&disk);
-        prop_assert_eq!(erasure.is_ok(), right);
-        if let Ok(mut erasure) = erasure {
-            prop_assert_eq!(erasure.is_secure(), flags & 1 == 1 && disk.secure);
+        let discard = parsed.check(&disk);
+        prop_assert_eq!(discard.is_ok(), right);
+        if let Ok(mut discard) = discard {
+            prop_assert_eq!(discard.is_secure(), flags & 1 == 1 && disk.secure);
             // Its pieces are all of it, in order, without holes. Not too many of them.
             let most = most.max(sectors / 100);
             let mut at = sector;
-            while let Some((from, length)) = erasure.next_piece(most) {
+            while let Some((from, length)) = discard.next_piece(most) {
                 prop_assert_eq!(from, at);
                 prop_assert!(length > 0 && length <= most);
                 at += length;

@@ -26,7 +26,7 @@ enum Event {
     /// The frontend's directory is removed.
     Vanish,
     /// The backing device opens, or is lost.
-    Disk(bool),
+    DiskView(bool),
     Online(bool),
     Unbind,
     /// The next connect will fail, or not.
@@ -70,7 +70,7 @@ impl Device {
             Event::State(state) => self.read(Some(&state.to_string())),
             Event::Text(text) => self.read(Some(text)),
             Event::Vanish => self.read(None),
-            Event::Disk(disk) => self.seen.disk = disk,
+            Event::DiskView(disk) => self.seen.disk = disk,
             Event::Online(online) => self.seen.online = online,
             Event::Unbind => self.seen.unbound = true,
             Event::Fail(fails) => self.fails = fails,
@@ -145,7 +145,11 @@ impl Device {
 
     /// All is well on our side, and the guest shows these states one by one.
     fn polite(&mut self, states: &[u32]) {
-        let well = [Event::Disk(true), Event::Online(true), Event::Fail(false)];
+        let well = [
+            Event::DiskView(true),
+            Event::Online(true),
+            Event::Fail(false),
+        ];
         well.into_iter().for_each(|event| self.happen(event));
         for state in states {
             self.happen(Event::State(*state));
@@ -161,7 +165,7 @@ fn events() -> impl Strategy<Value = Vec<Event>> {
         1 => any::<u32>().prop_map(Event::State),
         1 => junk.prop_map(Event::Text),
         1 => Just(Event::Vanish),
-        3 => any::<bool>().prop_map(Event::Disk),
+        3 => any::<bool>().prop_map(Event::DiskView),
         2 => any::<bool>().prop_map(Event::Online),
         1 => any::<bool>().prop_map(Event::Fail),
         4 => (1..5u32).prop_map(Event::Take),
@@ -172,7 +176,7 @@ fn events() -> impl Strategy<Value = Vec<Event>> {
 
 fn walked(events: Vec<Event>) -> Device {
     let mut device = Device::new();
-    device.happen(Event::Disk(true));
+    device.happen(Event::DiskView(true));
     for event in events {
         device.happen(event);
     }
@@ -271,6 +275,6 @@ fn every_sequence_of_four_states_keeps_the_order() {
     let others = [Event::Text("text"), Event::Text(""), Event::Vanish];
     let events: Vec<_> = numbers.into_iter().chain(others).collect();
     let mut device = Device::new();
-    device.happen(Event::Disk(true));
+    device.happen(Event::DiskView(true));
     assert!(explore(&device, &events, 4) > 10_000);
 }

@@ -8,15 +8,15 @@ mod host;
 use host::cases;
 use proptest::collection::vec;
 use proptest::prelude::*;
-use rblkback_logic::limits::setting;
-use rblkback_logic::limits::Key;
-use rblkback_logic::limits::Limit;
-use rblkback_logic::limits::Setting;
-use rblkback_logic::limits::VALUE_MAX;
 use rblkback_logic::number::decimal;
 use rblkback_logic::number::hexadecimal;
 use rblkback_logic::number::DeviceNumber;
-use rblkback_logic::number::Foreign;
+use rblkback_logic::number::UntrustedText;
+use rblkback_logic::tokens::limits::setting;
+use rblkback_logic::tokens::limits::Key;
+use rblkback_logic::tokens::limits::Limit;
+use rblkback_logic::tokens::limits::Setting;
+use rblkback_logic::tokens::limits::VALUE_MAX;
 
 /// The number in `text`, as the standard library reads it, if there is nothing
 /// but digits. Leading zeros do not count towards its length.
@@ -146,8 +146,8 @@ proptest! {
 
     #[test]
     fn foreign_text_is_one_short_line_of_printable_letters(text in vec(any::<u8>(), 0..80)) {
-        let shown = Foreign(&text).to_string();
-        prop_assert!(shown.len() <= Foreign::SHOWN + 4);
+        let shown = UntrustedText(&text).to_string();
+        prop_assert!(shown.len() <= UntrustedText::SHOWN + 4);
         prop_assert!(shown.bytes().all(|byte| (b' '..=b'~').contains(&byte)), "{shown}");
         let inner = shown.trim_end_matches('.').trim_matches('"');
         prop_assert!(!inner.contains('"') && !inner.contains('\\'), "{shown}");

@@ -10,9 +10,9 @@ use std::collections::BTreeMap;
 use host::cases;
 use proptest::collection::vec;
 use proptest::prelude::*;
-use rblkback_logic::persistent::Place;
-use rblkback_logic::persistent::Slot;
-use rblkback_logic::persistent::Table;
+use rblkback_logic::persistent::EntryIndex;
+use rblkback_logic::persistent::GrantTable;
+use rblkback_logic::persistent::TableSlot;
 
 #[derive(Clone, Debug)]
 enum Act {
@@ -25,7 +25,7 @@ enum Act {
 }
 
 struct Entry {
-    place: Place,
+    place: EntryIndex,
     users: u32,
     used_at: u64,
 }
@@ -46,8 +46,8 @@ proptest! {
 
     #[test]
     fn the_table_is_a_map(acts in acts(), entries in 0..9usize, key: u32) {
-        let slots = (0..entries).map(|_| Slot::new()).collect();
-        let mut table: Table<u32, Vec<Slot<u32>>> = Table::new(slots, key);
+        let slots = (0..entries).map(|_| TableSlot::new()).collect();
+        let mut table: GrantTable<u32, Vec<TableSlot<u32>>> = GrantTable::new(slots, key);
         let mut model: BTreeMap<u32, Entry> = BTreeMap::new();
         for (now, act) in acts.into_iter().enumerate() {
             let now = now as u64;

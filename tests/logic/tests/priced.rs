@@ -15,14 +15,14 @@ use host::MS;
 use host::NANO;
 use host::SECOND;
 use proptest::prelude::*;
-use rblkback_logic::admission::Admission;
-use rblkback_logic::admission::Kept;
-use rblkback_logic::admission::Next;
-use rblkback_logic::admission::Take;
-use rblkback_logic::limits::tokens_for;
-use rblkback_logic::limits::Limit;
-use rblkback_logic::limits::Setting;
-use rblkback_logic::limits::Terms;
+use rblkback_logic::tokens::admission::Admission;
+use rblkback_logic::tokens::admission::SavedLevels;
+use rblkback_logic::tokens::admission::Take;
+use rblkback_logic::tokens::limits::tokens_for;
+use rblkback_logic::tokens::limits::Limit;
+use rblkback_logic::tokens::limits::Setting;
+use rblkback_logic::tokens::limits::Terms;
+use rblkback_logic::tokens::timer_action::TimerAction;
 
 /// The largest request, in bytes.
 const LARGEST: u32 = 1 << 20;
@@ -39,7 +39,7 @@ struct World {
 impl World {
     fn new(terms: Terms, seed: u64) -> Self {
         let mut admission = Admission::unlimited();
-        admission.start(terms, Kept::default(), 0);
+        admission.start(terms, SavedLevels::default(), 0);
         World {
             admission,
             terms,
@@ -70,10 +70,10 @@ impl World {
         }
         loop {
             match self.admission.next(self.now) {
-                Next::At(at) if at > then => break,
-                Next::At(at) => self.now = at,
-                Next::Wake(ring) => assert!(self.work(ring) > 0, "woken for nothing"),
-                Next::Nothing => panic!("two rings wait"),
+                TimerAction::ArmAt(at) if at > then => break,
+                TimerAction::ArmAt(at) => self.now = at,
+                TimerAction::Wake(ring) => assert!(self.work(ring) > 0, "woken for nothing"),
+                TimerAction::Stop => panic!("two rings wait"),
             }
         }
         self.now = then;
@@ -158,13 +158,13 @@ fn a_request_dearer_than_the_bucket_goes_and_leaves_a_debt() {
         bytes: None,
     };
     let mut admission = Admission::unlimited();
-    admission.start(terms, Kept::default(), 0);
+    admission.start(terms, SavedLevels::default(), 0);
     assert_eq!(admission.take(None, 0, 5, 0), Take::Tokens(1));
     admission.price(LARGEST, 0);
     assert_eq!(admission.view(0).tokens, 2 - 256);
     assert_eq!(admission.spent(), 256);
     assert_eq!(admission.take(None, 0, 4, 0), Take::Wait);
-    assert_eq!(admission.next(0), Next::At(255 * SECOND / 10));
+    assert_eq!(admission.next(0), TimerAction::ArmAt(255 * SECOND / 10));
 }
 
 #[test]
@@ -175,7 +175,7 @@ fn what_moves_no_byte_waits_for_none() {
         bytes: Some(limit(1000, 1000)),
     };
     let mut admission = Admission::unlimited();
-    admission.start(terms, Kept::default(), 0);
+    admission.start(terms, SavedLevels::default(), 0);
     for _ in 0..100 {
         assert_eq!(admission.take(None, 0, 1, 0), Take::Tokens(1));
         admission.price(0, 0);

@@ -14,11 +14,11 @@ use host::started;
 use host::Dice;
 use host::SECOND;
 use host::US;
-use rblkback_logic::admission::Admission;
-use rblkback_logic::admission::Next;
-use rblkback_logic::admission::Take;
-use rblkback_logic::limits::Limit;
-use rblkback_logic::limits::Setting;
+use rblkback_logic::tokens::admission::Admission;
+use rblkback_logic::tokens::admission::Take;
+use rblkback_logic::tokens::limits::Limit;
+use rblkback_logic::tokens::limits::Setting;
+use rblkback_logic::tokens::timer_action::TimerAction;
 
 const REFILLS: [u32; 6] = [1, 10, 100, 1000, 10_000, 100_000];
 /// What a ring of one page holds.
@@ -74,9 +74,9 @@ impl Guest {
         (0..rings).for_each(|ring| self.serve(ring));
         while self.now < self.end {
             match self.admission.next(self.now) {
-                Next::Wake(ring) => self.serve(ring),
-                Next::At(at) => self.now = at + self.dice.up_to(200 * US),
-                Next::Nothing => unreachable!("everybody waits"),
+                TimerAction::Wake(ring) => self.serve(ring),
+                TimerAction::ArmAt(at) => self.now = at + self.dice.up_to(200 * US),
+                TimerAction::Stop => unreachable!("everybody waits"),
             }
         }
         self.ledger.spent()

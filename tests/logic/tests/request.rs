@@ -12,22 +12,22 @@ mod host;
 use host::cases;
 use proptest::collection::vec;
 use proptest::prelude::*;
-use rblkback_logic::abi::Abi;
-use rblkback_logic::abi::Slot;
-use rblkback_logic::abi::Status;
-use rblkback_logic::abi::SEGMENTS_MAX;
-use rblkback_logic::abi::SLOT_MAX;
-use rblkback_logic::request::parse;
-use rblkback_logic::request::Disk;
-use rblkback_logic::request::Extent;
-use rblkback_logic::request::Operation;
-use rblkback_logic::request::Parsed;
-use rblkback_logic::request::Refusal;
-use rblkback_logic::request::Request;
+use rblkback_logic::protocol::abi::Abi;
+use rblkback_logic::protocol::abi::Slot;
+use rblkback_logic::protocol::abi::Status;
+use rblkback_logic::protocol::abi::SEGMENTS_MAX;
+use rblkback_logic::protocol::abi::SLOT_MAX;
+use rblkback_logic::protocol::disk_view::DiskView;
+use rblkback_logic::protocol::disk_view::Refusal;
+use rblkback_logic::protocol::request::parse;
+use rblkback_logic::protocol::request::Extent;
+use rblkback_logic::protocol::request::Operation;
+use rblkback_logic::protocol::request::Parsed;
+use rblkback_logic::protocol::request::Request;
 
 /// As the module does it: parses the slot, then checks it with its segments. Only for
 /// slots that are no discard and not indirect.
-fn check(slot: &Slot, abi: Abi, disk: &Disk) -> Result<Request<Vec<Extent>>, Refusal> {
+fn check(slot: &Slot, abi: Abi, disk: &DiskView) -> Result<Request<Vec<Extent>>, Refusal> {
     match parse(slot, abi)? {
         Parsed::Transfer(transfer) => {
             assert_eq!(transfer.frame(), None);
@@ -115,7 +115,7 @@ impl Logical {
     }
 
     /// Every rule that the request breaks on `disk`.
-    fn faults(&self, disk: &Disk) -> Vec<Refusal> {
+    fn faults(&self, disk: &DiskView) -> Vec<Refusal> {
         let flush = self.operation == 3 || self.operation == 2;
         let sound = self.segments.iter().all(|segment| self.is_sound(segment));
         let mut faults = Vec::new();
@@ -154,7 +154,7 @@ impl Logical {
 }
 
 /// What `check` says against what the rules say.
-fn judge(slot: &Slot, abi: Abi, disk: &Disk) -> Result<(), TestCaseError> {
+fn judge(slot: &Slot, abi: Abi, disk: &DiskView) -> Result<(), TestCaseError> {
     let logical = Logical::decode(&slot.0, abi);
     let faults = logical.faults(disk);
     let request = match check(slot, abi, disk) {
@@ -213,7 +213,7 @@ fn abis() -> impl Strategy<Value = Abi> {
     prop_oneof![Just(Abi::X86_64), Just(Abi::X86_32)]
 }
 
-fn disks() -> impl Strategy<Value = Disk> {
+fn disks() -> impl Strategy<Value = DiskView> {
     let sectors = prop_oneof![
         1 => Just(0),
         4 => 1..200u64,
@@ -223,7 +223,7 @@ fn disks() -> impl Strategy<Value = Disk> {
     ];
     let block = prop_oneof![5 => Just(1u32), 3 => Just(8), 1 => Just(2), 1 => Just(16)];
     let read_only = prop::bool::weighted(0.2);
-    (sectors, block, read_only).prop_map(|(sectors, block, read_only)| Disk {
+    (sectors, block, read_only).prop_map(|(sectors, block, read_only)| DiskView {
         sectors,
         block,
         read_only,
@@ -233,7 +233,7 @@ fn disks() -> impl Strategy<Value = Disk> {
 }
 
 /// Places on the disk, and near the edges of the disk and of arithmetic.
-fn sectors(disk: Disk) -> impl Strategy<Value = u64> {
+fn sectors(disk: DiskView) -> impl Strategy<Value = u64> {
     prop_oneof![
         3 => 0..64u64,
         6 => (0..16u64).prop_map(|block| block * 8),
@@ -260,7 +260,7 @@ fn dirt() -> impl Strategy<Value = u8> {
 }
 
 /// Requests that are nearly right, and the disk they are for.
-fn requests() -> impl Strategy<Value = (Disk, Logical)> {
+fn requests() -> impl Strategy<Value = (DiskView, Logical)> {
     disks().prop_flat_map(|disk| {
         let offered = prop::sample::select(vec![0, 1, 2, 3]);
         let operation = prop_oneof![8 => offered, 1 => 0..5u8, 1 => 7..=255u8];

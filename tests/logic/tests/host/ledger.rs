@@ -14,7 +14,7 @@
 //! ledger does not.
 
 use super::NANO;
-use rblkback_logic::limits::Limit;
+use rblkback_logic::tokens::limits::Limit;
 
 /// Ten milliseconds.
 pub const LATENESS: i128 = 10_000_000;

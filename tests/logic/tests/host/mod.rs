@@ -3,7 +3,7 @@
 //! A simulated host: rings with requests, a clock, a timer that fires late.
 //!
 //! It does what the module does around [`Admission`]: a ring's worker asks until
-//! it has to wait or has nothing left, and after every change [`Next`] is done to
+//! it has to wait or has nothing left, and after every change [`TimerAction`] is done to
 //! the letter. Whatever is admitted goes into a [`Ledger`].
 
 #![allow(dead_code)] // Each test file uses its own part of this one.
@@ -15,14 +15,14 @@ pub mod watch;
 use ledger::Ledger;
 use proptest::test_runner::Config;
 use proptest::test_runner::RngSeed;
-use rblkback_logic::admission::Admission;
-use rblkback_logic::admission::Change;
-use rblkback_logic::admission::Next;
-use rblkback_logic::admission::Take;
-use rblkback_logic::lane::QUANTUM_MAX;
-use rblkback_logic::limits::Limit;
-use rblkback_logic::limits::Setting;
-use rblkback_logic::view::View;
+use rblkback_logic::tokens::admission::Admission;
+use rblkback_logic::tokens::admission::Change;
+use rblkback_logic::tokens::admission::Take;
+use rblkback_logic::tokens::limits::Limit;
+use rblkback_logic::tokens::limits::Setting;
+use rblkback_logic::tokens::timer_action::TimerAction;
+use rblkback_logic::tokens::token_queue::QUANTUM_MAX;
+use rblkback_logic::tokens::view::LimitView;
 use watch::Watch;
 
 pub const NANO: i128 = 1_000_000_000;
@@ -192,7 +192,7 @@ impl Host {
     }
 
     /// Somebody reads sysfs.
-    pub fn look(&mut self) -> View {
+    pub fn look(&mut self) -> LimitView {
         self.told = self.now;
         self.admission.view(self.now)
     }
@@ -226,12 +226,12 @@ impl Host {
         leave(&mut self.admission, ring, now);
     }
 
-    /// Does what [`Next`] says until there is only a timer to wait for, if that.
+    /// Does what [`TimerAction`] says until there is only a timer to wait for, if that.
     fn settle(&mut self) {
         self.told = self.now;
         loop {
             match self.admission.next(self.now) {
-                Next::Nothing => {
+                TimerAction::Stop => {
                     self.timer = None;
                     assert!(
                         self.backlog.iter().all(|left| *left == 0),
@@ -240,7 +240,7 @@ impl Host {
                     );
                     return;
                 }
-                Next::At(at) => {
+                TimerAction::ArmAt(at) => {
                     assert!(at > self.now, "told to wait for a time gone by");
                     if self.timer.map(|(set, _)| set) != Some(at) {
                         let late = self.dice.up_to(self.late_most);
@@ -248,7 +248,7 @@ impl Host {
                     }
                     return;
                 }
-                Next::Wake(ring) => {
+                TimerAction::Wake(ring) => {
                     let before = self.backlog[usize::from(ring)];
                     self.work(ring, self.now);
                     assert!(

@@ -8,9 +8,9 @@ use super::MS;
 use super::SECOND;
 use proptest::collection::vec;
 use proptest::prelude::*;
-use rblkback_logic::limits::Limit;
-use rblkback_logic::limits::Setting;
-use rblkback_logic::limits::VALUE_MAX;
+use rblkback_logic::tokens::limits::Limit;
+use rblkback_logic::tokens::limits::Setting;
+use rblkback_logic::tokens::limits::VALUE_MAX;
 
 #[derive(Clone, Copy, Debug)]
 pub enum Event {

@@ -1,0 +1,119 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The block device behind a virtual disk.
+
+use kernel::prelude::*;
+
+use crate::logic::number::DeviceNumber;
+use crate::logic::protocol::abi::SECTOR_SIZE;
+use crate::logic::protocol::disk_view::DiskView;
+use crate::sys::bdev::BlockDevice;
+use crate::sys::bdev::Traits;
+
+/// Flags of the `info` key (`VDISK_*` in `xen/interface/io/blkif.h`).
+mod info {
+    pub(super) const CDROM: u32 = 1;
+    pub(super) const REMOVABLE: u32 = 2;
+    pub(super) const READ_ONLY: u32 = 4;
+}
+
+/// An open device, as the guest is to see it. Drop closes it and sleeps.
+pub(crate) struct BackingDevice {
+    device: BlockDevice,
+    number: DeviceNumber,
+    /// The toolstack gave it to read only.
+    read_only: bool,
+    /// Sectors of 512 bytes per logical block.
+    block: u32,
+    /// Discards are offered.
+    discard: Option<DiscardLimits>,
+}
+
+/// What a frontend has to know of discards.
+#[derive(Clone, Copy)]
+pub(crate) struct DiscardLimits {
+    /// Bytes.
+    pub(crate) granularity: u32,
+    /// Bytes.
+    pub(crate) alignment: u32,
+    /// Secure discards, too.
+    pub(crate) secure: bool,
+}
+
+impl BackingDevice {
+    /// Opens the device. `discard`: the toolstack allows discards. Sleeps, for as long as
+    /// the device takes.
+    ///
+    /// # Errors
+    ///
+    /// What the device answers; `EACCES` for a read-only one that is to be written.
+    pub(crate) fn open(number: DeviceNumber, read_only: bool, discard: bool) -> Result<Self> {
+        let device = BlockDevice::open(number.major, number.minor, !read_only)?;
+        let traits = device.traits();
+        let discard =
+            (discard && !read_only && traits.discard_sectors != 0).then_some(DiscardLimits {
+                granularity: traits.discard_granularity,
+                alignment: traits.discard_alignment,
+                secure: traits.secure_erase,
+            });
+        Ok(Self {
+            discard,
+            number,
+            read_only,
+            block: traits.logical_block_size / SECTOR_SIZE,
+            device,
+        })
+    }
+
+    /// The device's number.
+    pub(crate) fn number(&self) -> DeviceNumber {
+        self.number
+    }
+
+    /// May the guest only read? The device may become read-only while it is open.
+    /// Any context.
+    pub(crate) fn is_read_only(&self) -> bool {
+        self.read_only || self.device.is_read_only()
+    }
+
+    /// The device, for bios.
+    pub(crate) fn block_device(&self) -> &BlockDevice {
+        &self.device
+    }
+
+    /// What the device is now.
+    pub(crate) fn traits(&self) -> Traits {
+        self.device.traits()
+    }
+
+    /// Which discards are offered, if any.
+    pub(crate) fn discard(&self) -> Option<DiscardLimits> {
+        self.discard
+    }
+
+    /// Size now, in sectors of 512 bytes. Any context.
+    pub(crate) fn sectors(&self) -> u64 {
+        self.device.sectors()
+    }
+
+    /// The value of the `info` key. `cdrom`: the toolstack calls it one.
+    pub(crate) fn info(&self, cdrom: bool) -> u32 {
+        let traits = self.device.traits();
+        let flag = |set, bit| if set { bit } else { 0 };
+        flag(cdrom || traits.cdrom, info::CDROM)
+            | flag(traits.removable, info::REMOVABLE)
+            | flag(self.is_read_only(), info::READ_ONLY)
+    }
+
+    /// What a request is checked against, as of this moment. Any
+    /// context.
+    pub(crate) fn view(&self) -> DiskView {
+        DiskView {
+            sectors: self.device.sectors(),
+            block: self.block,
+            read_only: self.is_read_only(),
+            discard: self.discard.is_some(),
+            secure: self.discard.is_some_and(|discard| discard.secure),
+        }
+    }
+}

@@ -1,0 +1,100 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Memory for requests.
+//!
+//! Nothing is set aside for what a guest might send: memory is allocated when a request comes, in
+//! one of three sizes, and some of it is kept for the next ones. Memory of the largest size is
+//! there from the start and never given away, so that a ring makes progress when memory is short.
+//!
+//! Context: the thread of the ring, under its lock.
+
+use kernel::{
+    prelude::*,
+    sync::Arc, //
+};
+
+use super::backing_device::BackingDevice;
+use super::pending_request::Completions;
+use super::pending_request::Free;
+use super::pending_request::PendingRequest;
+use crate::logic::protocol::abi::INDIRECT_MAX;
+use crate::logic::protocol::abi::SEGMENTS_MAX;
+
+/// The sizes of memory, in segments: a direct request, an indirect one as Linux sends them by
+/// default, the largest.
+const SIZES: [usize; 3] = [SEGMENTS_MAX, 32, INDIRECT_MAX as usize];
+/// How much memory of the largest size is kept at most; of each other, as much as the ring has
+/// slots. A ring is emptied and filled in one go, and to allocate the memory of a request costs
+/// nearly as much as all else that dom0 does for a read of 4 KiB.
+const LARGEST_KEPT: usize = 4;
+
+/// The spare memory of one ring.
+pub(crate) struct RequestPool {
+    completions: Arc<Completions>,
+    device: Arc<BackingDevice>,
+    spare: [KVec<PendingRequest<Free>>; SIZES.len()],
+}
+
+impl RequestPool {
+    /// A pool for a ring of `entries` slots. Sleeps.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`.
+    pub(crate) fn new(
+        completions: Arc<Completions>,
+        device: Arc<BackingDevice>,
+        entries: usize,
+    ) -> Result<Self> {
+        let most = usize::from(INDIRECT_MAX);
+        let first = PendingRequest::new(completions.clone(), device.clone(), most, GFP_KERNEL)?;
+        let mut largest = KVec::with_capacity(LARGEST_KEPT, GFP_KERNEL)?;
+        largest.push_within_capacity(first).map_err(|_| ENOMEM)?;
+        Ok(Self {
+            completions,
+            device,
+            spare: [
+                KVec::with_capacity(entries, GFP_KERNEL)?,
+                KVec::with_capacity(entries, GFP_KERNEL)?,
+                largest,
+            ],
+        })
+    }
+
+    /// Memory for one more request of `segments` segments; `None` if there is none, in which case a
+    /// request in flight will bring its own back. Does not sleep.
+    pub(crate) fn take(&mut self, segments: usize) -> Option<PendingRequest<Free>> {
+        let index = SIZES.iter().position(|size| segments <= *size)?;
+        if let Some(free) = self.spare.get_mut(index)?.pop() {
+            return Some(free);
+        }
+        self.allocate(index).or_else(|| {
+            let larger = self.spare.iter_mut().skip(index.saturating_add(1));
+            larger.into_iter().find_map(KVec::pop)
+        })
+    }
+
+    #[cold]
+    fn allocate(&self, index: usize) -> Option<PendingRequest<Free>> {
+        let (completions, device) = (self.completions.clone(), self.device.clone());
+        let flags = GFP_NOWAIT | __GFP_NOWARN;
+        PendingRequest::new(completions, device, *SIZES.get(index)?, flags).ok()
+    }
+
+    /// Frees what is spare, but for memory for one request of the largest size.
+    pub(crate) fn shrink(&mut self) {
+        let [small, medium, largest] = &mut self.spare;
+        small.clear();
+        medium.clear();
+        largest.truncate(1);
+    }
+
+    /// Takes back the memory of a request that has its response.
+    pub(crate) fn put(&mut self, free: PendingRequest<Free>) {
+        let index = SIZES.iter().position(|size| *size == free.segments());
+        if let Some(spare) = index.and_then(|index| self.spare.get_mut(index)) {
+            // What does not fit in is simply freed.
+            drop(spare.push_within_capacity(free));
+        }
+    }
+}

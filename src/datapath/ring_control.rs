@@ -1,0 +1,217 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What other threads and interrupts tell the thread of a ring.
+//!
+//! Every function that asks for something sets a flag and wakes the thread, which looks at all
+//! flags when it runs. Nothing in here waits for the thread.
+//!
+//! Lifetime: the thread, the work item of the discards and the disk's connection each have a
+//! reference.
+
+use kernel::{
+    impl_has_work,
+    new_work,
+    prelude::*,
+    sync::{
+        atomic::{
+            ordering::{
+                Acquire,
+                Full,
+                Relaxed,
+                Release, //
+            },
+            AtomicFlag, //
+        },
+        Arc, //
+    },
+    workqueue::{
+        Work,
+        WorkItem, //
+    }, //
+};
+
+use super::discard_queue::DiscardQueue;
+use super::discard_queue::DiscardRequest;
+use super::disk_context::DiskContext;
+use super::disk_context::DiskEvents;
+use super::pending_request::Completions;
+use crate::logic::ids::RingId;
+use crate::qos::gate::RingWaker;
+use crate::sys::workqueue;
+
+/// A request to the thread of a ring, which the thread takes once.
+struct Flag(AtomicFlag);
+
+impl Flag {
+    const fn new() -> Self {
+        Self(AtomicFlag::new(false))
+    }
+
+    fn set(&self) {
+        self.0.store(true, Relaxed);
+    }
+
+    /// Was the flag set since this was asked last?
+    fn take(&self) -> bool {
+        self.0.load(Relaxed) && self.0.xchg(false, Full)
+    }
+}
+
+/// The shared half of a ring's worker.
+#[pin_data]
+pub(crate) struct RingControl {
+    pub(super) number: RingId,
+    pub(super) disk: Arc<DiskContext>,
+    events: Arc<dyn DiskEvents>,
+    pub(super) completions: Arc<Completions>,
+    /// Every ring of the disk is mapped: consume requests.
+    started: AtomicFlag,
+    /// Consume no more requests.
+    stopping: AtomicFlag,
+    /// The ring is stopped, and nothing of the frontend is mapped but the ring itself.
+    drained: AtomicFlag,
+    /// The toolstack wants the disk back: admit what is on the ring now.
+    admit_backlog: Flag,
+    /// Grants that stay mapped may have expired.
+    expire: Flag,
+    /// Memory is short.
+    reclaim: Flag,
+    #[pin]
+    discards: DiscardQueue,
+    #[pin]
+    discard_work: Work<RingControl>,
+}
+
+impl_has_work! {
+    impl HasWork<Self> for RingControl { self.discard_work }
+}
+
+/// Runs the discards of the ring.
+impl WorkItem for RingControl {
+    type Pointer = Arc<Self>;
+
+    fn run(this: Arc<Self>) {
+        workqueue::describe(this.disk.dev.nodename());
+        while let Some(discard) = this.discards.take() {
+            let response = discard.run(|| this.is_stopping());
+            this.completions.push_response(response);
+        }
+    }
+}
+
+impl RingControl {
+    /// The control of ring `number`, of `entries` slots. Sleeps.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`.
+    pub(super) fn new(
+        disk: Arc<DiskContext>,
+        events: Arc<dyn DiskEvents>,
+        number: RingId,
+        entries: usize,
+    ) -> Result<Arc<Self>> {
+        let completions = Completions::new(entries)?;
+        let discards = DiscardQueue::new(entries)?;
+        let control = pin_init!(Self {
+            number,
+            disk,
+            events,
+            completions,
+            started: AtomicFlag::new(false),
+            stopping: AtomicFlag::new(false),
+            drained: AtomicFlag::new(false),
+            admit_backlog: Flag::new(),
+            expire: Flag::new(),
+            reclaim: Flag::new(),
+            discards <- discards,
+            discard_work <- new_work!("rblkback::discard"),
+        });
+        Arc::pin_init(control, GFP_KERNEL)
+    }
+
+    /// Requests are consumed from now on. Context: any.
+    pub(crate) fn start(&self) {
+        self.started.store(true, Relaxed);
+        // Requests may be on the ring already: no event would come for those.
+        self.wake();
+    }
+
+    /// Are requests consumed, or were they?
+    pub(super) fn is_started(&self) -> bool {
+        self.started.load(Relaxed)
+    }
+
+    /// Has the thread look at everything. Context: any.
+    pub(super) fn wake(&self) {
+        self.completions.wake();
+    }
+
+    /// No request is consumed from now on. Does not wait. Context: any.
+    pub(crate) fn stop(&self) {
+        self.stopping.store(true, Relaxed);
+        self.wake();
+    }
+
+    /// Is no request consumed any more?
+    pub(super) fn is_stopping(&self) -> bool {
+        self.stopping.load(Relaxed)
+    }
+
+    /// What is on the ring now goes to the device, tokens or not. Context: any.
+    pub(crate) fn admit_backlog(&self) {
+        self.admit_backlog.set();
+        self.wake();
+    }
+
+    pub(super) fn take_admit_backlog(&self) -> bool {
+        self.admit_backlog.take()
+    }
+
+    /// Grants that stayed mapped may have been unused for too long. Context: any.
+    pub(crate) fn expire_grants(&self) {
+        self.expire.set();
+        self.wake();
+    }
+
+    pub(super) fn take_expire(&self) -> bool {
+        self.expire.take()
+    }
+
+    /// Memory is short: the ring gives back what is spare. Context: any.
+    pub(crate) fn reclaim(&self) {
+        self.reclaim.set();
+        self.wake();
+    }
+
+    pub(super) fn take_reclaim(&self) -> bool {
+        self.reclaim.take()
+    }
+
+    /// Is the ring stopped, with nothing in flight and nothing mapped but itself? Context: any.
+    pub(crate) fn is_drained(&self) -> bool {
+        self.drained.load(Acquire)
+    }
+
+    /// Notes that the ring is drained, and tells the disk when that is new.
+    pub(super) fn report_drained(&self) {
+        if !self.drained.load(Relaxed) {
+            self.drained.store(true, Release);
+            self.events.clone().ring_drained(self.number);
+        }
+    }
+
+    /// What the disk has to hear of.
+    pub(super) fn events(&self) -> &Arc<dyn DiskEvents> {
+        &self.events
+    }
+
+    /// Queues a discard.
+    pub(super) fn queue_discard(self: &Arc<Self>, discard: DiscardRequest) {
+        match self.discards.put(discard) {
+            Ok(()) => workqueue::DISCARDS.enqueue(self.clone()),
+            // Never: the queue has capacity for one per slot.
+            Err(response) => self.completions.push_response(response),
+        }
+    }
+}

@@ -1,0 +1,160 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Sectors that a guest no longer needs.
+//!
+//! Source of the rules: `xen/interface/io/blkif.h` (`struct blkif_request_discard`).
+
+use super::abi::Abi;
+use super::abi::Slot;
+use super::disk_view::within;
+use super::disk_view::DiskView;
+use super::disk_view::Refusal;
+
+/// `BLKIF_DISCARD_SECURE`.
+const SECURE: u8 = 1;
+
+/// A discard that was not looked at.
+#[derive(Clone, Copy, Debug)]
+pub struct Discard {
+    sector: u64,
+    sectors: u64,
+    secure: bool,
+}
+
+impl Discard {
+    pub(super) fn parse(slot: &Slot, abi: Abi) -> Self {
+        Self {
+            sector: slot.sector(abi),
+            sectors: slot.discard_sectors(abi),
+            secure: slot.discard_flags() & SECURE != 0,
+        }
+    }
+
+    /// Checks the discard against `disk`. The secure flag of a disk that does not
+    /// offer it is ignored, as blkif.h has it.
+    ///
+    /// # Errors
+    ///
+    /// The first [`Refusal`] found.
+    pub fn check(self, disk: &DiskView) -> Result<CheckedDiscard, Refusal> {
+        if !disk.discard {
+            return Err(Refusal::Operation);
+        }
+        if disk.read_only {
+            return Err(Refusal::ReadOnly);
+        }
+        within(disk, self.sector, self.sectors)?;
+        // INVARIANT: All was checked just now.
+        Ok(CheckedDiscard {
+            sector: self.sector,
+            sectors: self.sectors,
+            secure: self.secure && disk.secure,
+        })
+    }
+}
+
+/// A discard that was checked.
+///
+/// # Invariants
+///
+/// The range lies on the disk as it was when checked, in whole logical blocks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CheckedDiscard {
+    sector: u64,
+    sectors: u64,
+    secure: bool,
+}
+
+impl CheckedDiscard {
+    /// Does what was discarded have to be unreadable?
+    pub fn is_secure(&self) -> bool {
+        self.secure
+    }
+
+    /// Takes a piece of at most `most` sectors (at least 1) off the front: its first
+    /// sector and length. `None` when there is nothing left.
+    pub fn next_piece(&mut self, most: u64) -> Option<(u64, u64)> {
+        let length = self.sectors.min(most.max(1));
+        if length == 0 {
+            return None;
+        }
+        let piece = (self.sector, length);
+        self.sector = self.sector.saturating_add(length);
+        self.sectors = self.sectors.saturating_sub(length);
+        Some(piece)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::abi::SLOT_MAX;
+    use super::super::request::parse;
+    use super::super::request::Parsed;
+    use super::super::request::OP_DISCARD;
+    use super::*;
+
+    const DISK: DiskView = DiskView {
+        sectors: 1000,
+        block: 1,
+        read_only: false,
+        discard: true,
+        secure: false,
+    };
+
+    fn discard(
+        sector: u64,
+        sectors: u64,
+        flags: u8,
+        disk: &DiskView,
+    ) -> Result<CheckedDiscard, Refusal> {
+        let mut slot = Slot([0; SLOT_MAX]);
+        slot.0[0] = OP_DISCARD;
+        slot.0[16..24].copy_from_slice(&sector.to_le_bytes());
+        slot.0[1] = flags;
+        slot.0[24..32].copy_from_slice(&sectors.to_le_bytes());
+        match parse(&slot, Abi::X86_64)? {
+            Parsed::Discard(discard) => discard.check(disk),
+            Parsed::Transfer(_) => panic!("not a discard"),
+        }
+    }
+
+    #[test]
+    fn a_discard_stays_on_the_disk_and_off_read_only_ones() {
+        assert!(discard(0, 1000, 0, &DISK).is_ok());
+        assert!(discard(5, 0, 0, &DISK).is_ok());
+        assert_eq!(discard(1, 1000, 0, &DISK), Err(Refusal::Range));
+        assert_eq!(discard(8, u64::MAX - 3, 0, &DISK), Err(Refusal::Range));
+        let read_only = DiskView {
+            read_only: true,
+            ..DISK
+        };
+        assert_eq!(discard(0, 8, 0, &read_only), Err(Refusal::ReadOnly));
+        let none = DiskView {
+            discard: false,
+            ..DISK
+        };
+        assert_eq!(discard(0, 8, 0, &none), Err(Refusal::Operation));
+        let blocks = DiskView { block: 8, ..DISK };
+        assert_eq!(discard(4, 8, 0, &blocks), Err(Refusal::Alignment));
+    }
+
+    #[test]
+    fn a_secure_discard_is_one_only_where_that_was_offered() {
+        assert!(!discard(0, 8, 1, &DISK).unwrap().is_secure());
+        let secure = DiskView {
+            secure: true,
+            ..DISK
+        };
+        assert!(discard(0, 8, 1, &secure).unwrap().is_secure());
+        assert!(!discard(0, 8, 0xfe, &secure).unwrap().is_secure());
+    }
+
+    #[test]
+    fn a_discard_comes_in_pieces() {
+        let mut discard = discard(10, 25, 0, &DISK).unwrap();
+        assert_eq!(discard.next_piece(10), Some((10, 10)));
+        assert_eq!(discard.next_piece(10), Some((20, 10)));
+        assert_eq!(discard.next_piece(10), Some((30, 5)));
+        assert_eq!(discard.next_piece(10), None);
+    }
+}

@@ -1,0 +1,11 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * Input of bindgen: the prototypes of this folder's C helpers. Every other type
+ * comes from the kernel crate's own bindings.
+ */
+#include <linux/hrtimer_types.h>
+#include <linux/types.h>
+#include <linux/blkdev.h>
+#include <linux/bio.h>
+
+#include "src/sys/helpers.h"

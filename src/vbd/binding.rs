@@ -1,0 +1,113 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What the driver keeps of a device while it is bound to it, and the watch on our directory.
+//!
+//! One watch covers the directory; only the keys of the limit, `physical-device` and `online`
+//! matter, so that our own writes there wake nothing. Whatever changed, all keys are read again.
+
+use kernel::{
+    device::Bound,
+    prelude::*,
+    sync::Arc, //
+};
+
+use super::disk::Vbd;
+use super::features;
+use super::limit_keys::letters;
+use super::limit_keys::LIMITS;
+use crate::logic::ids::DISKS_MAX;
+use crate::qos::gate::CapMembership;
+use crate::qos::registry::GuestSlot;
+use crate::sys::periodic;
+use crate::xenbus::device::Device;
+use crate::xenbus::device::XenbusState;
+use crate::xenbus::watch::Handler;
+use crate::xenbus::watch::Watch;
+
+/// The other keys that matter.
+const OTHERS: [&CStr; 2] = [c"physical-device", c"online"];
+
+/// Reacts to changes in a disk's directory.
+struct KeyWatcher(Arc<Vbd>);
+
+impl Handler for KeyWatcher {
+    fn matters(&self, path: &[u8]) -> bool {
+        let is = |key: &CStr| {
+            let dir = path.strip_suffix(letters(key));
+            dir.is_some_and(|dir| dir.ends_with(b"/"))
+        };
+        LIMITS.iter().any(|key| is(key)) || OTHERS.iter().any(|key| is(key))
+    }
+
+    fn changed(&self) {
+        self.0.limits.update();
+        self.0.device_named();
+    }
+}
+
+/// What the driver keeps of a device while it is bound to it.
+pub(crate) struct Binding {
+    watch: Pin<KBox<Watch<KeyWatcher>>>,
+    _periodic: periodic::Registration,
+    _member: CapMembership,
+    /// The disk, which may outlive the binding.
+    pub(super) vbd: Arc<Vbd>,
+}
+
+impl Binding {
+    /// Takes `dev` over. Context: `probe`; talks to xenstored.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`; `ENOSPC` if the guest has too many disks, with a text in the `error` key; what
+    /// xenstored answers.
+    pub(crate) fn new(dev: &Device<Bound>) -> Result<Self> {
+        let slot = slot(dev)?;
+        let vbd = Vbd::new(dev.into(), dev.frontend_path()?, slot)?;
+        let periodic = periodic::Registration::new(vbd.clone())?;
+        // Before the disk can connect: what it reserves must count.
+        let member = CapMembership::new(vbd.gate().clone());
+        vbd.limits.start()?;
+        features::offer(vbd.nodename())?;
+        dev.announce(XenbusState::InitWait);
+        // After all that can fail, and after InitWait: from here on the work item may be queued,
+        // and the disk may connect.
+        let node = vbd.nodename().try_into()?;
+        let watch = KBox::pin_init(Watch::new(node, KeyWatcher(vbd.clone())), GFP_KERNEL)?;
+        // Keys may have changed before the watch was there.
+        vbd.limits.update();
+        vbd.limits.remove_levels();
+        Ok(Self {
+            watch,
+            _periodic: periodic,
+            _member: member,
+            vbd,
+        })
+    }
+
+    /// Something of the disk or its frontend may have changed. Context: any.
+    pub(crate) fn kick(&self) {
+        self.vbd.kick();
+    }
+
+    /// The driver loses the device. With `wait`, returns when another driver can take over. Sleeps.
+    pub(crate) fn unbind(&self, wait: bool) {
+        // First, so that whatever waits for I/O below does not need the xenwatch thread, which may
+        // be waiting for this device.
+        self.watch.stop();
+        self.vbd.unbind(wait);
+    }
+}
+
+/// A slot for the disk of `dev` among those of its guest.
+fn slot(dev: &Device<Bound>) -> Result<GuestSlot> {
+    let domain = dev.frontend_id();
+    GuestSlot::new(domain).inspect_err(|e| {
+        if *e == ENOSPC {
+            dev.fail(
+                *e,
+                fmt!("domain {domain} has {DISKS_MAX} disks already, as many as it can have"),
+            );
+        }
+    })
+}

@@ -1,0 +1,245 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Connecting to a frontend: mapping its rings, telling it about the disk, serving it; and the end
+//! of that.
+//!
+//! An attempt that fails leaves nothing behind: what was mapped until then is unmapped.
+
+use kernel::{
+    prelude::*,
+    sync::Arc, //
+};
+
+use super::error::VbdError;
+use super::features;
+use super::features::OptionalFeatures;
+use super::frontend_config::FrontendConfig;
+use super::frontend_config::RingLocation;
+use crate::datapath::backing_device::BackingDevice;
+use crate::datapath::disk_context::DiskContext;
+use crate::datapath::disk_context::DiskEvents;
+use crate::datapath::engine::RingSetup;
+use crate::datapath::mapper::FrameLimits;
+use crate::datapath::ring::Ring;
+use crate::datapath::worker::Worker;
+use crate::logic::frame_budget;
+use crate::logic::frame_budget::Demand;
+use crate::logic::ids::RingId;
+use crate::logic::protocol::abi::Abi;
+use crate::sys::kthread::Kthread;
+use crate::sys::params;
+use crate::sys::trace::TraceId;
+use crate::xenbus::shared_ring::SharedRing;
+
+/// What a connection is made of.
+pub(super) struct Parties<'a> {
+    /// What the rings need of the disk.
+    pub(super) context: &'a Arc<DiskContext>,
+    /// What hears of the rings.
+    pub(super) events: Arc<dyn DiskEvents>,
+    /// The frontend's directory in xenstore.
+    pub(super) frontend: &'a CStr,
+    /// The device.
+    pub(super) device: &'a Arc<BackingDevice>,
+    /// What the device turned out not to know.
+    pub(super) optional: &'a OptionalFeatures,
+}
+
+/// The rings of a connected disk.
+pub(super) struct Connection {
+    workers: KVec<Kthread<Worker>>,
+}
+
+impl Connection {
+    /// Connects the disk to its frontend. Requests are served when this returns. Returns the size
+    /// that the frontend was told as well, in sectors of 512 bytes. Sleeps, for as long as the
+    /// device takes to write its page cache back.
+    ///
+    /// # Errors
+    ///
+    /// Why the frontend cannot be served.
+    pub(super) fn new(parties: &Parties<'_>) -> Result<(Self, u64), VbdError> {
+        let config = FrontendConfig::read(parties.frontend)?;
+        let persistent = config.persistent && params::feature_persistent();
+        let limits = reserve(parties.context, &config, persistent)?;
+        Self::serve(parties, &config, persistent, limits)
+            .inspect_err(|_| unreserve(parties.context))
+    }
+
+    fn serve(
+        parties: &Parties<'_>,
+        config: &FrontendConfig,
+        persistent: bool,
+        limits: FrameLimits,
+    ) -> Result<(Self, u64), VbdError> {
+        let device = parties.device;
+        // The guest and this host are to see the same bytes.
+        let synced = device.block_device().drop_page_cache();
+        synced.map_err(|error| VbdError::PageCache {
+            device: device.number(),
+            error,
+        })?;
+        let dir = parties.context.dev.nodename();
+        let sectors = features::describe(dir, parties.optional, device, config.cdrom)
+            .map_err(VbdError::Describe)?;
+        let workers =
+            start_workers(parties, config).map_err(|error| VbdError::NoMemoryForRings {
+                rings: config.rings.len(),
+                error,
+            })?;
+        let connection = Self { workers };
+        for (worker, location) in connection.workers.iter().zip(&config.rings) {
+            let setup = |ring| RingSetup {
+                ring,
+                entries: config.entries(),
+                device: device.clone(),
+                port: location.port,
+                persistent,
+                limits,
+            };
+            let connected = map_ring(parties.context, location, config.abi, config.entries())
+                .and_then(|ring| connect_worker(worker, setup(ring)));
+            if let Err(error) = connected {
+                // No request was consumed yet.
+                connection.release(parties.context);
+                return Err(error);
+            }
+        }
+        connection.workers.iter().for_each(|worker| worker.start());
+        Ok((connection, sectors))
+    }
+
+    /// No request is consumed any more. Does not wait.
+    pub(super) fn stop(&self) {
+        self.workers.iter().for_each(|worker| worker.stop());
+    }
+
+    /// Admits what is on the rings now.
+    pub(super) fn admit_backlog(&self) {
+        self.workers
+            .iter()
+            .for_each(|worker| worker.admit_backlog());
+    }
+
+    /// Unmaps what stayed mapped for too long.
+    pub(super) fn expire_grants(&self) {
+        self.workers
+            .iter()
+            .for_each(|worker| worker.expire_grants());
+    }
+
+    /// Gives back the memory that the rings can spare.
+    pub(super) fn reclaim(&self) {
+        self.workers.iter().for_each(|worker| worker.reclaim());
+    }
+
+    /// Does every request that was consumed have its response, and is everything unmapped?
+    pub(super) fn is_drained(&self) -> bool {
+        self.workers.iter().all(|worker| worker.is_drained())
+    }
+
+    /// Unmaps the rings and ends their threads. To be called when drained. Sleeps.
+    pub(super) fn release(self, context: &DiskContext) {
+        drop(context.gate.detach());
+        for worker in &self.workers {
+            worker.release();
+        }
+        unreserve(context);
+    }
+}
+
+/// Reserves the frames that the rings may use, of those that their guest may.
+fn reserve(
+    context: &DiskContext,
+    config: &FrontendConfig,
+    persistent: bool,
+) -> Result<FrameLimits, VbdError> {
+    let demand = Demand {
+        rings: config.ring_count(),
+        entries: config.entries(),
+        pages: config.pages,
+        kept: if persistent {
+            params::max_persistent_grants()
+        } else {
+            0
+        },
+    };
+    let budget = params::max_guest_frames();
+    let chosen = context.gate.slot().reserve_frames(|others| {
+        let free = frame_budget::free(budget, others.frames, others.disks);
+        match demand.frames_per_ring(free) {
+            Some(frames) => (demand.total(frames), Ok(frames)),
+            None => (0, Err(free)),
+        }
+    });
+    let frames = chosen.map_err(|free| VbdError::FrameBudget {
+        rings: demand.rings,
+        pages: demand.pages,
+        needed: demand.least(),
+        free,
+        budget,
+    })?;
+    Ok(FrameLimits {
+        frames: frames.requests,
+        kept: frames.kept,
+        copies: frame_budget::copies_per_ring(demand.rings),
+    })
+}
+
+fn unreserve(context: &DiskContext) {
+    context.gate.slot().reserve_frames(|_| (0, ()));
+}
+
+/// Workers for the rings, each with a thread; the gate knows them from here on.
+fn start_workers(parties: &Parties<'_>, config: &FrontendConfig) -> Result<KVec<Kthread<Worker>>> {
+    let count = config.rings.len();
+    let entries = config.entries() as usize;
+    let mut workers = KVec::with_capacity(count, GFP_KERNEL)?;
+    let mut wakers = KVec::with_capacity(count, GFP_KERNEL)?;
+    for number in 0..count {
+        let number = RingId::try_from(number).map_err(|_| EINVAL)?;
+        let (context, events) = (parties.context.clone(), parties.events.clone());
+        let worker = Worker::new(context, events, number, entries)?;
+        // Both vectors have capacity for all.
+        let _ = wakers.push_within_capacity(worker.waker());
+        let _ = workers.push_within_capacity(start_thread(parties.context, worker, number)?);
+    }
+    parties.context.gate.attach(wakers);
+    parties.context.write_barrier.reset(config.ring_count());
+    Ok(workers)
+}
+
+/// Starts the thread of a worker. `ps` shows the whole name; what shows 15 characters shows the
+/// most of it.
+fn start_thread(
+    context: &DiskContext,
+    worker: Arc<Worker>,
+    number: RingId,
+) -> Result<Kthread<Worker>> {
+    let TraceId { domain, device } = context.gate.trace_id();
+    Kthread::start(worker, fmt!("rblk/{}/{}-{}", domain, device, number))
+}
+
+fn map_ring(
+    context: &DiskContext,
+    location: &RingLocation,
+    abi: Abi,
+    entries: u32,
+) -> Result<Ring, VbdError> {
+    let refs = location.refs();
+    let gref = refs.first().copied().unwrap_or(0);
+    let shared = SharedRing::map(context.dev.clone(), refs)
+        .map_err(|error| VbdError::MapRing { gref, error })?;
+    Ring::attach(shared, abi, entries).map_err(|overrun| VbdError::RingIndices { gref, overrun })
+}
+
+fn connect_worker(worker: &Worker, setup: RingSetup) -> Result<(), VbdError> {
+    let (entries, port) = (setup.entries, setup.port);
+    worker.connect(setup).map_err(|error| {
+        if error == ENOMEM {
+            VbdError::NoMemoryForRing { entries }
+        } else {
+            VbdError::BindEventChannel { port, error }
+        }
+    })
+}

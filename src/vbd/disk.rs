@@ -1,0 +1,254 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The disk: what belongs to it, and what it hears of its rings and of the driver.
+
+use kernel::{
+    impl_has_work,
+    new_mutex,
+    new_spinlock,
+    new_spinlock_irq,
+    new_work,
+    prelude::*,
+    str::CString,
+    sync::{
+        atomic::{
+            ordering::{
+                Full,
+                Relaxed, //
+            },
+            AtomicFlag, //
+        },
+        Arc,
+        Completion,
+        Mutex,
+        SpinLock,
+        SpinLockIrq, //
+    },
+    workqueue::Work, //
+};
+
+use super::connection::Connection;
+use super::features::OptionalFeatures;
+use super::limit_control::LimitControl;
+use super::upkeep_flags::UpkeepFlags;
+use crate::datapath::backing_device::BackingDevice;
+use crate::datapath::disk_context::DiskContext;
+use crate::datapath::disk_context::DiskEvents;
+use crate::logic::ids::RingId;
+use crate::logic::lifecycle::Phase;
+use crate::logic::number::DeviceNumber;
+use crate::logic::protocol::index::Overrun;
+use crate::qos::gate::Gate;
+use crate::qos::registry::GuestSlot;
+use crate::sys::module_ref::ModuleRef;
+use crate::sys::trace::TraceId;
+use crate::sys::workqueue;
+use crate::xenbus::device::DeviceRef;
+use crate::xenbus::device::XenbusState;
+use crate::xenbus::store::Value;
+
+/// What the work item knows. Nothing else takes its lock.
+pub(super) struct VbdState {
+    pub(super) phase: Phase,
+    pub(super) device: Option<Arc<BackingDevice>>,
+    pub(super) connection: Option<Connection>,
+    /// The value of `physical-device` that was looked at last.
+    pub(super) looked_at: Option<Arc<Value>>,
+    /// The rings were told to admit their backlog.
+    pub(super) backlog_admitted: bool,
+}
+
+/// The size of the disk as its frontend was told.
+pub(super) struct AdvertisedSize {
+    pub(super) device: Arc<BackingDevice>,
+    /// Sectors of 512 bytes.
+    pub(super) sectors: u64,
+}
+
+/// What sysfs shows of the device.
+#[derive(Clone, Copy)]
+pub(super) struct Identity {
+    pub(super) number: DeviceNumber,
+    /// `r`, `w`, or nothing before it is known.
+    pub(super) mode: &'static str,
+}
+
+/// One virtual disk.
+#[pin_data]
+pub(super) struct Vbd {
+    pub(super) context: Arc<DiskContext>,
+    /// The frontend's directory in xenstore.
+    pub(super) frontend: CString,
+    /// The driver lost the device.
+    pub(super) unbound: AtomicFlag,
+    #[pin]
+    pub(super) limits: LimitControl,
+    pub(super) optional: OptionalFeatures,
+    pub(super) upkeep: UpkeepFlags,
+    /// What the timer compares the size of the device with.
+    #[pin]
+    pub(super) advertised: SpinLockIrq<Option<AdvertisedSize>>,
+    /// A ring of this connection broke.
+    pub(super) broken: AtomicFlag,
+    /// The hotplug script may have named the device.
+    pub(super) named: AtomicFlag,
+    #[pin]
+    pub(super) identity: SpinLock<Identity>,
+    #[pin]
+    pub(super) state: Mutex<VbdState>,
+    /// The disk is unbound, and no ring is mapped nor ever will be.
+    #[pin]
+    pub(super) released: Completion,
+    #[pin]
+    work: Work<Vbd>,
+    pub(super) module: ModuleRef,
+}
+
+impl_has_work! {
+    impl HasWork<Self> for Vbd { self.work }
+}
+
+impl Vbd {
+    /// The disk of `dev`, without a device or a ring yet. `frontend` is the frontend's directory.
+    /// Sleeps.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`.
+    pub(super) fn new(dev: DeviceRef, frontend: CString, slot: GuestSlot) -> Result<Arc<Self>> {
+        let gate = Arc::pin_init(Gate::new(slot, trace_id(&dev)), GFP_KERNEL)?;
+        let context = DiskContext::new(dev.clone(), gate.clone())?;
+        let state = VbdState {
+            phase: Phase::Waiting,
+            device: None,
+            connection: None,
+            looked_at: None,
+            backlog_admitted: false,
+        };
+        let identity = Identity {
+            number: DeviceNumber { major: 0, minor: 0 },
+            mode: "",
+        };
+        let vbd = pin_init!(Self {
+            context,
+            frontend,
+            unbound: AtomicFlag::new(false),
+            limits <- LimitControl::new(dev, gate),
+            optional: OptionalFeatures::new(),
+            upkeep: UpkeepFlags::new(),
+            advertised <- new_spinlock_irq!(None, "rblkback::advertised"),
+            broken: AtomicFlag::new(false),
+            named: AtomicFlag::new(true),
+            identity <- new_spinlock!(identity, "rblkback::identity"),
+            state <- new_mutex!(state, "rblkback::disk"),
+            released <- Completion::new(),
+            work <- new_work!("rblkback::disk"),
+            module: ModuleRef::get(),
+        });
+        Arc::pin_init(vbd, GFP_KERNEL)
+    }
+
+    /// The device on the bus.
+    pub(super) fn dev(&self) -> &DeviceRef {
+        &self.context.dev
+    }
+
+    /// Our directory in xenstore.
+    pub(super) fn nodename(&self) -> &CStr {
+        self.dev().nodename()
+    }
+
+    /// The limit.
+    pub(super) fn gate(&self) -> &Arc<Gate> {
+        &self.context.gate
+    }
+
+    /// The hotplug script may have named the device. Context: any.
+    pub(super) fn device_named(self: &Arc<Self>) {
+        self.named.store(true, Relaxed);
+        self.kick();
+    }
+
+    /// Something changed: queues the work item. Context: any.
+    pub(super) fn kick(self: &Arc<Self>) {
+        workqueue::DISKS.enqueue(self.clone());
+    }
+
+    /// The driver loses the device. With `wait`, returns when no ring is mapped any more and nothing
+    /// is announced, so that another driver can take over: sleeps for as long as the device takes
+    /// to answer what is in flight. Without, what is left goes on its own.
+    pub(super) fn unbind(self: &Arc<Self>, wait: bool) {
+        self.unbound.xchg(true, Full);
+        self.kick();
+        if wait {
+            // The work item completes this when it sees `unbound`.
+            self.released.wait_for_completion();
+            self.limits.save_levels();
+        }
+    }
+
+    /// Announces `state`, unless the device is another driver's already. Sleeps.
+    pub(super) fn announce(&self, state: XenbusState) {
+        if !self.unbound.load(Relaxed) {
+            self.dev().announce(state);
+        }
+    }
+}
+
+impl DiskEvents for Vbd {
+    fn ring_drained(self: Arc<Self>, _ring: RingId) {
+        self.kick();
+    }
+
+    fn ring_broken(&self, ring: RingId, overrun: Overrun) {
+        // The first ring that breaks is enough to know.
+        if self.broken.xchg(true, Full) {
+            return;
+        }
+        self.gate().slot().back_off();
+        self.dev().report(
+            EINVAL,
+            fmt!(
+                "ring {}: req_prod {} is impossible after {} requests; the disk halts until the frontend reconnects",
+                ring,
+                overrun.req_prod,
+                overrun.req_cons
+            ),
+        );
+    }
+
+    fn pages_held(&self, ring: RingId, requests: usize) {
+        self.dev().report(
+            EBUSY,
+            fmt!(
+                "ring {}: the device still holds pages that it is done with; {} requests cannot be answered, and the disk cannot go",
+                ring,
+                requests
+            ),
+        );
+    }
+
+    fn unsupported(self: Arc<Self>, operation: u8) {
+        if self.optional.fails(operation) {
+            self.kick();
+        }
+    }
+}
+
+/// How tracepoints name the disk of `dev`. The device's number is the last part of its path.
+fn trace_id(dev: &DeviceRef) -> TraceId {
+    let mut device = 0u32;
+    for byte in dev.nodename().to_bytes_with_nul() {
+        device = match byte {
+            b'0'..=b'9' => device
+                .saturating_mul(10)
+                .saturating_add(u32::from(byte.saturating_sub(b'0'))),
+            b'/' => 0,
+            _ => device,
+        };
+    }
+    TraceId {
+        domain: dev.frontend_id(),
+        device,
+    }
+}
