@@ -2,9 +2,10 @@
 
 //! sysfs attribute groups of a bound device: one value per file, read-only.
 //!
-//! The driver core adds the groups after `probe` and takes them away, waiting for
-//! readers, before it unbinds the driver, so a reader always finds the driver's
-//! data. All tables are constants; their types tie them to the data they show.
+//! The driver core adds the groups after `probe`. Before it calls the bus's `remove` it removes
+//! them and waits for readers, so the driver's data exists whenever a file is read. All tables are
+//! constants. Their type parameter is the type of the driver's data, so a table fits only the
+//! driver whose data it shows.
 //!
 //! C headers: [`include/linux/sysfs.h`](srctree/include/linux/sysfs.h),
 //! [`include/linux/device.h`](srctree/include/linux/device.h)
@@ -21,20 +22,23 @@ use kernel::{
     prelude::*, //
 };
 
-/// A file: shows one value of the driver's data.
+/// A sysfs file that shows one value of the driver's data.
 pub(crate) trait Show: 'static {
-    /// The driver's data (`Driver::Data` in `super::driver`).
+    /// The driver's data: `Driver::Data` in `super::driver`.
     type Data: 'static;
 
     /// The file's name.
     const NAME: &'static CStr;
 
-    /// Writes the value, without a newline. May sleep.
+    /// Writes the value to `f`, without a newline.
+    ///
+    /// Context: the process that reads the file. May sleep.
     fn show(data: &Self::Data, f: &mut fmt::Formatter<'_>) -> fmt::Result;
 }
 
-/// The C attribute of a file.
+/// Provides the C attribute of each [`Show`].
 trait Attribute: Show {
+    /// The file with mode 0444, shown by [`show`].
     const ATTRIBUTE: &'static bindings::device_attribute = &{
         let mut attribute: bindings::device_attribute = pin_init::zeroed();
         attribute.attr.name = Self::NAME.to_bytes_with_nul().as_ptr().cast();
@@ -46,41 +50,43 @@ trait Attribute: Show {
 
 impl<S: Show + ?Sized> Attribute for S {}
 
-/// Shows `S` in `buf`.
+/// Shows `S` in `buf`: the `show` callback of [`Attribute::ATTRIBUTE`].
 ///
 /// # Safety
 ///
-/// Called by sysfs for an attribute of [`Attribute::ATTRIBUTE`] in a group of a
-/// driver whose data is `S::Data`.
+/// Only sysfs may call this, for a file in a group of a driver whose data is `S::Data`.
 unsafe extern "C" fn show<S: Show + ?Sized>(
     dev: *mut bindings::device,
     _attribute: *mut bindings::device_attribute,
     buf: *mut c_char,
 ) -> isize {
-    // SAFETY: sysfs passes a live device, and the driver core shows these files
-    // only while the driver is bound.
-    let dev: &kdevice::Device<kdevice::CoreInternal<'_>> =
-        unsafe { kdevice::Device::from_raw(dev) };
-    // SAFETY: As above. The types of `Entry`, `Group` and `Groups` tie the file to
-    // a driver with this data.
-    let data = unsafe { dev.drvdata_borrow::<S::Data>() };
-    // SAFETY: sysfs passes a page to write to.
+    // SAFETY: sysfs passes a device that is alive. The driver core keeps the file only while the
+    // driver is bound, so the driver's data is set. `Entry`, `Group` and `Groups` guarantee that
+    // its type is `S::Data`.
+    let data = unsafe {
+        let dev: &kdevice::Device<kdevice::CoreInternal<'_>> = kdevice::Device::from_raw(dev);
+        dev.drvdata_borrow::<S::Data>()
+    };
+    // SAFETY: sysfs passes a `buf` of one page.
     unsafe { emit(buf, fmt!("{}", ShowValue::<S>(&data))) }
 }
 
-/// Formats right into the page, once: a number that grows a digit between a look at
-/// its length and another at its value does not fit.
+/// Formats `text` and a newline into `buf` and returns the length in bytes.
+///
+/// The text is formatted once, into the page itself. With a first pass for the length, a counter
+/// that gains a digit between the two passes would not fit.
 ///
 /// # Safety
 ///
-/// `buf` is the page that sysfs passes to a `show`.
+/// `buf` must be the page that sysfs passed to a `show` callback.
 unsafe fn emit(buf: *mut c_char, text: fmt::Arguments<'_>) -> isize {
     let text = core::ptr::from_ref(&text).cast::<c_void>();
-    // SAFETY: By the contract; `%pA` takes a pointer to `fmt::Arguments`
-    // (lib/vsprintf.c).
+    // SAFETY: The caller guarantees that `buf` is a sysfs page. `%pA` takes a pointer to
+    // `fmt::Arguments` (lib/vsprintf.c), and `text` is one.
     unsafe { bindings::sysfs_emit(buf, c"%pA\n".as_char_ptr(), text) as isize }
 }
 
+/// Displays the value that `S` shows.
 struct ShowValue<'a, S: Show + ?Sized>(&'a S::Data);
 
 impl<S: Show + ?Sized> fmt::Display for ShowValue<'_, S> {
@@ -89,49 +95,50 @@ impl<S: Show + ?Sized> fmt::Display for ShowValue<'_, S> {
     }
 }
 
-/// A file in a group, or the end of the group.
+/// An entry of a [`Group`]: a file, or the end of the group.
 #[repr(transparent)]
 pub(crate) struct Entry<D: 'static>(*const bindings::attribute, PhantomData<fn(&D)>);
 
 impl<D: 'static> Entry<D> {
-    /// Ends a group.
+    /// The end of a group.
     pub(crate) const END: Self = Self(null(), PhantomData);
 
-    /// The file of `S`.
+    /// The file that shows `S`.
     pub(crate) const fn of<S: Show<Data = D>>() -> Self {
         Self(&raw const <S as Attribute>::ATTRIBUTE.attr, PhantomData)
     }
 }
 
-/// A directory of files, or files in the device's own directory.
+/// A group of files (`struct attribute_group`).
 #[repr(transparent)]
 pub(crate) struct Group<D: 'static>(bindings::attribute_group, PhantomData<fn(&D)>);
 
 impl<D: 'static> Group<D> {
-    /// A group; `name` `None` puts the files into the device's own directory.
-    /// Evaluated at build time: entries that do not finish with [`Entry::END`] do
-    /// not compile.
+    /// Creates a group. The files are in the subdirectory `name`, or with `None` in the device's
+    /// own directory.
+    ///
+    /// Evaluated at build time: `entries` whose last one is not [`Entry::END`] do not compile.
     pub(crate) const fn new(name: Option<&'static CStr>, entries: &'static [Entry<D>]) -> Self {
         assert!(matches!(entries, [.., last] if last.0.is_null()));
         let mut group: bindings::attribute_group = pin_init::zeroed();
         if let Some(name) = name {
             group.name = name.to_bytes_with_nul().as_ptr().cast();
         }
-        // The C side never writes to attributes or their table.
+        // sysfs never writes to attributes or to their table, so the cast to `*mut` is harmless.
         group.__bindgen_anon_2.attrs = entries.as_ptr().cast_mut().cast();
         Self(group, PhantomData)
     }
 }
 
-/// A group in a driver's list, or its end.
+/// An entry of [`Groups`]: a group, or the end of the list.
 #[repr(transparent)]
 pub(crate) struct Listed<D: 'static>(*const bindings::attribute_group, PhantomData<fn(&D)>);
 
 impl<D: 'static> Listed<D> {
-    /// Ends a list.
+    /// The end of a list.
     pub(crate) const END: Self = Self(null(), PhantomData);
 
-    /// `group`.
+    /// The entry for `group`.
     pub(crate) const fn of(group: &'static Group<D>) -> Self {
         Self(&raw const group.0, PhantomData)
     }
@@ -141,16 +148,17 @@ impl<D: 'static> Listed<D> {
 pub(crate) struct Groups<D: 'static>(&'static [Listed<D>]);
 
 impl<D: 'static> Groups<D> {
-    /// The groups in `list`. Evaluated at build time: a list that does not finish
-    /// with [`Listed::END`] does not compile.
+    /// Creates the table of the groups in `list`.
+    ///
+    /// Evaluated at build time: a `list` whose last entry is not [`Listed::END`] does not compile.
     pub(crate) const fn new(list: &'static [Listed<D>]) -> Self {
         assert!(matches!(list, [.., last] if last.0.is_null()));
         Self(list)
     }
 
-    /// For `struct device_driver::dev_groups`.
+    /// Returns the table for `struct device_driver::dev_groups`.
     pub(crate) fn as_ptr(&self) -> *mut *const bindings::attribute_group {
-        // The C side never writes to the list.
+        // The driver core never writes to the table, so the cast to `*mut` is harmless.
         self.0.as_ptr().cast_mut().cast()
     }
 }

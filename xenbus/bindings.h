@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * Input of bindgen: the headers of the Xen API that the kernel crate's own
- * bindings leave out, and the prototypes of our C helpers.
+ * Input of bindgen: the Xen headers, which the kernel crate's bindings do not include, and the
+ * prototypes of this folder's C helpers.
  */
 #include <linux/hrtimer_types.h>
 #include <linux/types.h>

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The Xen API as bindgen sees it; made at build time (see `Kbuild`).
+//! Bindings of the Xen headers and of `helpers.h`. bindgen generates them at build time, see
+//! `Kbuild`.
 //!
-//! For this folder only: what leaves it is wrapped.
+//! Only this folder uses them. The rest of the module uses the wrappers.
 
 #![allow(
     clippy::all,

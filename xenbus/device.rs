@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A xenbus device, seen from its backend.
+//! Xenbus devices, as a backend driver uses them.
 //!
 //! C header: [`include/xen/xenbus.h`](srctree/include/xen/xenbus.h)
 
@@ -20,26 +20,26 @@ use kernel::{
 
 use super::bindings;
 
-/// The states a backend announces (`enum xenbus_state`).
+/// The states that a backend switches to (`enum xenbus_state`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum XenbusState {
-    /// Waits for the frontend's ring.
+    /// The backend waits for the frontend to publish its rings.
     InitWait,
-    /// Serves the ring.
+    /// The backend serves the rings.
     Connected,
-    /// On the way to Closed.
+    /// The backend is disconnecting.
     Closing,
-    /// Nothing is mapped.
+    /// The backend has unmapped the rings and all frames.
     Closed,
 }
 
-/// A xenbus device.
+/// A xenbus device (`struct xenbus_device`).
 ///
 /// # Invariants
 ///
-/// Wraps a valid `struct xenbus_device` that the bus made; it lives as long as
-/// its reference count is not zero. `nodename` and `otherend_id` never change
-/// while it lives.
+/// The object is a valid `struct xenbus_device` that the bus created. It is freed when the
+/// reference count of its `struct device` drops to zero, and `nodename` does not change before
+/// that.
 #[repr(transparent)]
 pub(crate) struct Device<Ctx: kdevice::DeviceContext = kdevice::Normal>(
     Opaque<bindings::xenbus_device>,
@@ -51,36 +51,49 @@ impl<Ctx: kdevice::DeviceContext> Device<Ctx> {
         self.0.get()
     }
 
-    /// Our directory in xenstore.
+    /// Returns the path of the backend's directory in xenstore, `backend/vbd/7/51712`.
+    ///
+    /// Context: any.
     pub(crate) fn nodename(&self) -> &CStr {
-        // SAFETY: By the type invariant, a NUL-terminated string that lives as
-        // long as the device.
+        // SAFETY: By the type invariant the device is valid. The bus allocates `nodename`, a
+        // NUL-terminated string, together with the device and never changes it.
         unsafe { super::text((*self.as_raw()).nodename) }
     }
 
-    /// The frontend's domain.
+    /// Returns the id of the frontend's domain.
+    ///
+    /// Context: any.
     pub(crate) fn frontend_id(&self) -> u16 {
-        // SAFETY: By the type invariant. Domain ids have 15 bits; the field is an
-        // int only because xenstore is text.
-        unsafe { (*self.as_raw()).otherend_id as u16 }
+        // SAFETY: By the type invariant the device is valid. The bus writes the field before each
+        // `probe`, possibly while the holder of a reference reads it, hence the volatile read.
+        let id = unsafe { (&raw const (*self.as_raw()).otherend_id).read_volatile() };
+        // A domain id has 15 bits. The field is an `int` because the bus scans it from text.
+        id as u16
     }
 
-    /// Did the toolstack delete our directory? Then nobody can ever take this
-    /// device over.
+    /// Returns whether the toolstack has deleted the backend's directory. No driver can serve the
+    /// device after that.
+    ///
+    /// Context: any.
     pub(crate) fn is_vanished(&self) -> bool {
-        // SAFETY: By the type invariant; a bool that only ever becomes true.
+        // SAFETY: By the type invariant the device is valid. The xenwatch thread may set the field
+        // at any time, hence the volatile read.
         unsafe { (&raw const (*self.as_raw()).vanished).read_volatile() }
     }
 
-    /// Is Connected what was announced last? To be asked by whoever announces.
+    /// Returns whether the last announced state is Connected. Meaningful only to the thread that
+    /// announces the states.
     pub(crate) fn is_connected(&self) -> bool {
-        // SAFETY: By the type invariant; only `announce` and `fail` change it.
+        // SAFETY: By the type invariant the device is valid. Another thread may change the field in
+        // `announce` or `fail`, hence the volatile read.
         let state = unsafe { (&raw const (*self.as_raw()).state).read_volatile() };
         state == bindings::xenbus_state_XenbusStateConnected
     }
 
-    /// Announces `state`. Writes nothing if it is the state already, or if the
-    /// toolstack has removed our directory. May sleep.
+    /// Switches the backend to `state` (`xenbus_switch_state`). Writes nothing if that is the state
+    /// already, or if the toolstack has deleted the backend's directory.
+    ///
+    /// Context: process; sleeps.
     pub(crate) fn announce(&self, state: XenbusState) {
         let state = match state {
             XenbusState::InitWait => bindings::xenbus_state_XenbusStateInitWait,
@@ -88,23 +101,30 @@ impl<Ctx: kdevice::DeviceContext> Device<Ctx> {
             XenbusState::Closing => bindings::xenbus_state_XenbusStateClosing,
             XenbusState::Closed => bindings::xenbus_state_XenbusStateClosed,
         };
-        // SAFETY: By the type invariant. A write that fails leaves an `error` key,
-        // made by the C function; there is nothing more to do about it.
+        // If the write fails, the C function itself writes the `error` key and the log.
+        //
+        // SAFETY: By the type invariant the device is valid.
         unsafe { bindings::xenbus_switch_state(self.as_raw(), state) };
     }
 
-    /// Does the toolstack want this device to stay? May sleep.
+    /// Returns whether the toolstack wants to keep the device: whether the key `online` is 1.
+    ///
+    /// Context: process; sleeps.
     pub(crate) fn is_online(&self) -> bool {
-        // SAFETY: By the type invariant.
+        // SAFETY: By the type invariant the device is valid.
         unsafe { bindings::xenbus_dev_is_online(self.as_raw()) != 0 }
     }
 
-    /// Leaves `text` and `error` in the log and in our `error` key. May sleep.
+    /// Writes `text` and `error` to the log and to the `error` key of the device
+    /// (`xenbus_dev_error`).
+    ///
+    /// Context: process; sleeps.
     pub(crate) fn report(&self, error: Error, text: fmt::Arguments<'_>) {
         let Ok(text) = CString::try_from_fmt(text) else {
             return;
         };
-        // SAFETY: By the type invariant; the format takes exactly one string.
+        // SAFETY: By the type invariant the device is valid. The format takes one string, and
+        // `text` is NUL-terminated.
         unsafe {
             bindings::xenbus_dev_error(
                 self.as_raw(),
@@ -115,12 +135,16 @@ impl<Ctx: kdevice::DeviceContext> Device<Ctx> {
         };
     }
 
-    /// As [`Self::report`], then announces Closing: the device cannot be served.
+    /// Reports as [`Self::report`] does, then announces Closing, because the device cannot be
+    /// served (`xenbus_dev_fatal`).
+    ///
+    /// Context: process; sleeps.
     pub(crate) fn fail(&self, error: Error, text: fmt::Arguments<'_>) {
         let Ok(text) = CString::try_from_fmt(text) else {
             return self.announce(XenbusState::Closing);
         };
-        // SAFETY: As in `report`.
+        // SAFETY: By the type invariant the device is valid. The format takes one string, and
+        // `text` is NUL-terminated.
         unsafe {
             bindings::xenbus_dev_fatal(
                 self.as_raw(),
@@ -133,48 +157,54 @@ impl<Ctx: kdevice::DeviceContext> Device<Ctx> {
 }
 
 impl Device<kdevice::Bound> {
-    /// The frontend's directory in xenstore, which exists only while the device is
-    /// bound: hence a copy.
+    /// Returns a copy of the path of the frontend's directory in xenstore. The bus's own string
+    /// lives only while the device is bound.
+    ///
+    /// Context: process; sleeps.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`.
     pub(crate) fn frontend_path(&self) -> Result<CString> {
-        // SAFETY: By the type invariant; the bus sets `otherend` before it calls
-        // `probe` and frees it after `remove`.
+        // SAFETY: By the type invariant the device is valid, and by its context it is bound. The
+        // bus sets `otherend`, a NUL-terminated string, before `probe` and frees it after `remove`.
         let path = unsafe { super::text((*self.as_raw()).otherend) };
         CString::try_from(path).map_err(|_| ENOMEM)
     }
 }
 
-// SAFETY: A transparent wrapper whose layout does not depend on the context.
+// SAFETY: `Device` is a transparent wrapper whose layout does not depend on its context.
 kernel::impl_device_context_deref!(unsafe { Device });
 kernel::impl_device_context_into_aref!(Device);
 
-// SAFETY: `struct xenbus_device` embeds a `struct device`, which is reference
-// counted.
+// SAFETY: `struct xenbus_device` embeds a `struct device`, which is reference counted. The bus
+// frees the former when the count of the latter drops to zero.
 unsafe impl kernel::sync::aref::AlwaysRefCounted for Device {
     fn inc_ref(&self) {
-        // SAFETY: The shared reference shows that the count is not zero.
+        // SAFETY: The reference `self` guarantees that the count is not zero.
         unsafe { bindings::get_device(&raw mut (*self.as_raw()).dev) };
     }
 
     unsafe fn dec_ref(obj: NonNull<Self>) {
         let xdev: *mut bindings::xenbus_device = obj.cast().as_ptr();
-        // SAFETY: The caller gives up a reference, so the count is not zero.
+        // SAFETY: The caller gives up one count, so the count is not zero.
         unsafe { bindings::put_device(&raw mut (*xdev).dev) }
     }
 }
 
 impl<Ctx: kdevice::DeviceContext> AsRef<kdevice::Device<Ctx>> for Device<Ctx> {
     fn as_ref(&self) -> &kdevice::Device<Ctx> {
-        // SAFETY: By the type invariant, a valid `struct device`.
+        // SAFETY: By the type invariant the embedded `struct device` is valid.
         unsafe { kdevice::Device::from_raw(&raw mut (*self.as_raw()).dev) }
     }
 }
 
-// SAFETY: Reference counting works from every thread.
+// SAFETY: Any thread may drop a reference to a device.
 unsafe impl Send for Device {}
 
-// SAFETY: All methods of `Device<Normal>` may run at the same time: they only read
-// what never changes, or call C functions that lock for themselves.
+// SAFETY: The methods of `Device<Normal>` may run concurrently: they read fields that do not
+// change, read others volatile, or call C functions that may be called concurrently.
 unsafe impl Sync for Device {}
 
-/// A device that outlives its driver's hold on it.
+/// A reference to a device. It may outlive the binding of the device to its driver.
 pub(crate) type DeviceRef = ARef<Device>;

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Registering a xenbus backend driver.
+//! Xenbus backend drivers and their registration.
 //!
-//! The bus calls [`Driver::probe`] and [`Driver::unbind`] with the device locked,
-//! [`Driver::otherend_changed`] from the one xenwatch thread that serves every
-//! Xen device of this domain: it must never wait for anything slow.
+//! The bus calls [`Driver::probe`] and [`Driver::unbind`] with the device locked. It calls
+//! [`Driver::otherend_changed`] in the xenwatch thread. That is one thread for all Xen devices of
+//! this domain, so the callback must not wait for a device or a guest.
 //!
 //! C header: [`include/xen/xenbus.h`](srctree/include/xen/xenbus.h)
 
@@ -21,13 +21,14 @@ use super::attribute::Groups;
 use super::bindings;
 use super::device::Device;
 
-/// The device type a driver serves (`vbd`, `vif`, ..).
+/// A device type that a driver serves: `vbd`, `vif` and so on (`struct xenbus_device_id`).
 #[repr(transparent)]
 pub(crate) struct DeviceId(bindings::xenbus_device_id);
 
 impl DeviceId {
-    /// The id for `name`. Evaluated at build time, so a name that is too long does
-    /// not compile.
+    /// Creates the id of the device type `name`.
+    ///
+    /// Evaluated at build time: a name that is longer than the C array does not compile.
     #[inline]
     pub(crate) const fn new(name: &'static CStr) -> Self {
         let mut id: bindings::xenbus_device_id = pin_init::zeroed();
@@ -40,57 +41,65 @@ impl DeviceId {
         Self(id)
     }
 
-    /// The empty id that ends a table.
+    /// Creates the empty id that ends a table.
     pub(crate) const fn end() -> Self {
         Self(pin_init::zeroed())
     }
 }
 
-// SAFETY: Plain bytes, never written after they were made.
+// SAFETY: An id is an array of bytes that no code writes after its creation.
 unsafe impl Sync for DeviceId {}
 
 /// A xenbus backend driver.
 pub(crate) trait Driver {
-    /// The driver's data for one bound device.
+    /// The driver's data of one bound device.
     type Data: Send + Sync + 'static;
 
-    /// The device types it serves; the last is [`DeviceId::end`].
+    /// The device types that the driver serves. The last entry is [`DeviceId::end`].
     const IDS: &'static [DeviceId];
 
-    /// sysfs files of a bound device.
+    /// The sysfs files of a bound device.
     const GROUPS: Groups<Self::Data>;
 
-    /// A device appeared. May sleep; runs in the xenwatch thread, or in whoever
-    /// loads the module or writes to `bind`.
+    /// Binds the driver to `dev`, and returns the driver's data.
+    ///
+    /// Context: the xenwatch thread, or the process that loads the module or writes to `bind`; the
+    /// device is locked. May sleep.
     fn probe(dev: &Device<kdevice::Core<'_>>) -> impl PinInit<Self::Data, Error>;
 
-    /// The frontend's `state` key changed, or may have. Runs in the xenwatch
-    /// thread: must not wait.
+    /// The frontend's `state` key may have changed.
+    ///
+    /// Context: the xenwatch thread. Must not wait for a device or a guest.
     fn otherend_changed(data: Pin<&Self::Data>);
 
-    /// Memory is short: what can be given back should be. Runs in whoever needs memory:
-    /// must not wait. The bus does not keep the driver's data alive for this call.
+    /// The kernel is short of memory: the driver should free what `dev` can spare. The bus does not
+    /// keep the driver's data alive during this call.
+    ///
+    /// Context: the process that allocates memory, with `reclaim_sem` of the device held. Must
+    /// not wait.
     fn reclaim(dev: &Device);
 
-    /// The driver loses the device. May sleep.
+    /// Unbinds the driver from `dev`. The driver core drops `data` afterwards.
+    ///
+    /// Context: process; the device is locked. May sleep.
     fn unbind(dev: &Device<kdevice::Core<'_>>, data: Pin<&Self::Data>);
 }
 
-/// Connects a [`Driver`] with the bus.
+/// Implements the registration and the C callbacks of the [`Driver`] `T`.
 pub(crate) struct Adapter<T: Driver>(T);
 
 // SAFETY:
-// - `bindings::xenbus_driver` is a `repr(C)` type made by bindgen.
-// - `T::Data` is what `probe_callback` stores with `set_drvdata`.
-// - `DEVICE_DRIVER_OFFSET` is the offset of its `struct device_driver`.
+// - `bindings::xenbus_driver` is a C type declared as `repr(C)`.
+// - `T::Data` is the type of the data that `probe_callback` sets.
+// - `DEVICE_DRIVER_OFFSET` is the offset of the embedded `struct device_driver`.
 unsafe impl<T: Driver + 'static> driver::DriverLayout for Adapter<T> {
     type DriverType = bindings::xenbus_driver;
     type DriverData<'bound> = T::Data;
     const DEVICE_DRIVER_OFFSET: usize = core::mem::offset_of!(Self::DriverType, driver);
 }
 
-// SAFETY: `xenbus_unregister_driver` may follow every successful
-// `__xenbus_register_backend`.
+// SAFETY: `unregister` undoes what a successful `register` did: `xenbus_unregister_driver` is the
+// counterpart of `__xenbus_register_backend`.
 unsafe impl<T: Driver + 'static> driver::RegistrationOps for Adapter<T> {
     unsafe fn register(
         reg: &Opaque<Self::DriverType>,
@@ -100,13 +109,13 @@ unsafe impl<T: Driver + 'static> driver::RegistrationOps for Adapter<T> {
         if !super::is_xen_domain() {
             return Err(ENODEV);
         }
-        // SAFETY: Nobody else sees `reg` before it is registered.
+        // SAFETY: `reg` is valid, and no other code uses it before it is registered.
         unsafe {
             let drv = reg.get();
             (*drv).name = name.as_char_ptr();
             (*drv).ids = T::IDS.as_ptr().cast();
-            // Another driver may take the device over: do not announce Closed
-            // when we let go of it.
+            // The bus must not announce Closed at `unbind`: another driver may take the device
+            // over, and the guest keeps its frontend.
             (*drv).allow_rebind = true;
             (*drv).probe = Some(Self::probe_callback);
             (*drv).otherend_changed = Some(Self::otherend_changed_callback);
@@ -114,15 +123,15 @@ unsafe impl<T: Driver + 'static> driver::RegistrationOps for Adapter<T> {
             (*drv).remove = Some(Self::remove_callback);
             (*drv).driver.dev_groups = T::GROUPS.as_ptr();
         }
-        // SAFETY: `reg` is pinned and stays until `unregister`, by the contract of
-        // this function; `name` and `module` are static.
+        // SAFETY: The caller keeps `reg` pinned until `unregister`. `name` and `module` are
+        // `'static`.
         to_result(unsafe {
             bindings::__xenbus_register_backend(reg.get(), module.as_ptr(), name.as_char_ptr())
         })
     }
 
     unsafe fn unregister(reg: &Opaque<Self::DriverType>) {
-        // SAFETY: `reg` was registered, by the contract of this function.
+        // SAFETY: The caller guarantees that `register` has registered `reg`.
         unsafe { bindings::xenbus_unregister_driver(reg.get()) }
     }
 }
@@ -132,48 +141,52 @@ impl<T: Driver + 'static> Adapter<T> {
         xdev: *mut bindings::xenbus_device,
         _id: *const bindings::xenbus_device_id,
     ) -> c_int {
-        // SAFETY: The bus calls this with a live device, locked, not bound yet;
-        // `Device` is a transparent wrapper.
+        // SAFETY: The bus passes a valid device, which it has locked and which is not bound yet.
+        // `Device` is a transparent wrapper of it.
         let dev = unsafe { &*xdev.cast::<Device<kdevice::CoreInternal<'_>>>() };
-        let refused = match dev.as_ref().set_drvdata(T::probe(dev)) {
+        let err = match dev.as_ref().set_drvdata(T::probe(dev)) {
             Ok(()) => return 0,
-            Err(refused) => refused,
+            Err(err) => err,
         };
-        // `xenbus_dev_probe` has read the frontend's path before it called this, frees it
-        // when it takes a driver away, and forgets it when a driver refuses the device.
+        // `xenbus_dev_probe` has set `otherend` before it called this function. It frees the string
+        // when it removes a driver, but not when `probe` fails.
         //
-        // SAFETY: The device is live and locked. Its path is null or comes from `kmalloc`
-        // and is the device's own; the bus begins to watch it after a successful probe, so
-        // nobody looks at it now, and reads it anew, whatever is there, before the next.
+        // SAFETY: The device is valid and locked. `otherend` is null or a string of the device that
+        // `kmalloc` allocated. No other code uses the string now: the bus watches the path only
+        // after a successful `probe`, and reads the path anew before the next one.
         unsafe {
             bindings::kfree((*xdev).otherend.cast());
             (*xdev).otherend = core::ptr::null();
         }
-        refused.to_errno()
+        err.to_errno()
     }
 
     extern "C" fn otherend_changed_callback(
         xdev: *mut bindings::xenbus_device,
         _state: bindings::xenbus_state,
     ) {
-        // SAFETY: The bus registers the watch that leads here after `probe`
-        // succeeded, and waits for it to end before it calls `remove`.
-        let dev = unsafe { &*xdev.cast::<Device<kdevice::CoreInternal<'_>>>() };
-        // SAFETY: As above: `set_drvdata` was called with a `T::Data`.
-        let data = unsafe { dev.as_ref().drvdata_borrow::<T::Data>() };
+        // SAFETY: The bus passes a valid device. It registers the watch whose callback this is
+        // after `probe_callback` has set a `T::Data`, and unregisters it, waiting for the callback,
+        // before it calls `remove_callback`.
+        let data = unsafe {
+            let dev = &*xdev.cast::<Device<kdevice::CoreInternal<'_>>>();
+            dev.as_ref().drvdata_borrow::<T::Data>()
+        };
         T::otherend_changed(data);
     }
 
     extern "C" fn reclaim_callback(xdev: *mut bindings::xenbus_device) {
-        // SAFETY: The bus calls this with a live device. It may have lost its driver's
-        // data by now: the bus's lock covers `remove`, not what the core does after it.
+        // SAFETY: The bus passes a valid device. The driver's data may be gone already, because
+        // `reclaim_sem` is not held when the driver core drops it after `remove`. `Device<Normal>`
+        // gives no access to the data.
         T::reclaim(unsafe { &*xdev.cast::<Device>() });
     }
 
     extern "C" fn remove_callback(xdev: *mut bindings::xenbus_device) {
-        // SAFETY: The bus calls this with a live device after a successful probe.
+        // SAFETY: The bus passes a valid device, which it has locked and which is bound.
         let dev = unsafe { &*xdev.cast::<Device<kdevice::CoreInternal<'_>>>() };
-        // SAFETY: As above; the driver core drops the data after this returns.
+        // SAFETY: `probe_callback` has set a `T::Data`. The driver core drops the data after this
+        // callback has returned.
         let data = unsafe { dev.as_ref().drvdata_borrow::<T::Data>() };
         T::unbind(dev, data);
     }

@@ -1,11 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! An event channel to the other domain, with late EOI.
+//! Event channels to the other domain, with late EOI.
 //!
-//! An event stays masked until its EOI is sent. Whoever sends the EOI only when
-//! the work is done makes a guest that floods its backend with events wait for
-//! itself. An EOI that says "spurious" makes Xen's Linux side delay the guest's
-//! next event.
+//! An event stays masked until the backend sends its EOI. A backend that sends the EOI only after
+//! the work is done limits a guest that floods it with events: the next event waits for the work.
+//! For an EOI that is marked as spurious, the kernel delays the next event of the channel.
 //!
 //! C header: [`include/xen/events.h`](srctree/include/xen/events.h)
 
@@ -27,45 +26,48 @@ use kernel::{
 use super::bindings;
 use super::device::DeviceRef;
 
-/// What to do when an event arrives.
+/// Handles the events of a [`Channel`].
 pub(crate) trait Handler: Send + Sync + 'static {
-    /// Runs in hard interrupt context: must not sleep. No further event comes
-    /// until the EOI of this one ([`Channel::eoi`]).
+    /// An event has arrived. The channel is masked until [`Channel::eoi`].
+    ///
+    /// Context: hard interrupt.
     fn event(&self);
 }
 
-/// An event arrived and is masked until this is given to [`Channel::eoi`].
+/// Evidence that an event has arrived. The channel is masked until [`Channel::eoi`] consumes it.
 #[must_use]
 pub(crate) struct Eoi(());
 
-/// The backend's end of an event channel, from its creation to its drop.
+/// The backend's end of an event channel.
 ///
-/// Drop waits for a running [`Handler::event`] and sleeps.
+/// Drop unbinds the channel. It waits for a running [`Handler::event`] and sleeps.
 ///
 /// # Invariants
 ///
-/// Once initialised, `irq` is bound to this object by
-/// `bind_interdomain_evtchn_to_irqhandler_lateeoi` until drop, and `port` is our end of the
-/// event channel that it stands for.
+/// After initialisation, `irq` is bound to this object by
+/// `bind_interdomain_evtchn_to_irqhandler_lateeoi`, and `port` is the local port of that event
+/// channel. Both stay so until drop.
 #[pin_data(PinnedDrop)]
 pub(crate) struct Channel<H: Handler> {
-    /// By which its EOI is sent.
+    /// The interrupt number, for the EOI.
     irq: Atomic<u32>,
-    /// By which events are sent.
+    /// The local port, for notifications.
     port: Atomic<u32>,
-    /// An event arrived, and nobody has taken it.
+    /// Whether an event has arrived since the last [`Channel::take_event`].
     arrived: AtomicFlag,
     handler: H,
     _dev: DeviceRef,
 }
 
 impl<H: Handler> Channel<H> {
-    /// Binds to port `remote` of the device's frontend. May sleep.
+    /// Binds a local port to port `remote` of the frontend of `dev`.
+    ///
+    /// Context: process; sleeps.
     ///
     /// # Errors
     ///
-    /// What Xen answers: there is no such port, or it is not meant for us. `ENXIO` if the
-    /// kernel does not know which port of ours it has bound.
+    /// Xen's error if the port does not exist or is not open to this domain. `ENXIO` if the local
+    /// port cannot be found.
     pub(crate) fn bind(dev: DeviceRef, remote: u32, handler: H) -> impl PinInit<Self, Error> {
         let xdev = dev.as_raw();
         try_pin_init!(&this in Self {
@@ -75,8 +77,9 @@ impl<H: Handler> Channel<H> {
             handler,
             _dev: dev,
             _: {
-                // SAFETY: All fields are initialised, so the handler may run at
-                // once; `this` is pinned and stays until `drop` has unbound it.
+                // SAFETY: `xdev` is valid, because `_dev` is a reference to it. All fields are
+                // initialised, so the handler may run at once. The object is pinned, and `drop`
+                // unbinds the handler before the memory is freed.
                 let irq = unsafe {
                     bindings::bind_interdomain_evtchn_to_irqhandler_lateeoi(
                         xdev,
@@ -91,12 +94,13 @@ impl<H: Handler> Channel<H> {
                     return Err(Error::from_errno(irq));
                 }
                 let Some(local) = port_of(irq as u32) else {
-                    // SAFETY: Bound just now with this cookie.
+                    // SAFETY: The call above bound `irq` with this cookie.
                     unsafe { bindings::unbind_from_irqhandler(irq as u32, this.as_ptr().cast()) };
                     return Err(ENXIO);
                 };
-                // INVARIANT: Bound just now. The handler reads neither.
-                // SAFETY: `this` is valid; the fields are atomics.
+                // INVARIANT: `irq` was bound above, and `local` is its port. The interrupt handler,
+                // which may run already, uses neither field.
+                // SAFETY: `this` is valid and initialised, and only shared references to it exist.
                 let channel = unsafe { &*this.as_ptr() };
                 channel.irq.store(irq as u32, Relaxed);
                 channel.port.store(local, Relaxed);
@@ -104,29 +108,36 @@ impl<H: Handler> Channel<H> {
         }? Error)
     }
 
-    /// Tells the other domain that there is something to see.
+    /// Sends an event to the frontend.
+    ///
+    /// Context: any.
     pub(crate) fn notify(&self) {
-        // By port: to look the irq up costs more than all else of this.
-        // SAFETY: By the type invariant, the port is ours.
+        // `notify_remote_via_irq` would look up the port on each call, which costs more than the
+        // rest of the notification.
+        // SAFETY: By the type invariant the port is a local port that this object has bound.
         unsafe { bindings::xbk_notify(self.port.load(Relaxed)) };
     }
 
-    /// Takes the event that arrived, if any. To be called before looking for work, so
-    /// that the EOI goes to whoever looked after the event.
+    /// Takes the event that has arrived, if any. The caller must call this before it looks for
+    /// work: only then does the EOI mean that the work of this event is done.
+    ///
+    /// Context: any.
     pub(crate) fn take_event(&self) -> Option<Eoi> {
         self.arrived.xchg(false, Full).then_some(Eoi(()))
     }
 
-    /// Lets the next event through. `spurious`: this one was for nothing.
+    /// Sends the EOI, which unmasks the channel. `spurious` says that the event brought no work.
+    ///
+    /// Context: any.
     pub(crate) fn eoi(&self, _event: Eoi, spurious: bool) {
         let irq = self.irq.load(Relaxed);
-        // SAFETY: By the type invariant, `irq` is ours; an `Eoi` is made once per event.
+        // SAFETY: By the type invariant `irq` is bound by this object.
         unsafe { bindings::xbk_irq_lateeoi(irq, spurious) };
     }
 
     extern "C" fn interrupt(_irq: c_int, cookie: *mut c_void) -> bindings::irqreturn_t {
-        // SAFETY: The cookie is a live `Channel<H>`: `drop` unbinds, which waits for
-        // running handlers, before the memory goes.
+        // SAFETY: `bind` passed a pinned `Channel<H>` as the cookie. `drop` unbinds the handler,
+        // which waits for running ones, before the memory is freed.
         let channel = unsafe { &*cookie.cast::<Self>() };
         channel.arrived.store(true, Relaxed);
         channel.handler.event();
@@ -138,23 +149,26 @@ impl<H: Handler> Channel<H> {
 impl<H: Handler> PinnedDrop for Channel<H> {
     fn drop(self: Pin<&mut Self>) {
         let cookie: *const Self = &*self;
-        // SAFETY: By the type invariant, bound with this cookie. Closes the port.
+        // The call also closes the port.
+        // SAFETY: By the type invariant `irq` is bound, with this object as the cookie.
         unsafe {
             bindings::unbind_from_irqhandler(self.irq.load(Relaxed), cookie.cast_mut().cast())
         };
     }
 }
 
-/// The port that `irq` is bound to. The kernel tells only the opposite, so this asks for each
-/// port until it is the right one: the more of them dom0 has, the longer it takes.
+/// Returns the local port that `irq` is bound to.
+///
+/// The kernel exports only the lookup of an irq by its port, so this function tries one port after
+/// the other. The time grows with the number of ports of this domain.
 fn port_of(irq: u32) -> Option<u32> {
-    // SAFETY: Events are set up: a channel was bound.
+    // SAFETY: The event channel subsystem is initialised, because `irq` was bound.
     let ports = unsafe { bindings::xen_evtchn_nr_channels() };
     (1..ports).find(|port| {
-        // Others may unbind theirs meanwhile. What the kernel knows of a port is freed a grace
-        // period after that.
+        // Another driver may unbind its port at the same time. The kernel frees the data of that
+        // port after an RCU grace period.
         let _rcu = rcu::read_lock();
-        // SAFETY: Any port may be asked about, by the guard above.
+        // SAFETY: `port` is below the number of ports, and `_rcu` keeps its data alive.
         let bound = unsafe { bindings::irq_from_evtchn(*port) };
         bound == irq
     })

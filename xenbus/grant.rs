@@ -1,12 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Frames of the other domain: mapped, used, unmapped.
+//! Grant mapping: frames that the other domain grants, mapped at pages of this domain.
 //!
-//! Xen charges by the call, so maps and unmaps are gathered into batches. A
-//! [`Mapped`] is the right to use one frame; it is given up only to an
-//! [`UnmapBatch`], and only when nobody else in this kernel refers to its page any
-//! more ([`Mapped::is_used`]): some block drivers keep a reference for a while
-//! after they have answered.
+//! A hypercall costs more than a single map or unmap, so both are batched. A [`Mapped`] stands for
+//! one mapped frame. Its owner passes it to an [`UnmapBatch`] only when no other part of this
+//! kernel has a reference to the page any more ([`Mapped::is_used`]): some block drivers keep one
+//! for a while after they have completed the bio.
 //!
 //! ```text
 //! PageCache --MapBatch--> Mapped --UnmapBatch--> PageCache
@@ -30,48 +29,53 @@ use kernel::{
 
 use super::bindings;
 
-/// Frames without memory of their own, for foreign pages to be mapped at.
+/// Pages without memory, at which granted frames are mapped (`struct gnttab_page_cache`).
 ///
-/// Drop gives them back and sleeps.
+/// Drop frees the pages and sleeps.
 #[pin_data(PinnedDrop)]
 pub(crate) struct PageCache {
     #[pin]
     cache: Opaque<bindings::gnttab_page_cache>,
 }
 
-// SAFETY: The C type has its own lock.
+// SAFETY: A page cache is not bound to a thread.
 unsafe impl Send for PageCache {}
-// SAFETY: As above.
+// SAFETY: The C functions take the lock of the page cache.
 unsafe impl Sync for PageCache {}
 
 impl PageCache {
-    /// An empty cache.
+    /// Creates an empty cache.
     pub(crate) fn new() -> impl PinInit<Self> {
         pin_init!(Self {
             cache <- Opaque::ffi_init(|cache| {
-                // SAFETY: `cache` is valid for writes.
+                // SAFETY: `cache` is valid for writes and pinned.
                 unsafe { bindings::gnttab_page_cache_init(cache) }
             }),
         })
     }
 
-    /// Gives back all but `keep` pages. Sleeps.
+    /// Frees all but `keep` of the pages in the cache.
+    ///
+    /// Context: process; sleeps.
     pub(crate) fn shrink(&self, keep: u32) {
-        // SAFETY: Initialised in `new`.
+        // SAFETY: `new` has initialised the cache.
         unsafe { bindings::gnttab_page_cache_shrink(self.cache.get(), keep) }
     }
 
+    /// Takes a page out of the cache, or allocates one. May sleep.
     fn get(&self) -> Option<NonNull<bindings::page>> {
         let mut page = null_mut();
-        // SAFETY: Initialised in `new`; `page` is valid for a write.
+        // SAFETY: `new` has initialised the cache; `page` is valid for a write.
         match unsafe { bindings::gnttab_page_cache_get(self.cache.get(), &mut page) } {
             0 => NonNull::new(page),
             _ => None,
         }
     }
 
+    /// Puts pages back that came from [`Self::get`] and at which nothing is mapped.
     fn put(&self, pages: &mut [*mut bindings::page]) {
-        // SAFETY: `pages` came from `get`, are not mapped, and are ours.
+        // SAFETY: `new` has initialised the cache. All callers, which are in this file, own the
+        // pages and have got them from `get`; nothing is mapped there.
         unsafe {
             bindings::gnttab_page_cache_put(
                 self.cache.get(),
@@ -89,14 +93,15 @@ impl PinnedDrop for PageCache {
     }
 }
 
-/// A frame of the other domain, mapped at a page of ours.
+/// A granted frame that is mapped at a page of this domain.
 ///
-/// Dropped instead of unmapped, mapping and page are lost until the next boot.
+/// Drop does not unmap the frame: a `Mapped` that is not passed to an [`UnmapBatch`] leaks the
+/// mapping and the page.
 ///
 /// # Invariants
 ///
-/// `page` came from a [`PageCache`] and is mapped with `handle`. At most `users` [`MappedRef`]s to
-/// it exist.
+/// `page` came from a [`PageCache`], and a granted frame is mapped there with `handle`. At most
+/// `users` [`MappedRef`]s to the page exist.
 #[must_use]
 #[derive(Debug)]
 pub(crate) struct Mapped {
@@ -105,112 +110,125 @@ pub(crate) struct Mapped {
     users: u32,
 }
 
-/// A reference to a [`Mapped`] grant that its owner keeps mapped. Whoever has it gives it back with
-/// [`Mapped::put`]: until then the grant is not unmapped.
+/// A reference to a [`Mapped`] frame. The frame is not unmapped until [`Mapped::put`] has taken the
+/// reference back.
 ///
 /// # Invariants
 ///
-/// Counted by the [`Mapped`] of `page`.
+/// The [`Mapped`] of `page` counts this reference in `users`.
 #[must_use]
 #[derive(Debug)]
 pub(crate) struct MappedRef {
     page: NonNull<bindings::page>,
 }
 
-// SAFETY: As `Mapped`.
+// SAFETY: The page is not bound to a thread.
 unsafe impl Send for MappedRef {}
-// SAFETY: As `Mapped`.
+// SAFETY: The methods of a shared `MappedRef` only return the page.
 unsafe impl Sync for MappedRef {}
 
 impl MappedRef {
-    /// The page, for I/O while `self` lives.
+    /// Returns the page for I/O.
     pub(crate) fn page(&self) -> BorrowedPage<'_> {
-        // SAFETY: The grant is not unmapped while there is a reference to it.
+        // SAFETY: By the type invariant the `Mapped` counts this reference, and `UnmapBatch::push`
+        // accepts no `Mapped` with users. So the page stays valid and mapped while `self` exists.
         unsafe { BorrowedPage::from_raw(self.page) }
     }
 }
 
-// SAFETY: Page and handle may be used from any thread.
+// SAFETY: Neither the page nor the handle is bound to a thread.
 unsafe impl Send for Mapped {}
-// SAFETY: As above; a shared `Mapped` only gives its address away.
+// SAFETY: The methods of a shared `Mapped` only return the page or read its reference count, which
+// is atomic.
 unsafe impl Sync for Mapped {}
 
 impl Mapped {
-    /// The page, for I/O while `self` lives.
+    /// Returns the page for I/O.
     pub(crate) fn page(&self) -> BorrowedPage<'_> {
-        // SAFETY: By the type invariant the page is mapped, until `self` is given up.
+        // SAFETY: By the type invariant the page is valid and mapped. `UnmapBatch::push` takes
+        // `self` by value, so the page stays so while `self` is borrowed.
         unsafe { BorrowedPage::from_raw(self.page) }
     }
 
-    /// Takes a reference: the grant is not unmapped before [`Self::put`] gets it back.
+    /// Takes a reference. The frame is not unmapped until [`Self::put`] has taken it back.
     pub(crate) fn get(&mut self) -> MappedRef {
-        // At most once per segment of a request in flight: far from 2^32.
+        // The count does not saturate: there is at most one reference per segment of each request
+        // in flight.
         self.users = self.users.saturating_add(1);
+        // INVARIANT: `users` counts the new reference.
         MappedRef { page: self.page }
     }
 
-    /// Gives a reference back. One to another grant stays counted there.
+    /// Takes a reference back. Does nothing with a reference to another frame, which its own
+    /// [`Mapped`] still counts.
     pub(crate) fn put(&mut self, user: MappedRef) {
         if user.page == self.page {
+            // INVARIANT: `user` no longer exists after this function.
             self.users = self.users.saturating_sub(1);
         }
     }
 
-    /// The page, for a look into it while it is mapped.
+    /// Returns the C page. The frame is mapped there while `self` is borrowed.
     pub(super) fn as_page(&self) -> *mut bindings::page {
         self.page.as_ptr()
     }
 
-    /// Does anybody in this kernel still refer to the page?
+    /// Returns whether another part of this kernel has a reference to the page.
+    ///
+    /// Context: any.
     pub(crate) fn is_used(&self) -> bool {
-        // SAFETY: By the type invariant, a valid page.
+        // SAFETY: By the type invariant the page is valid.
         unsafe { bindings::xbk_page_is_used(self.page.as_ptr()) }
     }
 }
 
-/// Grants that are to be mapped together.
+/// Grants that one hypercall maps.
+///
+/// Drop leaks the pages of grants that [`Self::run`] has not mapped.
 ///
 /// # Invariants
 ///
-/// `ops` and `pages` have the same length; `pages` came from a [`PageCache`], are
-/// not mapped, and belong to the operations at the same places.
+/// `ops` and `pages` have the same length and the same capacity. The pages came from a
+/// [`PageCache`], nothing is mapped there, and each belongs to the operation at the same index.
 pub(crate) struct MapBatch {
     ops: KVec<bindings::gnttab_map_grant_ref>,
     pages: KVec<*mut bindings::page>,
 }
 
-// SAFETY: Owned memory and pages without ties to a thread.
+// SAFETY: The batch owns its memory and its pages, and neither is bound to a thread.
 unsafe impl Send for MapBatch {}
 
 impl MapBatch {
-    /// Room for `most` grants. Sleeps.
+    /// Creates a batch with capacity for `capacity` grants. Sleeps.
     ///
     /// # Errors
     ///
     /// `ENOMEM`.
-    pub(crate) fn new(most: usize) -> Result<Self> {
+    pub(crate) fn new(capacity: usize) -> Result<Self> {
+        // INVARIANT: Both vectors are empty and have the same capacity.
         Ok(Self {
-            ops: KVec::with_capacity(most, GFP_KERNEL)?,
-            pages: KVec::with_capacity(most, GFP_KERNEL)?,
+            ops: KVec::with_capacity(capacity, GFP_KERNEL)?,
+            pages: KVec::with_capacity(capacity, GFP_KERNEL)?,
         })
     }
 
-    /// How many more grants it takes.
+    /// Returns how many more grants the batch has capacity for.
     pub(crate) fn remaining(&self) -> usize {
         self.ops.capacity().saturating_sub(self.ops.len())
     }
 
-    /// No grants in it?
+    /// Returns whether the batch has no grants.
     pub(crate) fn is_empty(&self) -> bool {
         self.ops.is_empty()
     }
 
-    /// Adds the frame that `gref` of `domain` grants; `writable` if this side is
-    /// going to write to it. May sleep.
+    /// Adds the frame that `domain` grants with `gref`. It is mapped read-only unless `writable`.
+    ///
+    /// Context: process; may sleep.
     ///
     /// # Errors
     ///
-    /// `ENOMEM` if there is no page for it, or no room in the batch.
+    /// `ENOMEM` if `cache` has no page, or if the batch is full.
     pub(crate) fn push(
         &mut self,
         cache: &PageCache,
@@ -229,19 +247,22 @@ impl MapBatch {
                 bindings::GNTMAP_readonly
             };
         let mut op: bindings::gnttab_map_grant_ref = pin_init::zeroed();
-        // SAFETY: `op` is valid for writes, `page` has a kernel address.
+        // SAFETY: `op` is valid for writes. `page` is valid and has a kernel address.
         unsafe { bindings::xbk_set_map_op(&mut op, page.as_ptr(), flags, gref, domain) };
-        // What Xen does not get to is not mapped.
+        // If Xen does not process the operation, the frame is not mapped.
         op.status = bindings::GNTST_general_error as i16;
-        // Both have the same capacity, and there is room.
+        // INVARIANT: Both vectors have a free slot, checked above, so both pushes succeed.
         let _ = self.ops.push_within_capacity(op);
         let _ = self.pages.push_within_capacity(page.as_ptr());
         Ok(())
     }
 
-    /// Maps them all and empties the batch. `each` gets, in the order of the pushes,
-    /// the reference and what became of it: `None` if Xen refused. May sleep: Xen may ask to try
-    /// again while it pages a frame in (bounded by the C function, 32 seconds).
+    /// Maps all frames and empties the batch. `each` is called in the order of the pushes, with the
+    /// grant reference and the mapped frame, or `None` if it could not be mapped. Pages without a
+    /// frame go back to `cache`.
+    ///
+    /// Context: process. Sleeps while Xen pages a frame in; `gnttab_map_refs` bounds that to 32
+    /// seconds per frame.
     pub(crate) fn run(
         &mut self,
         cache: &PageCache,
@@ -251,7 +272,8 @@ impl MapBatch {
         if self.is_empty() {
             return;
         }
-        // SAFETY: By the type invariant. Without kernel mappings (`null`).
+        // SAFETY: By the type invariant both arrays have `len` elements, and the pages came from a
+        // page cache and are not mapped. `null` for no separate kernel mappings is allowed.
         let err = unsafe {
             bindings::gnttab_map_refs(
                 self.ops.as_mut_ptr(),
@@ -263,7 +285,8 @@ impl MapBatch {
         for (op, page) in self.ops.iter().zip(self.pages.iter_mut()) {
             let good = op.status == bindings::GNTST_okay as i16;
             match NonNull::new(*page).filter(|_| good) {
-                // INVARIANT: Xen says so.
+                // INVARIANT: By `op.status` Xen has mapped the frame at `page`, and no reference to
+                // the new `Mapped` exists.
                 Some(page) => {
                     let mapped = Mapped {
                         page,
@@ -273,7 +296,8 @@ impl MapBatch {
                     if err == 0 {
                         each(op.ref_, Some(mapped));
                     } else {
-                        // Linux could not take note of what Xen has mapped.
+                        // Xen has mapped the frame, but `gnttab_map_refs` could not record the
+                        // mapping for the kernel's page tables.
                         unmap.push(mapped, cache);
                         each(op.ref_, None);
                     }
@@ -289,39 +313,45 @@ impl MapBatch {
     }
 }
 
-/// Frames that are to be unmapped together.
+/// Frames that one hypercall unmaps.
 ///
-/// Dropped with frames in it, those are lost.
+/// Drop leaks the frames that [`Self::run`] has not unmapped.
 ///
 /// # Invariants
 ///
-/// `ops` and `pages` have the same length and belong together; all are mapped.
+/// `ops` and `pages` have the same length and the same capacity. Each page has a frame mapped,
+/// which the operation at the same index unmaps, and no [`MappedRef`] to it exists.
 pub(crate) struct UnmapBatch {
     ops: KVec<bindings::gnttab_unmap_grant_ref>,
     pages: KVec<*mut bindings::page>,
 }
 
-// SAFETY: Owned memory and pages without ties to a thread.
+// SAFETY: The batch owns its memory and its pages, and neither is bound to a thread.
 unsafe impl Send for UnmapBatch {}
 
 impl UnmapBatch {
-    /// Room for `most` frames (at least one). Sleeps.
+    /// Creates a batch with capacity for `capacity` frames, of which there must be at least one.
+    /// Sleeps.
     ///
     /// # Errors
     ///
     /// `ENOMEM`.
-    pub(crate) fn new(most: usize) -> Result<Self> {
+    pub(crate) fn new(capacity: usize) -> Result<Self> {
+        // INVARIANT: Both vectors are empty and have the same capacity.
         Ok(Self {
-            ops: KVec::with_capacity(most, GFP_KERNEL)?,
-            pages: KVec::with_capacity(most, GFP_KERNEL)?,
+            ops: KVec::with_capacity(capacity, GFP_KERNEL)?,
+            pages: KVec::with_capacity(capacity, GFP_KERNEL)?,
         })
     }
 
-    /// Adds a frame that nobody uses any more; unmaps what is there when the batch
-    /// is full.
+    /// Adds a frame. Its page must have no other user, see [`Mapped::is_used`]. If the batch is
+    /// full, the frames in it are unmapped first.
+    ///
+    /// Context: process; may sleep.
     pub(crate) fn push(&mut self, mapped: Mapped, cache: &PageCache) {
         if mapped.users != 0 {
-            // A bug of ours; the frame is lost, which is better than used unmapped.
+            // This is a bug in the module. A leaked frame does less harm than a page that is
+            // unmapped while a bio uses it.
             pr_err!("a frame with {} users is not unmapped\n", mapped.users);
             return;
         }
@@ -330,22 +360,26 @@ impl UnmapBatch {
         }
         let mut op: bindings::gnttab_unmap_grant_ref = pin_init::zeroed();
         let page = mapped.page.as_ptr();
-        // SAFETY: `op` is valid; the page is mapped with this handle by the type
-        // invariant of `Mapped`.
+        // SAFETY: `op` is valid for writes. By the invariant of `Mapped` the page is valid and has
+        // a frame mapped with this handle.
         unsafe {
             bindings::xbk_set_unmap_op(&mut op, page, bindings::GNTMAP_host_map, mapped.handle)
         };
-        // Both have the same capacity, and there is room.
+        // INVARIANT: Both vectors have a free slot, made above if need be, so both pushes succeed
+        // (or both fail in a batch without capacity). `mapped` has no users.
         let _ = self.ops.push_within_capacity(op);
         let _ = self.pages.push_within_capacity(page);
     }
 
-    /// Unmaps all and returns their pages to `cache`.
+    /// Unmaps all frames, puts their pages into `cache`, and empties the batch.
+    ///
+    /// Context: process; may sleep.
     pub(crate) fn run(&mut self, cache: &PageCache) {
         if self.ops.is_empty() {
             return;
         }
-        // SAFETY: By the type invariant; nobody refers to the pages.
+        // SAFETY: By the type invariant both arrays have `len` elements, and each operation unmaps
+        // the frame at its page, which no code uses.
         let err = unsafe {
             bindings::gnttab_unmap_refs(
                 self.ops.as_mut_ptr(),
@@ -357,7 +391,7 @@ impl UnmapBatch {
         if err == 0 {
             cache.put(&mut self.pages);
         } else {
-            // Pages that may still be mapped must never be used again.
+            // Frames may still be mapped at some of the pages, so the pages are leaked.
             pr_err!(
                 "Xen did not unmap {} pages ({}); they are lost\n",
                 self.pages.len(),

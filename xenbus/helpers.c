@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * See helpers.h: one line of C for each inline function or macro that Rust
- * cannot call.
+ * Rust cannot call inline functions and macros. Each helper here is a function for one of them; see
+ * helpers.h.
  */
 #include <linux/mm.h>
 #include <linux/preempt.h>
@@ -27,23 +27,23 @@ void xbk_set_unmap_op(struct gnttab_unmap_grant_ref *op, struct page *page,
 }
 
 void xbk_set_copy_op(struct gnttab_copy *op, struct page *page, u16 offset,
-		     u16 len, u32 gref, u16 domid, bool fetch)
+		     u16 len, u32 gref, u16 domid, bool from_frame)
 {
-	const struct gnttab_copy_ptr theirs = {
+	const struct gnttab_copy_ptr frame = {
 		.u.ref = gref,
 		.domid = domid,
 		.offset = offset,
-	}, ours = {
+	}, own = {
 		.u.gmfn = virt_to_gfn(page_address(page)),
 		.domid = DOMID_SELF,
 		.offset = offset,
 	};
 
-	op->source = fetch ? theirs : ours;
-	op->dest = fetch ? ours : theirs;
+	op->source = from_frame ? frame : own;
+	op->dest = from_frame ? own : frame;
 	op->len = len;
-	op->flags = fetch ? GNTCOPY_source_gref : GNTCOPY_dest_gref;
-	/* What Xen does not get to is not copied. */
+	op->flags = from_frame ? GNTCOPY_source_gref : GNTCOPY_dest_gref;
+	/* If Xen does not process the operation, nothing is copied. */
 	op->status = GNTST_general_error;
 }
 
@@ -81,8 +81,8 @@ void xbk_notify(evtchn_port_t port)
 void xbk_irq_lateeoi(unsigned int irq, bool spurious)
 {
 	/*
-	 * For a spurious event xen_irq_lateeoi() asks on which processor it runs, and counts on
-	 * staying there.
+	 * For a spurious event xen_irq_lateeoi() calls smp_processor_id() and relies on the result
+	 * staying true, without disabling preemption itself.
 	 */
 	preempt_disable();
 	xen_irq_lateeoi(irq, spurious ? XEN_EOI_FLAG_SPURIOUS : 0);

@@ -2,22 +2,22 @@
 
 //! Safe wrappers over the C Xen API that the `kernel` crate does not have yet.
 //!
-//! They are written as if they stood in `rust/kernel/xen/`: one file per C subsystem, named after
-//! what it wraps. Nothing in here knows about block devices, and nothing uses the rest of this
-//! module. Only this folder and `src/sys` contain `unsafe`.
+//! The files are written as if they were in `rust/kernel/xen/`: one file per C subsystem, named
+//! after what it wraps. They know nothing of block devices and use nothing else of this module.
+//! Only this folder and `src/sys` contain `unsafe`.
 //!
 //! | file | wraps |
 //! |---|---|
 //! | [`driver`] | registering a backend driver, its callbacks |
 //! | [`attribute`] | sysfs files of a bound device |
-//! | [`device`] | `struct xenbus_device`, its state and its error key |
-//! | [`removal`] | taking a device off the bus |
+//! | [`device`] | `struct xenbus_device`, its state and its `error` key |
+//! | [`removal`] | removing a device from the bus |
 //! | [`store`] | reading and writing xenstore, transactions |
 //! | [`watch`] | a watch on a xenstore path |
-//! | [`evtchn`] | an event channel to the other domain |
+//! | [`evtchn`] | an event channel to the frontend |
 //! | [`shared_ring`] | ring pages that a frontend granted |
-//! | [`grant`] | mapping and unmapping data pages |
-//! | [`copy`] | copying them instead |
+//! | [`grant`] | mapping and unmapping granted frames |
+//! | [`copy`] | grant copies, without mapping |
 //!
 //! C headers: [`include/xen/`](srctree/include/xen/)
 
@@ -35,14 +35,16 @@ pub(crate) mod shared_ring;
 pub(crate) mod store;
 pub(crate) mod watch;
 
-/// The string at `text`. As `CStr::from_ptr`, without its overflow check, which
-/// would be a way to panic.
+/// Returns the string at `text`.
+///
+/// This is `CStr::from_ptr` without the overflow check, which could panic.
 ///
 /// # Safety
 ///
-/// `text` is NUL-terminated and stays unchanged for `'a`.
+/// `text` must point to a NUL-terminated string that stays valid and unchanged for `'a`.
 unsafe fn text<'a>(text: *const c_char) -> &'a CStr {
-    // SAFETY: By the contract: the bytes up to the terminator, and the terminator.
+    // SAFETY: The caller guarantees a NUL-terminated string, so its `len + 1` bytes are valid for
+    // `'a` and the last of them is the only NUL.
     unsafe {
         let len = kernel::bindings::strlen(text);
         CStr::from_bytes_with_nul_unchecked(core::slice::from_raw_parts(
@@ -52,18 +54,20 @@ unsafe fn text<'a>(text: *const c_char) -> &'a CStr {
     }
 }
 
-/// The bytes of the string at `text`, without its terminator.
+/// Returns the bytes of the string at `text`, without the NUL terminator.
 ///
 /// # Safety
 ///
 /// As for [`text`].
 unsafe fn bytes<'a>(text: *const c_char) -> &'a [u8] {
-    // SAFETY: By the contract.
+    // SAFETY: The caller guarantees a NUL-terminated string, so `strlen` bytes are valid for `'a`.
     unsafe { core::slice::from_raw_parts(text.cast(), kernel::bindings::strlen(text)) }
 }
 
-/// Does this kernel run on Xen? Nothing else in this folder may be used if not.
+/// Returns whether this kernel runs on Xen. If not, nothing else of this folder may be called.
+///
+/// Context: any.
 pub(crate) fn is_xen_domain() -> bool {
-    // SAFETY: Reads a variable that is set before any module can be loaded.
+    // SAFETY: The helper only reads a variable, which the kernel sets before it loads any module.
     unsafe { bindings::xbk_xen_domain() }
 }

@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Ring pages that a frontend granted: memory that a hostile domain writes at any
-//! time.
+//! Ring pages that a frontend granted. A hostile domain may write to them at any time.
 //!
-//! No reference into it is ever made. Everything is copied in or out by volatile
-//! accesses, within bounds that are checked here; the caller decides on the copy.
+//! No Rust reference to this memory exists. All bytes are copied in or out by volatile accesses
+//! within checked bounds, and the caller evaluates the copy.
 //!
 //! C header: [`include/xen/interface/io/ring.h`](srctree/include/xen/interface/io/ring.h)
 
@@ -19,115 +18,124 @@ use kernel::{
 use super::bindings;
 use super::device::DeviceRef;
 
-/// The most pages a ring can have (order 4, as xenbus can map).
+/// The maximum number of pages of a ring: `XENBUS_MAX_RING_GRANTS`, order 4.
 pub(crate) const PAGES_MAX: usize = 16;
 
-/// One mapped page of a ring.
+/// A mapped page of a ring.
 ///
-/// Drop unmaps it and sleeps.
+/// Drop unmaps the page and sleeps.
 ///
 /// # Invariants
 ///
-/// `base` points to a page mapped by `xenbus_map_ring_valloc`, until drop.
+/// `xenbus_map_ring_valloc` has mapped one page of the frontend of `dev` at `base`, and the page
+/// stays mapped until drop.
 struct Page {
     dev: DeviceRef,
     base: NonNull<u8>,
 }
 
 impl Page {
+    /// Maps the frame that the frontend of `dev` grants with `gref`. Sleeps.
     fn map(dev: DeviceRef, gref: u32) -> Result<Self> {
         let mut base = core::ptr::null_mut();
         let mut gref = gref;
-        // SAFETY: `dev` is alive; `gref` is one reference; `base` is valid for a write.
+        // SAFETY: `dev` is valid. `gref` is an array of one reference, and `base` is valid for a
+        // write.
         to_result(unsafe {
             bindings::xenbus_map_ring_valloc(dev.as_raw(), &mut gref, 1, &mut base)
         })?;
         let base = NonNull::new(base.cast::<u8>()).ok_or(EIO)?;
-        // INVARIANT: Mapped just now.
+        // INVARIANT: The call above has mapped the page.
         Ok(Self { dev, base })
     }
 }
 
 impl Drop for Page {
     fn drop(&mut self) {
-        // SAFETY: By the type invariant; nobody uses the mapping any more.
+        // SAFETY: By the type invariant the page is mapped. `SharedRing` makes no pointer into the
+        // page that outlives a method.
         unsafe { bindings::xenbus_unmap_ring_vfree(self.dev.as_raw(), self.base.as_ptr().cast()) };
     }
 }
 
-/// Mapped ring pages.
+/// The mapped pages of a ring.
 ///
-/// Each is mapped on its own: told to map several of which a later one is refused, the C
-/// function of Linux 7.3 does not get the earlier ones unmapped again in a PV domain
-/// (it maps by page table entry and unmaps by address), and a guest could make this
-/// domain lose mappings without end.
+/// Each page is mapped by its own call. When `xenbus_map_ring_valloc` of Linux 7.3 fails in a PV
+/// domain for one of several pages, it cannot unmap the pages before it: it maps by page table
+/// entry and unmaps by address. A guest could use that to leak any number of mappings.
 ///
-/// Drop unmaps them and sleeps.
+/// Drop unmaps the pages and sleeps.
 pub(crate) struct SharedRing {
     pages: KVec<Page>,
 }
 
-// SAFETY: The mappings are valid in every thread; unmapping works from any.
+// SAFETY: The mappings are in kernel address space, and any thread may unmap them.
 unsafe impl Send for SharedRing {}
 
 impl SharedRing {
-    /// Maps the frames that `refs` grant. Sleeps.
+    /// Maps the frames that the frontend of `dev` grants with `refs`.
+    ///
+    /// Context: process; sleeps.
     ///
     /// # Errors
     ///
-    /// `EINVAL` for no or too many pages; what Xen answers to a bad reference. The
-    /// C function leaves a text in our `error` key then and announces Closing.
+    /// `EINVAL` if `refs` is empty or longer than [`PAGES_MAX`]; `ENOMEM`. Xen's error for a bad
+    /// reference: then the C function writes the `error` key and switches to Closing.
     pub(crate) fn map(dev: DeviceRef, refs: &[u32]) -> Result<Self> {
         if refs.is_empty() || refs.len() > PAGES_MAX {
             return Err(EINVAL);
         }
         let mut pages = KVec::with_capacity(refs.len(), GFP_KERNEL)?;
         for gref in refs {
-            // Within its capacity.
+            // The vector has capacity for `refs.len()` pages.
             let _ = pages.push_within_capacity(Page::map(dev.clone(), *gref)?);
         }
         Ok(Self { pages })
     }
 
-    /// The address of `len` bytes at `at`, or `None` if they are not all in one page of
-    /// ours.
+    /// Returns a pointer to `len` bytes at byte offset `at`, or `None` if they are not within one
+    /// page of the ring.
     fn at(&self, at: usize, len: usize) -> Option<*mut u8> {
         let page = self.pages.get(at / PAGE_SIZE)?;
         let offset = at % PAGE_SIZE;
         if len > PAGE_SIZE.saturating_sub(offset) {
             return None;
         }
-        // SAFETY: By the check above and the type invariant, within the page.
+        // SAFETY: By the invariant of `Page` the page is mapped at `base`. `offset` is less than
+        // the size of a page.
         Some(unsafe { page.base.as_ptr().add(offset) })
     }
 
-    /// Reads the 32-bit index at byte `at`; 0 if that is not in the ring.
+    /// Reads the 32-bit index at byte offset `at`. Returns 0 if `at` is not aligned or not in the
+    /// ring.
     pub(crate) fn load(&self, at: usize) -> u32 {
         match self.at(at, 4) {
-            // SAFETY: Within the page and, as every index of `ring.h`, aligned.
+            // SAFETY: `at` has checked that the index is within the page, and it is aligned.
             Some(ptr) if at % 4 == 0 => unsafe { ptr.cast::<u32>().read_volatile() },
             _ => 0,
         }
     }
 
-    /// Writes the 32-bit index at byte `at`.
+    /// Writes the 32-bit index at byte offset `at`. Does nothing if `at` is not aligned or not in
+    /// the ring.
     pub(crate) fn store(&self, at: usize, value: u32) {
         if let Some(ptr) = self.at(at, 4) {
             if at % 4 == 0 {
-                // SAFETY: As in `load`.
+                // SAFETY: `at` has checked that the index is within the page, and it is aligned.
                 unsafe { ptr.cast::<u32>().write_volatile(value) };
             }
         }
     }
 
-    /// Copies `N` bytes from `at`, each read exactly once; both multiples of 4. Bytes
-    /// outside of the ring are left as they were.
+    /// Copies the `N` bytes at byte offset `at` to `into`. Each byte is read exactly once. `N` and
+    /// `at` must be multiples of 4. Bytes of `into` for which the ring has none do not change.
     pub(crate) fn copy_out<const N: usize>(&self, at: usize, into: &mut [u8; N]) {
         match self.at(at, N) {
             Some(ptr) if at % 8 == 0 && N % 8 == 0 => {
                 let ptr = ptr.cast::<u64>();
                 for (index, word) in into.chunks_exact_mut(8).enumerate() {
-                    // SAFETY: Within the page, by the check of `at`, and aligned.
+                    // SAFETY: `at` has checked that all `N` bytes are within the page, and the word
+                    // is aligned.
                     let value = unsafe { ptr.add(index).read_volatile() };
                     word.copy_from_slice(&value.to_ne_bytes());
                 }
@@ -136,13 +144,13 @@ impl SharedRing {
         }
     }
 
-    /// As that, for what lies in two pages or is not aligned to 8 bytes.
+    /// As [`Self::copy_out`], for bytes that cross a page boundary or are not aligned to 8 bytes.
     fn copy_out_by_words(&self, at: usize, into: &mut [u8]) {
-        // A word that is aligned never lies in two pages; a slot may.
+        // A slot of the ring may cross a page boundary. An aligned word never does.
         let mut at = at;
         for word in into.chunks_exact_mut(4) {
             if let Some(ptr) = self.at(at, 4).filter(|_| at % 4 == 0) {
-                // SAFETY: Within the page, by the check of `at`, and aligned.
+                // SAFETY: `at` has checked that the word is within the page, and it is aligned.
                 let value = unsafe { ptr.cast::<u32>().read_volatile() };
                 word.copy_from_slice(&value.to_ne_bytes());
             }
@@ -150,10 +158,12 @@ impl SharedRing {
         }
     }
 
-    /// Copies `N` bytes to `at`, at once if it is aligned to them and they make a word.
+    /// Copies `bytes` to byte offset `at`, with a single write if they are an aligned word of 1, 2
+    /// or 8 bytes. Bytes outside of the ring are not written.
     pub(crate) fn copy_in<const N: usize>(&self, at: usize, bytes: [u8; N]) {
         if let Some(ptr) = self.at(at, N).filter(|_| at % N.max(1) == 0) {
-            // SAFETY: Within the page, by the check of `at`, and aligned.
+            // SAFETY: `at` has checked that the `N` bytes are within the page, and they are
+            // aligned.
             unsafe {
                 match *bytes.as_slice() {
                     [a] => return ptr.write_volatile(a),
@@ -169,30 +179,29 @@ impl SharedRing {
         let mut at = at;
         for byte in bytes {
             if let Some(ptr) = self.at(at, 1) {
-                // SAFETY: Within the page, by the check of `at`.
+                // SAFETY: `at` has checked that the byte is within the page.
                 unsafe { ptr.write_volatile(byte) };
             }
             at = at.wrapping_add(1);
         }
     }
 
-    /// What is read after this was written before the index that was read before
-    /// it. Pairs with the frontend's `virt_wmb()` in `RING_PUSH_REQUESTS`.
+    /// Orders reads before the barrier before reads after it: the index first, then the slots that
+    /// the index covers. Pairs with the frontend's `virt_wmb()` in `RING_PUSH_REQUESTS`.
     pub(crate) fn read_barrier(&self) {
         // SAFETY: A barrier has no preconditions.
         unsafe { bindings::xbk_virt_rmb() }
     }
 
-    /// What was written before this is seen before the index that is written after
-    /// it. Pairs with the frontend's `virt_rmb()` after it has read `rsp_prod`.
+    /// Orders writes before the barrier before writes after it: the slots first, then the index
+    /// that covers them. Pairs with the frontend's `virt_rmb()` after it has read `rsp_prod`.
     pub(crate) fn write_barrier(&self) {
         // SAFETY: A barrier has no preconditions.
         unsafe { bindings::xbk_virt_wmb() }
     }
 
-    /// What was written before this is seen before what is read after it. Pairs
-    /// with the frontend's `virt_mb()` in `RING_PUSH_REQUESTS_AND_CHECK_NOTIFY`
-    /// and `RING_FINAL_CHECK_FOR_RESPONSES`.
+    /// Orders writes before the barrier before reads after it. Pairs with the frontend's
+    /// `virt_mb()` in `RING_PUSH_REQUESTS_AND_CHECK_NOTIFY` and `RING_FINAL_CHECK_FOR_RESPONSES`.
     pub(crate) fn full_barrier(&self) {
         // SAFETY: A barrier has no preconditions.
         unsafe { bindings::xbk_virt_mb() }
