@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A block device, opened by its number.
+//! Block devices, opened by their number.
 //!
 //! C headers: [`include/linux/blkdev.h`](srctree/include/linux/blkdev.h),
 //! [`include/linux/fs.h`](srctree/include/linux/fs.h)
@@ -17,92 +17,103 @@ use kernel::{
 
 use super::bindings;
 
-/// An open block device. Drop closes it and sleeps.
+/// An open block device.
+///
+/// Drop closes the device and sleeps.
 ///
 /// # Invariants
 ///
-/// `file` is ours, was opened by `bdev_file_open_by_dev`, and `bdev` belongs to it.
+/// `file` came from `bdev_file_open_by_dev`, and this object owns that reference. `bdev` is the
+/// block device of `file`.
 pub(crate) struct BlockDevice {
     file: NonNull<bindings::file>,
     bdev: NonNull<bindings::block_device>,
 }
 
-// SAFETY: An open block device may be used and closed by any thread.
+// SAFETY: Any thread may use and close an open block device.
 unsafe impl Send for BlockDevice {}
-// SAFETY: All methods only read what the block layer guards itself.
+// SAFETY: The methods call C functions that any threads may call concurrently for an open device.
 unsafe impl Sync for BlockDevice {}
 
-/// What a device is and can do.
+/// The properties of a device.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Traits {
-    /// Size in sectors of 512 bytes.
+    /// The size in sectors of 512 bytes.
     pub(crate) sectors: u64,
-    /// Bytes.
+    /// The logical block size in bytes.
     pub(crate) logical_block_size: u32,
-    /// Bytes.
+    /// The physical block size in bytes.
     pub(crate) physical_block_size: u32,
-    /// It has a volatile write cache, so flushes matter.
+    /// Whether the device has a volatile write cache, which flushes empty.
     pub(crate) write_cache: bool,
-    /// It is a CD-ROM drive.
+    /// Whether the device is a CD-ROM drive.
     pub(crate) cdrom: bool,
-    /// Its medium can be taken out.
+    /// Whether the medium is removable.
     pub(crate) removable: bool,
-    /// Sectors of 512 bytes that one discard may cover; 0: it knows none.
+    /// The maximum size of a discard in sectors of 512 bytes; 0 if the device supports no discards.
     pub(crate) discard_sectors: u32,
-    /// Bytes that a discard frees at least, if aligned to them.
+    /// The unit in bytes that the device frees on a discard.
     pub(crate) discard_granularity: u32,
-    /// Bytes from the start to the first place so aligned.
+    /// The offset in bytes of the first such unit from the start of the device.
     pub(crate) discard_alignment: u32,
-    /// It can make sectors unreadable.
+    /// Whether the device supports secure erase.
     pub(crate) secure_erase: bool,
 }
 
 impl BlockDevice {
-    /// Opens `major:minor`. Sleeps, for as long as the device takes to open.
+    /// Opens the device `major:minor`, for reading, and with `write` also for writing.
+    ///
+    /// Context: process; sleeps for as long as the device takes to open.
     ///
     /// # Errors
     ///
-    /// `ENXIO` if there is no such device; what the device answers.
+    /// `ENXIO` if the device does not exist; the error of the device.
     pub(crate) fn open(major: u32, minor: u32, write: bool) -> Result<Self> {
-        // SAFETY: No preconditions.
+        // SAFETY: The call has no preconditions.
         let file = from_err_ptr(unsafe { bindings::xbk_disk_open(major, minor, write) })?;
-        // SAFETY: Opened just now.
+        // SAFETY: `file` is the file of a block device, opened above.
         let bdev = unsafe { bindings::xbk_disk_of(file) };
-        // INVARIANT: Opened just now, closed in `drop` only.
+        // INVARIANT: `file` was opened above, and `bdev` is its device.
         Ok(Self {
             file: NonNull::new(file).ok_or(ENXIO)?,
             bdev: NonNull::new(bdev).ok_or(ENXIO)?,
         })
     }
 
-    /// The C device, for sending bios to it while it is open.
+    /// Returns the C device. It is open while `self` is borrowed.
     pub(super) fn as_ptr(&self) -> *mut bindings::block_device {
         self.bdev.as_ptr()
     }
 
-    /// Size now, in sectors of 512 bytes. Any context.
+    /// Returns the current size in sectors of 512 bytes.
+    ///
+    /// Context: any.
     pub(crate) fn sectors(&self) -> u64 {
-        // SAFETY: By the type invariant.
+        // SAFETY: By the type invariant the device is open.
         unsafe { bindings::xbk_disk_sectors(self.as_ptr()) }
     }
 
-    /// Does the device itself refuse writes now? Any context.
+    /// Returns whether the device is currently read-only.
+    ///
+    /// Context: any.
     pub(crate) fn is_read_only(&self) -> bool {
-        // SAFETY: By the type invariant.
+        // SAFETY: By the type invariant the device is open.
         unsafe { bindings::xbk_disk_is_read_only(self.as_ptr()) }
     }
 
-    /// Can a bio that has no neighbour among those sent with it still be merged with one, to
-    /// some profit? Not if the device takes requests as they come. Any context.
+    /// Returns whether a bio may profit from a merge with one that is submitted later: the device
+    /// has an I/O scheduler or is rotational, or another queue is below it.
+    ///
+    /// Context: any.
     pub(crate) fn merges_late(&self) -> bool {
-        // SAFETY: By the type invariant.
+        // SAFETY: By the type invariant the device is open.
         unsafe { bindings::xbk_disk_merges_late(self.as_ptr()) }
     }
 
-    /// What it is and can do, now.
+    /// Returns the current properties of the device.
     pub(crate) fn traits(&self) -> Traits {
         let mut disk: bindings::xbk_disk = pin_init::zeroed();
-        // SAFETY: By the type invariant; `disk` is valid for writes.
+        // SAFETY: By the type invariant the device is open. `disk` is valid for writes.
         unsafe { bindings::xbk_disk_read(self.as_ptr(), &mut disk) };
         Traits {
             sectors: disk.sectors,
@@ -118,30 +129,37 @@ impl BlockDevice {
         }
     }
 
-    /// Tells the device that sectors (of 512 bytes) are no longer needed; `secure`: that
-    /// they must become unreadable. Sleeps for as long as the device takes.
+    /// Discards `sectors` sectors of 512 bytes from `sector` on. With `secure` the device erases
+    /// them, so that they cannot be read again.
+    ///
+    /// Context: process; sleeps until the device has finished.
     ///
     /// # Errors
     ///
-    /// What the device answers: `EOPNOTSUPP` if it knows no such thing.
+    /// The error of the device: `EOPNOTSUPP` if it does not support the operation.
     pub(crate) fn discard(&self, sector: u64, sectors: u64, secure: bool) -> Result {
         let bdev = self.as_ptr();
-        // SAFETY: By the type invariant.
+        // SAFETY: By the type invariant the device is open.
         to_result(unsafe { bindings::xbk_disk_discard(bdev, sector, sectors, secure) })
     }
 
-    /// Writes back what the page cache holds of the device, and drops what it can of
-    /// it, so that a guest and this domain see the same bytes. What this domain uses
-    /// at the same time stays cached. Sleeps for as long as the device takes.
+    /// Writes the dirty pages of the device's page cache back and invalidates the cache, so that
+    /// the guest and this domain see the same data. Pages that this domain uses stay cached.
+    ///
+    /// Context: process; sleeps until the device has finished.
+    ///
+    /// # Errors
+    ///
+    /// The error of writing back. The cache is invalidated nevertheless.
     pub(crate) fn drop_page_cache(&self) -> Result {
-        // SAFETY: By the type invariant.
+        // SAFETY: By the type invariant the device is open.
         to_result(unsafe { bindings::xbk_disk_uncache(self.as_ptr()) })
     }
 }
 
 impl Drop for BlockDevice {
     fn drop(&mut self) {
-        // SAFETY: By the type invariant; nobody uses it any more.
+        // SAFETY: By the type invariant this object owns the reference to the open file.
         unsafe { kernel::bindings::bdev_fput(self.file.as_ptr()) };
     }
 }

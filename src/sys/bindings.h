@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * Input of bindgen: the prototypes of this folder's C helpers. Every other type
- * comes from the kernel crate's own bindings.
+ * Input of bindgen: the prototypes of this folder's C helpers. All other types are those of the
+ * kernel crate's bindings.
  */
 #include <linux/hrtimer_types.h>
 #include <linux/types.h>

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! This folder's C helpers as bindgen sees them; made at build time (see `Kbuild`).
+//! Bindings of `helpers.h`, which documents the functions. bindgen generates them at build time,
+//! see `Kbuild`. All other types are those of the kernel crate's bindings.
 //!
-//! For this folder only: what leaves it is wrapped. `helpers.h` documents the functions.
+//! Only this folder uses them. The rest of the module uses the wrappers.
 
 #![allow(
     clippy::all,

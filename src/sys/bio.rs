@@ -2,9 +2,9 @@
 
 //! Submitting bios to a block device.
 //!
-//! The owner of a bio, and with it all memory that the bio works on, is given away with
-//! [`submit`] and comes back with [`BioOwner::end_io`]. The bio itself is a part of its owner, so
-//! that a request whose memory is used again allocates nothing.
+//! [`submit`] takes the owner of a bio, which owns all memory that the bio uses, and
+//! [`BioOwner::end_io`] gives the owner back. The bio itself is a field of its owner, so a request
+//! whose memory is reused allocates nothing.
 //!
 //! C headers: [`include/linux/bio.h`](srctree/include/linux/bio.h),
 //! [`include/linux/blkdev.h`](srctree/include/linux/blkdev.h)
@@ -13,7 +13,10 @@ use core::ptr::null_mut;
 
 use kernel::{
     error::to_result,
-    page::BorrowedPage,
+    page::{
+        BorrowedPage,
+        PAGE_SIZE, //
+    },
     prelude::*,
     types::Opaque, //
 };
@@ -22,21 +25,20 @@ use super::bdev::BlockDevice;
 use super::bindings;
 use super::preempt::PreemptGuard;
 
-/// Requests that the block layer is asked to set aside at a time: one look at the device's
-/// free ones does for all.
-const AT_ONCE: u16 = 8;
+/// The maximum number of requests that the block layer allocates at a time for the bios of a
+/// [`Plug`].
+const PLUG_IOS_MAX: u16 = 8;
 
-/// What a bio does.
+/// The operation of a bio.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Direction {
-    /// From the device.
+    /// Reads from the device.
     Read,
-    /// To the device.
+    /// Writes to the device.
     Write,
-    /// Make finished writes durable first, then write what the bio carries, if
-    /// anything.
+    /// Flushes the device's write cache, then writes the data of the bio, if any (`REQ_PREFLUSH`).
     FlushThenWrite,
-    /// As that, and what it carries is durable itself when it is answered.
+    /// As [`Self::FlushThenWrite`], and completes when the data is on stable storage (`REQ_FUA`).
     FlushThenWriteThrough,
 }
 
@@ -44,26 +46,32 @@ pub(crate) enum Direction {
 pub(crate) struct BioVec<'a> {
     /// The page.
     pub(crate) page: BorrowedPage<'a>,
-    /// First byte within the page.
+    /// The first byte within the page.
     pub(crate) offset: u32,
-    /// Bytes.
+    /// The length in bytes. `offset + len` is at most the size of a page.
     pub(crate) len: u32,
 }
 
-/// Memory for a bio and its elements, to be embedded in a [`BioOwner`].
+impl BioVec<'_> {
+    fn is_within_page(&self) -> bool {
+        self.offset.saturating_add(self.len) as usize <= PAGE_SIZE
+    }
+}
+
+/// Memory for a bio and its elements. A [`BioOwner`] embeds it.
 pub(crate) struct InlineBio {
     bio: Opaque<bindings::bio>,
-    /// The memory of the elements. [`fill`] writes them, the block layer reads them; the vector
-    /// itself stays empty.
+    /// The memory of the elements, as spare capacity of an empty vector. [`fill`] writes it and the
+    /// block layer reads it.
     table: KVec<bindings::bio_vec>,
 }
 
-// SAFETY: Between `submit` and `end_io` it belongs to the block layer, which sees to that
-// itself; before and after it is plain memory.
+// SAFETY: The object owns its memory, which is not bound to a thread. The block layer may complete
+// a bio in another thread than that of its submission.
 unsafe impl Send for InlineBio {}
 
 impl InlineBio {
-    /// Memory for a bio of `elements` elements.
+    /// Allocates memory for a bio of up to `elements` elements. Sleeps if `flags` allow it.
     ///
     /// # Errors
     ///
@@ -76,51 +84,54 @@ impl InlineBio {
     }
 }
 
-/// The owner of a bio and of everything that the bio works on, from [`submit`] to
-/// [`BioOwner::end_io`]. It is boxed and given away, so it cannot change or lose any of that
-/// meanwhile.
+/// The owner of a bio and of everything that the bio uses.
+///
+/// From [`submit`] to [`BioOwner::end_io`] no code has access to the owner, so the bio, its pages
+/// and the device stay valid.
 pub(crate) trait BioOwner: Sized + Send + 'static {
-    /// The bio, which is a part of `self`.
+    /// Returns the bio, which is a field of `self`.
     fn bio(&self) -> &InlineBio;
 
-    /// The device it goes to.
+    /// Returns the device that the bio is submitted to.
     fn device(&self) -> &BlockDevice;
 
-    /// What it does.
+    /// Returns the operation.
     fn direction(&self) -> Direction;
 
-    /// The first sector, of 512 bytes.
+    /// Returns the first sector, in units of 512 bytes.
     fn sector(&self) -> u64;
 
-    /// Should the device's queue not look for a request to merge the bio with (`REQ_NOMERGE`)?
+    /// Returns whether the block layer should not try to merge the bio (`REQ_NOMERGE`).
     fn is_nomerge(&self) -> bool;
 
-    /// The elements, in order; `None` for one whose page is missing.
+    /// Returns the elements in order; `None` for an element whose page is missing.
     fn elements(&self) -> impl Iterator<Item = Option<BioVec<'_>>>;
 
-    /// The device has answered. Context: up to hard interrupt, with preemption disabled, so it
-    /// must not sleep, and no RCU grace period ends meanwhile.
+    /// The device has completed the bio.
+    ///
+    /// Context: any, up to hard interrupt; preemption is disabled. So no RCU grace period ends
+    /// during the call.
     fn end_io(this: KBox<Self>, outcome: Result);
 }
 
-/// Submits `owner`'s bio to its device. Context: process; sleeps while the device's queue is full.
+/// Submits the bio of `owner` to its device.
+///
+/// Context: process; sleeps while the device's queue is full.
 ///
 /// # Errors
 ///
-/// Gives `owner` back if a page is missing, if there are more elements than the bio has memory
-/// for, or if the bio is no part of `owner`.
+/// Returns `owner` if a page is missing, if an element reaches beyond its page, if there are more
+/// elements than the bio has memory for, or if the bio is not a field of `owner`.
 pub(crate) fn submit<T: BioOwner>(owner: KBox<T>) -> Result<(), KBox<T>> {
-    let raw = KBox::into_raw(owner);
-    // SAFETY: It was a box just now and is given away only below.
-    let owner = unsafe { &*raw };
     let inline = owner.bio();
-    if !is_part(inline, owner) || fill(owner, inline).is_err() {
-        // SAFETY: Nobody else has it.
-        return Err(unsafe { KBox::from_raw(raw) });
+    if !is_part(inline, &*owner) || fill(&*owner, inline).is_err() {
+        return Err(owner);
     }
     let bio = inline.bio.get();
-    // SAFETY: `fill` has made a bio of it. What it works on, itself included, lives and
-    // stays as it is until `end_io` takes the box back. Submitted exactly once.
+    let raw = KBox::into_raw(owner);
+    // SAFETY: `fill` has initialised the bio, which is a field of `raw`. The owner, and with it all
+    // that the bio uses, stays valid until `end_io` takes it back: no other code has `raw`. The bio
+    // is submitted once.
     unsafe {
         (*bio).bi_private = raw.cast();
         (*bio).bi_end_io = Some(end_io::<T>);
@@ -129,6 +140,7 @@ pub(crate) fn submit<T: BioOwner>(owner: KBox<T>) -> Result<(), KBox<T>> {
     Ok(())
 }
 
+/// Returns the operation and flags of `owner`'s bio (`bi_opf`).
 fn operation<T: BioOwner>(owner: &T) -> u32 {
     let merge = if owner.is_nomerge() { NO_MERGE } else { 0 };
     merge
@@ -136,7 +148,7 @@ fn operation<T: BioOwner>(owner: &T) -> u32 {
             Direction::Read => bindings::req_op_REQ_OP_READ,
             Direction::Write => bindings::req_op_REQ_OP_WRITE | DIRECT_WRITE,
             Direction::FlushThenWrite => bindings::req_op_REQ_OP_WRITE | DIRECT_WRITE | PREFLUSH,
-            // A flush without data has nothing to write through.
+            // REQ_FUA needs data.
             Direction::FlushThenWriteThrough if owner.elements().next().is_none() => {
                 bindings::req_op_REQ_OP_WRITE | DIRECT_WRITE | PREFLUSH
             }
@@ -146,7 +158,8 @@ fn operation<T: BioOwner>(owner: &T) -> u32 {
         }
 }
 
-/// Does `inline` lie within `owner`? Then nobody else has it. The compiler sees that it does.
+/// Returns whether `inline` is a part of `owner`. Then the code that owns `owner` owns `inline` as
+/// well. For an `inline` that is a field, the compiler evaluates this at build time.
 fn is_part<T>(inline: &InlineBio, owner: &T) -> bool {
     let offset = core::ptr::from_ref(inline)
         .addr()
@@ -155,40 +168,48 @@ fn is_part<T>(inline: &InlineBio, owner: &T) -> bool {
     last.is_some_and(|last| offset <= last)
 }
 
-/// Makes a bio of `inline`, which is a part of `owner`.
+/// Initialises the bio `inline`, which is a part of `owner`, for submission.
 ///
 /// # Errors
 ///
-/// `EIO` if a page is missing or there are more elements than there is memory for; then it is no
-/// bio.
+/// `EIO` if a page is missing, if an element reaches beyond its page, or if there are more elements
+/// than `inline` has memory for. Then the bio is not initialised.
 fn fill<T: BioOwner>(owner: &T, inline: &InlineBio) -> Result {
     let bio = inline.bio.get();
     let table = inline.table.as_ptr().cast_mut();
-    let most = u16::try_from(inline.table.capacity()).unwrap_or(u16::MAX);
+    let capacity = u16::try_from(inline.table.capacity()).unwrap_or(u16::MAX);
     let (mut count, mut bytes) = (0_u16, 0_u32);
     for element in owner.elements() {
-        let element = element.filter(|_| count < most).ok_or(EIO)?;
+        let element = element.filter(|element| count < capacity && element.is_within_page());
+        let element = element.ok_or(EIO)?;
         let raw = bindings::bio_vec {
             bv_page: element.page.as_ptr(),
             bv_len: element.len,
             bv_offset: element.offset,
         };
-        // SAFETY: The table has memory for `most` elements. Nobody else looks at it: `inline` is a
-        // part of the owner, who is ours, and the vector is empty, so no reference covers it.
+        // SAFETY: The table has memory for `capacity` elements. No other code accesses it: the only
+        // caller, `submit`, owns `owner`, and the vector is empty, so no reference covers it.
         unsafe { table.add(usize::from(count)).write(raw) };
         count = count.saturating_add(1);
         bytes = bytes.saturating_add(element.len);
     }
-    // A flush without data has no table: the block layer must not see memory that was not written.
-    let (table, most) = match count {
+    // A flush without data gets no table: the block layer must not read elements that `fill` has
+    // not written.
+    let (table, capacity) = match count {
         0 => (null_mut(), 0),
-        _ => (table, most),
+        _ => (table, capacity),
     };
-    // SAFETY: `inline` holds no bio that is in use. The first `count` elements of the table are
-    // valid, have `bytes` bytes in all, and the owner keeps their pages, see `submit`. The device
-    // is open.
+    // SAFETY: The bio is not in use, because `submit` owns `owner`. The first `count` elements of
+    // the table are initialised, are within their pages and have `bytes` bytes in total. `owner`
+    // keeps their pages valid and the device open until `end_io`.
     unsafe {
-        bindings::bio_init(bio, owner.device().as_ptr(), table, most, operation(owner));
+        bindings::bio_init(
+            bio,
+            owner.device().as_ptr(),
+            table,
+            capacity,
+            operation(owner),
+        );
         (*bio).bi_vcnt = count;
         (*bio).bi_iter.bi_size = bytes;
         (*bio).bi_iter.bi_sector = owner.sector();
@@ -196,18 +217,20 @@ fn fill<T: BioOwner>(owner: &T, inline: &InlineBio) -> Result {
     Ok(())
 }
 
-/// A guest waits for the answer, and nothing comes later that a write could be merged with.
+/// The flags of direct I/O: a process of the guest may wait for the write, and the block layer
+/// should not delay it in the hope of a merge.
 const DIRECT_WRITE: u32 =
     (1 << bindings::req_flag_bits___REQ_SYNC) | (1 << bindings::req_flag_bits___REQ_IDLE);
 const NO_MERGE: u32 = 1 << bindings::req_flag_bits___REQ_NOMERGE;
 const PREFLUSH: u32 = 1 << bindings::req_flag_bits___REQ_PREFLUSH;
 const FUA: u32 = 1 << bindings::req_flag_bits___REQ_FUA;
 
+/// The `bi_end_io` callback.
 extern "C" fn end_io<T: BioOwner>(bio: *mut bindings::bio) {
-    // The block layer may call this in a thread, too, that could be preempted.
+    // The block layer may also call this function in a preemptible thread.
     let _guard = PreemptGuard::new();
-    // SAFETY: The block layer calls this once for the bio of `submit`, with the box
-    // that was put into it there, and leaves both alone from here on.
+    // SAFETY: The block layer calls this once for each bio that `submit` has submitted, and does
+    // not use the bio any more. `submit` has set `bi_private` to the owner, a `KBox<T>`.
     let (owner, status) = unsafe {
         let owner = KBox::from_raw((*bio).bi_private.cast::<T>());
         let status = (*bio).bi_status;
@@ -216,18 +239,19 @@ extern "C" fn end_io<T: BioOwner>(bio: *mut bindings::bio) {
     };
     let outcome = match status {
         0 => Ok(()),
-        // SAFETY: No preconditions.
+        // SAFETY: The call has no preconditions.
         status => to_result(unsafe { bindings::blk_status_to_errno(status) }),
     };
     T::end_io(owner, outcome);
 }
 
-/// Holds submitted bios back until it is dropped, so that the device gets them together
-/// (`struct blk_plug`).
+/// Delays the bios that the current task submits until the plug is dropped, so that the device gets
+/// them together (`struct blk_plug`).
 ///
 /// # Invariants
 ///
-/// The plug belongs to the current task, which is why it cannot be sent.
+/// `blk_start_plug` was called for `plug` in the current task. The type is not `Send`, so this is
+/// the task that created the plug.
 #[pin_data(PinnedDrop)]
 pub(crate) struct Plug {
     #[pin]
@@ -237,35 +261,39 @@ pub(crate) struct Plug {
 
 impl Plug {
     /// Plugs the current task.
+    ///
+    /// Context: process.
     pub(crate) fn new() -> impl PinInit<Self> {
         pin_init!(Self {
             plug <- Opaque::ffi_init(|plug| {
-                // SAFETY: `plug` is valid for writes and pinned; `drop` finishes it.
+                // SAFETY: `plug` is valid for writes and pinned. `drop` finishes it before the
+                // memory is freed.
                 unsafe { bindings::blk_start_plug(plug) }
             }),
             _not_send: kernel::types::NotThreadSafe,
         })
     }
 
-    /// Calls `send` for each of `items`, of which there are `count`. It submits a bio at
-    /// most.
+    /// Calls `submit` for each of the `count` items. Each call may submit one bio. The block layer
+    /// allocates requests for up to [`PLUG_IOS_MAX`] of the bios at a time.
     pub(crate) fn each<I>(
         &self,
         items: impl Iterator<Item = I>,
         count: usize,
-        mut send: impl FnMut(I),
+        mut submit: impl FnMut(I),
     ) {
-        let (mut expected, mut left) = (0, count);
+        let (mut expected, mut remaining) = (0, count);
         for item in items {
             if expected == 0 {
-                expected = u16::try_from(left).unwrap_or(AT_ONCE).min(AT_ONCE);
-                // SAFETY: The plug is this task's (it cannot be sent), so nobody looks at it
-                // now.
+                expected = u16::try_from(remaining).unwrap_or(PLUG_IOS_MAX);
+                expected = expected.min(PLUG_IOS_MAX);
+                // SAFETY: By the type invariant the plug is initialised and is that of the current
+                // task. Only the current task accesses its plug.
                 unsafe { bindings::xbk_plug_expect(self.plug.get(), expected) };
             }
             expected = expected.saturating_sub(1);
-            left = left.saturating_sub(1);
-            send(item);
+            remaining = remaining.saturating_sub(1);
+            submit(item);
         }
     }
 }
@@ -273,7 +301,7 @@ impl Plug {
 #[pinned_drop]
 impl PinnedDrop for Plug {
     fn drop(self: Pin<&mut Self>) {
-        // SAFETY: Started in `new` by this task (it cannot be sent).
+        // SAFETY: By the type invariant the current task started the plug.
         unsafe { bindings::blk_finish_plug(self.plug.get()) };
     }
 }

@@ -1,14 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A value of which there is one while the module is loaded.
+//! Values that exist while the module is loaded, one of each kind.
 //!
-//! The module installs the value when it is loaded. Code that the bus calls, and which gets no
-//! pointer to the module's data, finds it here.
+//! The module installs the value when it is loaded. Callbacks that get no pointer to the module's
+//! data look it up here.
 
-use core::{
-    mem::ManuallyDrop,
-    ptr::null_mut, //
-};
+use core::ptr::null_mut;
 
 use kernel::{
     prelude::*,
@@ -21,66 +18,69 @@ use kernel::{
             Atomic, //
         },
         rcu,
-        Arc, //
+        Arc,
+        ArcBorrow, //
     }, //
 };
 
-/// The place where the value is found.
+/// A static variable for a value.
 ///
 /// # Invariants
 ///
-/// The pointer is null, or came from [`Arc::into_raw`] and stands for a reference that
-/// [`Installed`] gives up only after it has cleared the pointer and waited for an RCU grace
-/// period.
+/// The pointer is null, or came from [`Arc::into_raw`] and owns a reference. [`Installed`] gives
+/// that reference up only after it has cleared the pointer and an RCU grace period has passed.
 pub(crate) struct Global<T: Send + Sync + 'static>(Atomic<*mut T>);
 
 impl<T: Send + Sync + 'static> Global<T> {
-    /// A place without a value.
+    /// Creates a variable without a value.
     pub(crate) const fn new() -> Self {
         // INVARIANT: The pointer is null.
         Self(Atomic::new(null_mut()))
     }
 
-    /// Puts `value` here until the result is dropped. Context: process.
+    /// Installs `value`. The variable has the value until the returned object is dropped.
     ///
     /// # Errors
     ///
-    /// `EBUSY` if there is a value already.
+    /// `EBUSY` if the variable has a value already.
     pub(crate) fn install(&'static self, value: Arc<T>) -> Result<Installed<T>> {
-        let raw = Arc::into_raw(value).cast_mut();
-        // INVARIANT: The pointer stands for the reference that `into_raw` left to us.
+        let raw = Arc::as_ptr(&value).cast_mut();
+        // INVARIANT: On success the pointer takes over the reference of `value`.
         if self.0.cmpxchg(null_mut(), raw, Full).is_err() {
-            // SAFETY: `into_raw` gave this pointer above, and it went nowhere.
-            drop(unsafe { Arc::from_raw(raw) });
             return Err(EBUSY);
         }
+        // This ends `value` without giving its reference up. It returns `raw`.
+        let _ = Arc::into_raw(value);
         Ok(Installed(self))
     }
 
-    /// The value, if there is one. Context: any.
+    /// Returns a reference to the value, or `None` if there is none.
+    ///
+    /// Context: any.
     pub(crate) fn get(&self) -> Option<Arc<T>> {
         let _rcu = rcu::read_lock();
         let raw = self.0.load(Acquire);
         if raw.is_null() {
             return None;
         }
-        // SAFETY: By the type invariant the pointer stands for a reference, which is not given up
-        // before the grace period that `_rcu` holds up. `ManuallyDrop` leaves it where it is.
-        let value = ManuallyDrop::new(unsafe { Arc::from_raw(raw) });
-        Some(Arc::clone(&value))
+        // SAFETY: By the type invariant the pointer came from `Arc::into_raw` and owns a reference.
+        // That reference is not given up before a grace period has passed, which `_rcu` prevents.
+        Some(unsafe { ArcBorrow::from_raw(raw) }.into())
     }
 }
 
-/// Keeps a value in its place. Drop takes it away and sleeps; who holds an [`Arc`] of the value
-/// may keep it longer.
+/// Keeps a value in a [`Global`].
+///
+/// Drop removes the value from the variable and sleeps. References from [`Global::get`] stay valid.
 pub(crate) struct Installed<T: Send + Sync + 'static>(&'static Global<T>);
 
 impl<T: Send + Sync + 'static> Drop for Installed<T> {
     fn drop(&mut self) {
         let raw = self.0 .0.xchg(null_mut(), Full);
-        // A reader may have the pointer and no reference of its own yet.
+        // A reader may have loaded the pointer and not taken its own reference yet.
         rcu::synchronize_rcu();
-        // SAFETY: By the type invariant the pointer stands for a reference; `xchg` made it ours.
+        // SAFETY: `install` has stored a pointer from `Arc::into_raw`, and only this drop clears
+        // it. By the type invariant the pointer owned a reference, which is given up here.
         drop(unsafe { Arc::from_raw(raw) });
     }
 }

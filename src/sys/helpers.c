@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * See helpers.h.
+ * Rust cannot call inline functions and macros. Each helper here is a function for some of them;
+ * see helpers.h.
  */
 #include <linux/blkdev.h>
 #include <linux/cdrom.h>
@@ -63,7 +64,7 @@ int xbk_disk_uncache(struct block_device *bdev)
 {
 	int err = sync_blockdev(bdev);
 
-	/* Pages that somebody in this domain uses stay; that is theirs to know. */
+	/* This may fail for pages that are in use in this domain, which is not an error. */
 	invalidate_inode_pages2(bdev->bd_mapping);
 	return err;
 }
@@ -79,7 +80,7 @@ int xbk_disk_discard(struct block_device *bdev, u64 sector, u64 sectors,
 
 void xbk_plug_expect(struct blk_plug *plug, u16 bios)
 {
-	/* As blk_start_plug_nr_ios() does, which modules cannot call. */
+	/* blk_start_plug_nr_ios() does the same, but is not exported to modules. */
 	plug->nr_ios = bios;
 }
 
@@ -105,13 +106,14 @@ struct task_struct *xbk_thread_create(int (*run)(void *data), void *data,
 
 void xbk_thread_prepare_to_sleep(void)
 {
-	/* Not counted in the load, as a thread without work should not be. */
+	/* Unlike TASK_UNINTERRUPTIBLE, this does not count in the load average. */
 	set_current_state(TASK_IDLE);
 }
 
-void xbk_thread_sleep(u32 most)
+void xbk_thread_sleep(u32 max_ms)
 {
-	schedule_timeout(most ? msecs_to_jiffies(most) : MAX_SCHEDULE_TIMEOUT);
+	schedule_timeout(max_ms ? msecs_to_jiffies(max_ms) :
+				  MAX_SCHEDULE_TIMEOUT);
 }
 
 void xbk_thread_finish_sleep(void)

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * What the block and module headers offer as inline functions and macros only.
+ * Functions for what the block, scheduler and module headers declare as inline functions and macros
+ * only, and for the module's C objects. bindgen and the C compiler read the same prototypes.
  */
 #ifndef RBLKBACK_SYS_HELPERS_H
 #define RBLKBACK_SYS_HELPERS_H
@@ -12,7 +13,7 @@ struct blk_plug;
 struct file;
 struct task_struct;
 
-/* What a frontend is told of a disk, read in one go. Sizes in bytes unless named. */
+/* The properties of a block device. Sizes are in bytes unless noted. */
 struct xbk_disk {
 	u64 sectors;			/* of 512 bytes */
 	u32 logical_block_size;
@@ -26,30 +27,41 @@ struct xbk_disk {
 	bool secure_erase;
 };
 
+/* Reads the properties of @bdev into @disk. Context: any. */
 void xbk_disk_read(struct block_device *bdev, struct xbk_disk *disk);
+/* Returns the size of @bdev in sectors of 512 bytes. Context: any. */
 u64 xbk_disk_sectors(struct block_device *bdev);
+/* Returns whether @bdev is read-only. Context: any. */
 bool xbk_disk_is_read_only(struct block_device *bdev);
 /*
- * May something later than a batch of bios profit from a merge with one of them: a
- * scheduler, a queue below, a seek?
+ * Returns whether a bio for @bdev may profit from a merge with one that is submitted later: @bdev
+ * has an I/O scheduler or is rotational, or another queue is below it. Context: any.
  */
 bool xbk_disk_merges_late(struct block_device *bdev);
-/* Opens @major:@minor for reading, and for writing if @write. ERR_PTR on failure. */
+/*
+ * Opens the block device @major:@minor for reading, and with @write also for writing. Returns an
+ * ERR_PTR on failure. Sleeps.
+ */
 struct file *xbk_disk_open(u32 major, u32 minor, bool write);
+/* Returns the block device of @file. */
 struct block_device *xbk_disk_of(struct file *file);
 /*
- * Writes the page cache of the device back and drops what is not in use. May
- * sleep for long.
+ * Writes the dirty pages of the page cache of @bdev back and drops all pages that are not in use.
+ * Sleeps until the device has finished.
  */
 int xbk_disk_uncache(struct block_device *bdev);
 
-/* Discards, or erases if @secure; waits for the device. */
+/*
+ * Discards @sectors sectors of 512 bytes from @sector on, or erases them with @secure. Sleeps until
+ * the device has finished.
+ */
 int xbk_disk_discard(struct block_device *bdev, u64 sector, u64 sectors,
 		     bool secure);
 
 /*
- * So many bios come next: the block layer sets as many requests aside with the first,
- * and gives back what was not used at the end of the plug or when the task sleeps.
+ * Announces that the current task submits @bios bios next. With the first of them the block layer
+ * allocates that many requests. It frees the unused ones when the plug is finished or the task
+ * sleeps.
  */
 void xbk_plug_expect(struct blk_plug *plug, u16 bios);
 
@@ -57,19 +69,19 @@ void xbk_preempt_disable(void);
 void xbk_preempt_enable(void);
 
 /*
- * Creates a kernel thread that has yet to be woken, with a reference for the caller, which
- * kthread_stop_put() gives back. ERR_PTR on failure.
+ * Creates a kernel thread, which runs after its first wake_up_process(). Returns the task with a
+ * reference, which kthread_stop_put() puts, or an ERR_PTR. Sleeps.
  */
 struct task_struct *xbk_thread_create(int (*run)(void *data), void *data,
 				      const char *name);
-/* From here on a wake-up keeps the current thread from sleeping in xbk_thread_sleep(). */
+/* Sets the task state. A wakeup from here on makes the next xbk_thread_sleep() return at once. */
 void xbk_thread_prepare_to_sleep(void);
-/* Sleeps until the current thread is woken; if @most is not 0, so many ms at most. */
-void xbk_thread_sleep(u32 most);
-/* The current thread has something to do. Lets others run if they have waited for long. */
+/* Sleeps until the current thread is woken, but at most @max_ms ms if that is not 0. */
+void xbk_thread_sleep(u32 max_ms);
+/* Sets the current thread running, and yields the processor if another task should run. */
 void xbk_thread_finish_sleep(void);
 
-/* Module parameters, as they are now: see params.c. */
+/* The current values of the module parameters, see params.c. Context: any. */
 u32 xbk_param_max_buffer_pages(void);
 u32 xbk_param_max_persistent_grants(void);
 u32 xbk_param_persistent_grant_unused_seconds(void);
@@ -81,16 +93,17 @@ u32 xbk_param_max_guest_frames(void);
 u32 xbk_param_log_stats(void);
 u32 xbk_param_default_tokens_refill(void);
 u32 xbk_param_default_tokens_max(void);
-/* Puts in defaults that depend on the machine. */
+/* Sets the defaults that depend on the machine. */
 void xbk_params_init(void);
 
-/* Tracepoints: see trace.h. */
+/* Tracepoints, see trace.h. Context: any. */
 void xbk_trace_admit(u16 domain, u32 device, u8 ring, u32 requests);
 void xbk_trace_throttle(u16 domain, u32 device, u8 ring, u32 requests);
 void xbk_trace_wake(u16 domain, u32 device, u8 ring);
 void xbk_trace_limit(u16 domain, u32 device, u32 refill, u32 max);
 
 u32 xbk_random_u32(void);
+/* Take and put a reference to this module. */
 void xbk_module_get(void);
 void xbk_module_put(void);
 

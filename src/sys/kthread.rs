@@ -1,10 +1,16 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A kernel thread that runs one function each time it is woken.
+//! Kernel threads that run one function each time they are woken.
 //!
 //! C header: [`include/linux/kthread.h`](srctree/include/linux/kthread.h)
 
-use core::ptr::null_mut;
+use core::{
+    mem::ManuallyDrop,
+    ptr::{
+        null_mut,
+        NonNull, //
+    }, //
+};
 
 use kernel::{
     error::from_err_ptr,
@@ -29,12 +35,14 @@ use kernel::{
 use super::bindings;
 use super::preempt::PreemptGuard;
 
-/// What a thread runs.
+/// The function and the data of a thread.
 pub(crate) trait ThreadFn: Send + Sync + 'static {
-    /// What wakes the thread.
+    /// Returns the object that wakes the thread. It must be the same one at each call.
     fn wakeup(&self) -> &Wakeup;
 
-    /// Does what there is to do. Context: the thread; may sleep.
+    /// Does the pending work, and returns how long the thread sleeps afterwards.
+    ///
+    /// Context: the thread. May sleep.
     fn run(this: &Arc<Self>) -> Sleep;
 }
 
@@ -43,7 +51,7 @@ pub(crate) trait ThreadFn: Send + Sync + 'static {
 pub(crate) enum Sleep {
     /// Until it is woken.
     UntilWoken,
-    /// Until it is woken, but no longer than so many milliseconds.
+    /// Until it is woken, but at most this number of milliseconds. 0 has no limit.
     AtMost(u32),
 }
 
@@ -51,14 +59,16 @@ pub(crate) enum Sleep {
 ///
 /// # Invariants
 ///
-/// `task` is null, or came from [`ARef::into_raw`] and stands for that reference.
+/// `task` is null, or came from [`ARef::into_raw`] and owns a reference. Once it is not null it
+/// does not change until drop.
 pub(crate) struct Wakeup {
+    /// Whether the thread was woken since its last [`Self::take`].
     pending: AtomicFlag,
     task: Atomic<*mut Task>,
 }
 
 impl Wakeup {
-    /// A wakeup that no thread listens to yet.
+    /// Creates a wakeup without a thread.
     pub(crate) fn new() -> Self {
         // INVARIANT: `task` is null.
         Self {
@@ -67,39 +77,44 @@ impl Wakeup {
         }
     }
 
-    /// Has the thread run once more, from the beginning: it sees what was written before this
-    /// call. Without effect before the thread is started and after it has ended. Context: any.
+    /// Has the thread run its function once more. That run sees all writes before this call.
+    ///
+    /// A thread that is not started yet runs the function when it starts. After the end of the
+    /// thread the call has no effect.
+    ///
+    /// Context: any.
     pub(crate) fn wake(&self) {
-        // The next caller relies on this one to wake the thread, so nothing may hold this one up.
+        // Later callers return at once and rely on this one to wake the thread, so this one must
+        // not be preempted before it has done so.
         let _guard = PreemptGuard::new();
-        // A wakeup is pending already: then the thread has yet to look.
+        // If a wakeup is pending, the thread has not begun the run yet.
         if self.pending.xchg(true, Full) {
             return;
         }
         let task = self.task.load(Acquire);
         if !task.is_null() {
-            // SAFETY: By the type invariant we have a reference to the task.
+            // SAFETY: By the type invariant `task` owns a reference until `self` is dropped.
             unsafe { &*task }.wake_up();
         }
     }
 
-    /// Tells the task to wake from now on.
+    /// Sets the task that [`Self::wake`] wakes.
     ///
     /// # Errors
     ///
-    /// `EBUSY` if there is one already; then nothing changes.
+    /// `EBUSY` if a task is set already.
     fn attach(&self, task: ARef<Task>) -> Result {
-        let raw = ARef::into_raw(task).as_ptr();
-        // INVARIANT: The pointer stands for the reference that `into_raw` left to us.
+        let raw = core::ptr::from_ref::<Task>(&task).cast_mut();
+        // INVARIANT: On success the pointer takes over the reference of `task`.
         if self.task.cmpxchg(null_mut(), raw, Full).is_err() {
-            // SAFETY: `raw` came from `into_raw` above, and it went nowhere.
-            drop(unsafe { ARef::from_raw(core::ptr::NonNull::new_unchecked(raw)) });
             return Err(EBUSY);
         }
+        // This ends `task` without giving its reference up. It returns `raw`.
+        let _ = ARef::into_raw(task);
         Ok(())
     }
 
-    /// Was the thread woken since it asked this last?
+    /// Clears the pending wakeup, and returns whether there was one.
     fn take(&self) -> bool {
         self.pending.xchg(false, Full)
     }
@@ -107,44 +122,50 @@ impl Wakeup {
 
 impl Drop for Wakeup {
     fn drop(&mut self) {
-        if let Some(task) = core::ptr::NonNull::new(self.task.load(Acquire)) {
-            // SAFETY: By the type invariant the pointer stands for a reference.
+        if let Some(task) = NonNull::new(self.task.load(Acquire)) {
+            // SAFETY: By the type invariant `task` owns a reference, which is given up here.
             drop(unsafe { ARef::from_raw(task) });
         }
     }
 }
 
-/// A running thread and what it runs. Drop ends the thread after its current run; it sleeps.
+/// A running thread and its function.
+///
+/// Drop ends the thread after its current run, and sleeps until then.
 ///
 /// # Invariants
 ///
-/// `task` runs `main::<F>` with `function` until drop; we have a reference to it.
+/// `task` is a thread that runs `main::<F>` with `function` until drop. This object owns a
+/// reference to the task.
 pub(crate) struct Kthread<F: ThreadFn> {
     function: Arc<F>,
     task: *mut bindings::task_struct,
 }
 
-// SAFETY: Any thread may end another one.
+// SAFETY: Any thread may stop a kernel thread. `F` is `Send` and `Sync`, so `Arc<F>` is `Send`.
 unsafe impl<F: ThreadFn> Send for Kthread<F> {}
-// SAFETY: A shared `Kthread` gives only its function away, which is Sync.
+// SAFETY: A shared `Kthread` gives access only to its function, which is `Sync`.
 unsafe impl<F: ThreadFn> Sync for Kthread<F> {}
 
 impl<F: ThreadFn> Kthread<F> {
-    /// Starts a thread that `ps` shows as `name`. A function has one thread in its life. Sleeps.
+    /// Starts a thread with the name `name`. A function can have one thread during its lifetime.
+    ///
+    /// Context: process; sleeps.
     ///
     /// # Errors
     ///
-    /// `ENOMEM`; `EINTR` if the caller is being killed; `EBUSY` if the function had a thread.
+    /// `ENOMEM`; `EINTR` if the caller is being killed; `EBUSY` if `function` has or had a thread.
     pub(crate) fn start(function: Arc<F>, name: fmt::Arguments<'_>) -> Result<Self> {
         let name = CString::try_from_fmt(name)?;
         let data = Arc::as_ptr(&function).cast_mut().cast();
-        // SAFETY: `function` lives until drop has seen the thread end.
+        // SAFETY: `data` is an `F` in an `Arc`. The thread runs `main::<F>` with it at most until
+        // the drop of the `Kthread` below, which keeps `function` alive until the thread has ended.
         let task = from_err_ptr(unsafe {
             bindings::xbk_thread_create(Some(main::<F>), data, name.as_char_ptr())
         })?;
-        // INVARIANT: Created just now, with a reference of ours.
+        // INVARIANT: The call above has created the thread, and returned a reference.
         let thread = Self { function, task };
-        // SAFETY: By the type invariant the task is alive; `Task` is a transparent wrapper.
+        // SAFETY: `thread` owns a reference to the task. `Task` is a transparent wrapper.
         let task = unsafe { &*task.cast::<Task>() };
         thread.function.wakeup().attach(task.into())?;
         task.wake_up();
@@ -162,43 +183,48 @@ impl<F: ThreadFn> core::ops::Deref for Kthread<F> {
 
 impl<F: ThreadFn> Drop for Kthread<F> {
     fn drop(&mut self) {
-        // SAFETY: By the type invariant the thread was not stopped yet, and the reference is ours.
+        // SAFETY: By the type invariant the thread has not been stopped, and this object owns a
+        // reference to the task, which the call gives up.
         unsafe { bindings::kthread_stop_put(self.task) };
     }
 }
 
-/// The body of a thread.
+/// The C thread function.
 ///
 /// # Safety
 ///
-/// `data` is an `F` in an [`Arc`] that lives as long as the thread runs.
+/// The current task must be a kernel thread. `data` must point to an `F` in an [`Arc`] that has a
+/// reference for as long as the thread runs.
 unsafe extern "C" fn main<F: ThreadFn>(data: *mut c_void) -> c_int {
-    // SAFETY: By the contract of this function.
-    let function = unsafe { Arc::from_raw(data.cast::<F>().cast_const()) };
-    // The reference is the creator's, who gives it back.
-    let function = core::mem::ManuallyDrop::new(function);
+    // SAFETY: The caller guarantees that `data` is in an `Arc` with a reference. `ManuallyDrop`
+    // leaves that reference to the `Kthread`, which owns it.
+    let function = ManuallyDrop::new(unsafe { Arc::from_raw(data.cast::<F>().cast_const()) });
     let mut sleep = Sleep::UntilWoken;
     loop {
-        // SAFETY: No preconditions. What follows sleeps or runs, nothing else.
-        unsafe { bindings::xbk_thread_prepare_to_sleep() };
-        // SAFETY: This is a kernel thread.
-        if unsafe { bindings::kthread_should_stop() } {
+        // The task state is set before the checks, so a wakeup after them ends the sleep.
+        //
+        // SAFETY: The caller guarantees that this is a kernel thread.
+        let should_stop = unsafe {
+            bindings::xbk_thread_prepare_to_sleep();
+            bindings::kthread_should_stop()
+        };
+        if should_stop {
             break;
         }
         if !function.wakeup().take() {
-            let most = match sleep {
+            let max_ms = match sleep {
                 Sleep::UntilWoken => 0,
                 Sleep::AtMost(ms) => ms,
             };
-            // SAFETY: No preconditions.
-            unsafe { bindings::xbk_thread_sleep(most) };
+            // SAFETY: The call has no preconditions.
+            unsafe { bindings::xbk_thread_sleep(max_ms) };
             function.wakeup().take();
         }
-        // SAFETY: No preconditions.
+        // SAFETY: The call has no preconditions.
         unsafe { bindings::xbk_thread_finish_sleep() };
         sleep = F::run(&function);
     }
-    // SAFETY: No preconditions.
+    // SAFETY: The call has no preconditions.
     unsafe { bindings::xbk_thread_finish_sleep() };
     0
 }

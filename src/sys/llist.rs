@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A list without a lock: any context pushes, one consumer takes everything.
+//! Lock-free lists: any context may push a node, and one consumer takes all nodes.
 //!
-//! The kernel's `llist` does the same; this one also knows whether its consumer is awake. The
-//! consumer is awake from [`LlistHead::take_all`] until [`LlistHead::try_sleep`] succeeds, and
-//! needs no wakeup meanwhile. A node carries its own link, so a push never fails and never
-//! allocates.
+//! This is the kernel's `llist` (`include/linux/llist.h`) with one more state: whether the consumer
+//! is awake. The consumer is awake from [`LlistHead::take_all`] until [`LlistHead::try_sleep`]
+//! succeeds, and needs no wakeup meanwhile. A node contains its link, so a push never fails and
+//! never allocates.
 //!
 //! ```text
-//!            push: "wake it"            take_all
+//!          push (returns true)          take_all
 //!  asleep ---------------------> nodes ---------> awake
 //!    ^                             ^                | |
 //!    |                             +----- push -----+ |
@@ -34,16 +34,16 @@ use kernel::{
 
 /// A value that can be pushed to a [`LlistHead`].
 pub(crate) struct LlistNode<T> {
-    /// The node that was pushed before this one, while this one is in a list.
+    /// The next node, while this node is in a [`LlistHead`] or a [`Llist`]; otherwise unspecified.
     next: *mut LlistNode<T>,
     value: T,
 }
 
-// SAFETY: Only the list that owns both nodes uses `next`.
+// SAFETY: The value is `Send`. Only the list that owns both nodes dereferences `next`.
 unsafe impl<T: Send> Send for LlistNode<T> {}
 
 impl<T> LlistNode<T> {
-    /// A node that holds `value` and is in no list.
+    /// Creates a node with `value` that is in no list.
     pub(crate) fn new(value: T) -> Self {
         Self {
             next: null_mut(),
@@ -70,23 +70,28 @@ impl<T> DerefMut for LlistNode<T> {
 ///
 /// # Invariants
 ///
-/// `last` is null (the list is empty and the consumer asleep), [`LlistHead::AWAKE`] (the list is
-/// empty and the consumer awake), or the node that was pushed last, whose `next` leads to the ones
-/// before it and ends with null. The list owns its nodes, as [`KBox::into_raw`] gave them.
+/// `last` is one of these:
+///
+/// - null: the list is empty and the consumer is asleep;
+/// - [`LlistHead::AWAKE`]: the list is empty and the consumer is awake;
+/// - the node that was pushed last. It and the nodes that follow by `next`, up to null, came from
+///   [`KBox::into_raw`], and the list owns them.
 pub(crate) struct LlistHead<T> {
     last: Atomic<*mut LlistNode<T>>,
 }
 
-// SAFETY: A list owns its nodes, which may be sent.
+// SAFETY: A list owns its nodes, which are `Send`.
 unsafe impl<T: Send> Send for LlistHead<T> {}
-// SAFETY: As above; a shared list only takes nodes in and gives nodes out.
+// SAFETY: The methods of a shared list move nodes in and out by atomic exchanges, and the nodes are
+// `Send`. They give no reference to a node.
 unsafe impl<T: Send> Sync for LlistHead<T> {}
 
 impl<T> LlistHead<T> {
-    /// Never the address of a node.
+    /// Marks an empty list with an awake consumer. Nodes are aligned, so this is never the address
+    /// of one.
     const AWAKE: *mut LlistNode<T> = core::ptr::without_provenance_mut(1);
 
-    /// An empty list whose consumer is asleep.
+    /// Creates an empty list whose consumer is asleep.
     pub(crate) fn new() -> Self {
         const { assert!(core::mem::align_of::<LlistNode<T>>() > 1) };
         // INVARIANT: The pointer is null.
@@ -95,50 +100,55 @@ impl<T> LlistHead<T> {
         }
     }
 
-    /// Pushes `node`. Returns whether the consumer has to be woken. Context: any.
+    /// Pushes `node`. Returns whether the caller has to wake the consumer.
+    ///
+    /// Context: any.
     #[must_use]
     pub(crate) fn push(&self, node: KBox<LlistNode<T>>) -> bool {
         let node = KBox::into_raw(node);
         let mut last = self.last.load(Relaxed);
         loop {
-            let rest = if last == Self::AWAKE {
+            let next = if last == Self::AWAKE {
                 null_mut()
             } else {
                 last
             };
-            // SAFETY: Nobody else has the node before the exchange succeeds.
-            unsafe { (*node).next = rest };
-            // INVARIANT: The new node leads to what was there.
+            // SAFETY: `node` came from `into_raw`, and no other code has it before the exchange
+            // succeeds.
+            unsafe { (*node).next = next };
+            // INVARIANT: The list owns `node`, which is followed by the nodes that the list had.
             match self.last.cmpxchg(last, node, Full) {
                 Ok(_) => return last.is_null(),
-                Err(now) => last = now,
+                Err(current) => last = current,
             }
         }
     }
 
-    /// Takes all nodes out, in the order of the pushes. The consumer, who alone calls this, is
-    /// awake from now on.
+    /// Removes all nodes and returns them in the order of the pushes. The consumer is awake
+    /// afterwards. Only the consumer may call this.
     pub(crate) fn take_all(&self) -> Llist<T> {
-        // INVARIANT: The list is empty and the consumer awake.
+        // INVARIANT: The list is empty and the consumer is awake.
         let mut last = self.last.xchg(Self::AWAKE, Full);
         if last == Self::AWAKE {
             last = null_mut();
         }
         let mut first = null_mut();
         while !last.is_null() {
-            // SAFETY: The nodes were the list's by the type invariant and are ours now.
+            // SAFETY: By the type invariant the list owned the nodes, which came from `into_raw`.
+            // The exchange has passed them to this function.
             let next = unsafe { core::mem::replace(&mut (*last).next, first) };
             first = last;
             last = next;
         }
-        // INVARIANT: The same nodes in the opposite order.
+        // INVARIANT: `first` and the nodes that follow it are the nodes of the list, in the
+        // opposite order.
         Llist(first)
     }
 
-    /// Lets the consumer, who alone calls this, sleep. Returns `false` if there are nodes to be
-    /// taken first.
+    /// Marks the consumer as asleep. Returns `false`, and does nothing, if the list has nodes. Only
+    /// the consumer may call this, while it is awake.
     pub(crate) fn try_sleep(&self) -> bool {
-        // INVARIANT: Only an empty list changes.
+        // INVARIANT: Only an empty list changes, to an empty list.
         self.last.cmpxchg(Self::AWAKE, null_mut(), Full).is_ok()
     }
 }
@@ -149,12 +159,12 @@ impl<T> Drop for LlistHead<T> {
     }
 }
 
-/// Nodes that were taken out of a list.
+/// An iterator over nodes that [`LlistHead::take_all`] has removed.
 ///
 /// # Invariants
 ///
-/// The pointer is null, or a node that is ours, as [`KBox::into_raw`] gave it, and that leads to
-/// the ones after it by its `next`.
+/// The pointer is null or points to a node. That node and the nodes that follow by `next`, up to
+/// null, came from [`KBox::into_raw`], and this object owns them.
 pub(crate) struct Llist<T>(*mut LlistNode<T>);
 
 impl<T> Iterator for Llist<T> {
@@ -164,9 +174,9 @@ impl<T> Iterator for Llist<T> {
         if self.0.is_null() {
             return None;
         }
-        // SAFETY: By the type invariant the node is ours.
+        // SAFETY: By the type invariant this object owns the node, which came from `into_raw`.
         let node = unsafe { KBox::from_raw(self.0) };
-        // INVARIANT: The rest of the nodes.
+        // INVARIANT: This object owns the nodes after `node`.
         self.0 = node.next;
         Some(node)
     }

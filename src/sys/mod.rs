@@ -3,21 +3,22 @@
 //! Safe wrappers over C APIs that the `kernel` crate does not have yet and that have nothing to
 //! do with Xen. They are written to move upstream. Only this folder and `xenbus` contain `unsafe`.
 //!
-//! Nothing in here knows about Xen, about disks of guests or about limits.
+//! The files know nothing of Xen, of the guests' disks or of limits, and use nothing else of this
+//! module.
 //!
 //! | file | wraps |
 //! |---|---|
 //! | [`bdev`] | opening a block device by number, its properties |
 //! | [`bio`] | submitting bios, plugging |
-//! | [`kthread`] | a thread that runs each time it is woken |
-//! | [`llist`] | a list without a lock |
+//! | [`kthread`] | a thread that runs a function each time it is woken |
+//! | [`llist`] | a lock-free list |
 //! | [`timer`] | a one-shot hrtimer that is re-armed in place |
-//! | [`periodic`] | a timer that calls every registered object once a second |
-//! | [`workqueue`] | the module's own workqueues |
-//! | [`preempt`] | staying on the processor |
+//! | [`periodic`] | a timer that calls all registered objects once a second |
+//! | [`workqueue`] | the module's workqueues |
+//! | [`preempt`] | disabling preemption |
 //! | [`params`] | module parameters |
 //! | [`trace`] | tracepoints |
-//! | [`global`] | a value of which there is one |
+//! | [`global`] | values that exist while the module is loaded |
 //! | [`module_ref`] | a reference to this module |
 
 pub(crate) mod bdev;

@@ -1,22 +1,25 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A reference to this module: the module cannot be unloaded while there is one.
+//! References to this module. The module cannot be unloaded while one exists.
 //!
 //! C header: [`include/linux/module.h`](srctree/include/linux/module.h)
 
 use super::bindings;
 
-/// Keeps this module loaded.
+/// A reference to this module, which keeps it loaded.
 ///
-/// Code of the module itself may drop the last reference: the module's exit waits for its work
-/// items ([`super::workqueue`]) and for its xenstore watches to end.
+/// A work item or a watch callback of the module may drop the last reference: the module's exit
+/// waits until the module's work items ([`super::workqueue`]) and watch callbacks have returned.
 pub(crate) struct ModuleRef(());
 
 impl ModuleRef {
-    /// Takes a reference. Context: any in which code of this module runs.
+    /// Takes a reference. The module must have a reference already, so its exit function must not
+    /// call this.
+    ///
+    /// Context: any.
     pub(crate) fn get() -> Self {
-        // SAFETY: This code runs, so the module has a reference already: that of the bus, which
-        // took one before it called `probe`, or another `ModuleRef`.
+        // SAFETY: The module has a reference: that of the bus, which took one before it called
+        // `probe`, or another `ModuleRef`.
         unsafe { bindings::xbk_module_get() };
         Self(())
     }
@@ -30,7 +33,7 @@ impl Clone for ModuleRef {
 
 impl Drop for ModuleRef {
     fn drop(&mut self) {
-        // SAFETY: `get` took the reference that is given back here.
+        // SAFETY: `get` has taken the reference that is put here.
         unsafe { bindings::xbk_module_put() };
     }
 }

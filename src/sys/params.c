@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Module parameters: names, units and defaults of xen-blkback, so that an
- * administrator's modprobe.d stays true, and a few of our own. The kernel crate's
- * parameters are set once at load and cannot be changed after, hence C.
+ * Module parameters: those of xen-blkback with the same names, units and defaults, so that an
+ * administrator's modprobe.d stays valid, and some of this module. They are written in C because
+ * parameters of the kernel crate cannot change after the module is loaded.
  *
- * A value out of range is refused; what is written applies to what is connected
- * or attached afterwards, unless its description says otherwise.
+ * A value that is out of range is rejected. A new value applies to disks that are attached or
+ * connected afterwards, unless the parameter's description says otherwise.
  */
 #include <linux/cpumask.h>
 #include <linux/kernel.h>
@@ -75,11 +75,11 @@ RANGE(default_tokens_refill, 0, 0, 1000000000, 0644,
 RANGE(default_tokens_max, 0, 0, 1000000000, 0644,
       "Size of that bucket in tokens, 0 for a tenth of a second's refill")
 
-/* Not a bool: xen-blkback's is a number, and scripts may compare what they read. */
+/* xen-blkback's parameter is a number, and scripts may compare what they read: hence no bool. */
 RANGE(log_stats, 0, 0, 1, 0644,
       "1: write each disk's statistics to the log every ten seconds; applies at once")
 
-/* 0 stands for the number of processors, until it is known. */
+/* xbk_params_init() replaces 0, which cannot be written afterwards. */
 RANGE(max_queues, 0, 0, 64, 0644,
       "Rings offered per disk (default: the number of processors)")
 void xbk_params_init(void)

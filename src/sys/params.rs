@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Module parameters, each as it is now; `params.c` says what they mean.
+//! The current values of the module parameters. `params.c` defines the parameters.
 //!
 //! C header: [`include/linux/moduleparam.h`](srctree/include/linux/moduleparam.h)
 
@@ -8,9 +8,9 @@ use super::bindings;
 
 macro_rules! parameters {
     ($($name:ident: $type:ty = $get:ident;)*) => {$(
-        #[doc = concat!("The parameter `", stringify!($name), "`. Any context.")]
+        #[doc = concat!("Returns the parameter `", stringify!($name), "`. Context: any.")]
         pub(crate) fn $name() -> $type {
-            // SAFETY: No preconditions.
+            // SAFETY: The helper only reads a variable.
             unsafe { bindings::$get() }
         }
     )*};
@@ -30,14 +30,15 @@ parameters! {
     default_tokens_max: u32 = xbk_param_default_tokens_max;
 }
 
-/// Puts in defaults that depend on the machine. Called once, before any other.
+/// Sets the defaults that depend on the machine. The module calls this once, before it reads any
+/// parameter.
 pub(crate) fn init() {
-    // SAFETY: No preconditions.
+    // SAFETY: The call has no preconditions.
     unsafe { bindings::xbk_params_init() }
 }
 
-/// A number nobody can guess.
+/// Returns an unpredictable number. Context: any.
 pub(crate) fn random() -> u32 {
-    // SAFETY: No preconditions.
+    // SAFETY: The call has no preconditions.
     unsafe { bindings::xbk_random_u32() }
 }

@@ -1,13 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! One timer that calls every registered object once a second.
+//! A timer that calls all registered objects once a second.
 //!
-//! The timer is armed only while an object is registered: an object that has nothing to do costs
-//! no timer of its own. The same list serves to find an object by its name, for callers that have
-//! no reference to it.
+//! All objects share one timer, which is armed while at least one object is registered. The list of
+//! objects also serves callers that know an object only by its name.
 //!
-//! Lock: the list, a spinlock that disables interrupts, because the timer takes it. The locks of
-//! the timer and of the workqueues are taken under it.
+//! Lock: the list, a spinlock that disables interrupts, because the timer callback takes it. The
+//! locks of the timer and of the workqueues are taken under it.
 
 use kernel::{
     new_spinlock_irq,
@@ -24,20 +23,23 @@ use super::timer;
 use super::timer::Expire;
 use super::timer::OneShot;
 
-/// Nanoseconds between two calls.
+/// The time between two calls in nanoseconds.
 const PERIOD: u64 = 1_000_000_000;
 
 /// An object that is called once a second.
 pub(crate) trait Periodic: Send + Sync + 'static {
-    /// A second has passed. Context: hard interrupt, with the lock of the list held. The object
-    /// may only look, and queue work.
+    /// A second has passed. The object may read its state and queue work.
+    ///
+    /// Context: hard interrupt, with the lock of the list held.
     fn tick(self: Arc<Self>);
 
-    /// The kernel is short of memory: the object should give back what it can spare. Context: as
-    /// for [`Self::tick`].
+    /// The kernel is short of memory: the object should free what it can spare. The object may read
+    /// its state and queue work.
+    ///
+    /// Context: any, with the lock of the list held and interrupts disabled.
     fn reclaim(self: Arc<Self>);
 
-    /// The object's name. No two objects have the same one.
+    /// Returns the object's name, which is unique among the registered objects.
     fn name(&self) -> &CStr;
 }
 
@@ -57,7 +59,9 @@ struct PeriodicTimer {
 
 static TIMER: Global<PeriodicTimer> = Global::new();
 
-/// Creates the timer. The module calls this once, before any object can register. Sleeps.
+/// Creates the timer. The module calls this before it registers its driver.
+///
+/// Context: process; sleeps.
 ///
 /// # Errors
 ///
@@ -72,14 +76,18 @@ pub(crate) fn start() -> Result<Running> {
     Ok(Running(TIMER.install(Arc::pin_init(timer, GFP_KERNEL)?)?))
 }
 
-/// Keeps the timer. Drop waits for a call that is under way.
+/// Keeps the timer for [`Registration::new`] and [`reclaim`].
+///
+/// Drop sleeps. If no [`Registration`] is left, it waits for a running callback of the timer.
 pub(crate) struct Running(#[expect(dead_code, reason = "for its drop")] Installed<PeriodicTimer>);
 
 impl PeriodicTimer {
+    /// Returns the list of registered objects.
     fn list(&self) -> &SpinLockIrq<List> {
         &self.timer.value().list
     }
 
+    /// Arms the timer for one period from now.
     fn arm(&self) {
         self.timer.arm(timer::now().saturating_add(PERIOD));
     }
@@ -97,18 +105,22 @@ impl Expire for Objects {
     }
 }
 
-/// An object is called from the creation of this to its drop.
+/// The registration of an object, which is called from the creation of this to its drop.
+///
+/// Drop may not run in the object's own [`Periodic::tick`] or [`Periodic::reclaim`].
 pub(crate) struct Registration {
     timer: Arc<PeriodicTimer>,
     object: Arc<dyn Periodic>,
 }
 
 impl Registration {
-    /// Registers `object`. Sleeps.
+    /// Registers `object`.
+    ///
+    /// Context: process; sleeps.
     ///
     /// # Errors
     ///
-    /// `ENOMEM`; `ENODEV` if the module is on its way out.
+    /// `ENOMEM`; `ENODEV` if there is no timer, because the module is being unloaded.
     pub(crate) fn new(object: Arc<dyn Periodic>) -> Result<Self> {
         let timer = TIMER.get().ok_or(ENODEV)?;
         loop {
@@ -116,12 +128,12 @@ impl Registration {
             let mut larger = KVec::with_capacity(count.saturating_add(1), GFP_KERNEL)?;
             let mut list = timer.list().lock();
             if list.len() >= larger.capacity() {
-                // Other objects registered while no lock was held.
+                // Other objects were registered while the lock was not held.
                 continue;
             }
             let first = list.is_empty();
             for other in list.drain_all() {
-                // The vector has capacity for all of them and one more.
+                // The vector has capacity for the other objects and this one.
                 let _ = larger.push_within_capacity(other);
             }
             let _ = larger.push_within_capacity(object.clone());
@@ -140,20 +152,23 @@ impl Drop for Registration {
     fn drop(&mut self) {
         let mut list = self.timer.list().lock();
         let mut objects = list.iter();
-        let at = objects.position(|other| core::ptr::addr_eq(&**other, &*self.object));
-        let gone = at.and_then(|at| list.remove(at).ok());
-        let spare = if list.is_empty() {
+        let index = objects.position(|other| core::ptr::addr_eq(&**other, &*self.object));
+        let removed = index.and_then(|index| list.remove(index).ok());
+        let unused = if list.is_empty() {
             self.timer.timer.disarm();
             core::mem::take(&mut *list)
         } else {
             KVec::new()
         };
+        // The memory is freed without the lock held.
         drop(list);
-        drop((gone, spare));
+        drop((removed, unused));
     }
 }
 
-/// Has the object of that name give back memory. Context: any.
+/// Calls [`Periodic::reclaim`] of the object with that name, if it is registered.
+///
+/// Context: any but hard interrupt: the caller may drop the last reference to the timer.
 pub(crate) fn reclaim(name: &CStr) {
     let Some(timer) = TIMER.get() else {
         return;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Staying on the processor.
+//! Disabling preemption.
 //!
 //! C header: [`include/linux/preempt.h`](srctree/include/linux/preempt.h)
 
@@ -8,23 +8,32 @@ use kernel::types::NotThreadSafe;
 
 use super::bindings;
 
-/// Disables preemption until it is dropped.
+/// Evidence that preemption of the current task is disabled.
 ///
-/// No RCU grace period ends meanwhile either. The caller must not sleep while it holds the guard.
+/// The guard is also an RCU read-side critical section: no RCU grace period ends while it exists.
+/// The task must not sleep while it holds a guard.
+///
+/// # Invariants
+///
+/// `new` has disabled preemption of the current task for this guard. The type is not `Send`, so
+/// this is the task that created the guard.
 pub(crate) struct PreemptGuard(NotThreadSafe);
 
 impl PreemptGuard {
-    /// Disables preemption of the current task. Context: any.
+    /// Disables preemption until the guard is dropped.
+    ///
+    /// Context: any.
     pub(crate) fn new() -> Self {
-        // SAFETY: The call has no preconditions. `drop` undoes it once, in the same task.
+        // SAFETY: The call has no preconditions.
         unsafe { bindings::xbk_preempt_disable() };
+        // INVARIANT: Preemption was disabled above.
         Self(NotThreadSafe)
     }
 }
 
 impl Drop for PreemptGuard {
     fn drop(&mut self) {
-        // SAFETY: `new` disabled preemption in this task; the guard cannot be sent to another.
+        // SAFETY: By the type invariant `new` has disabled preemption of the current task.
         unsafe { bindings::xbk_preempt_enable() };
     }
 }

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A one-shot hrtimer on CLOCK_MONOTONIC that is re-armed in place.
+//! One-shot hrtimers on CLOCK_MONOTONIC that are re-armed in place.
 //!
-//! The kernel crate's `HrTimer` hands out a handle per start, and dropping an old
-//! handle cancels a newer start. A timer that is armed and stopped from several
-//! contexts under a lock needs the plain C rules instead.
+//! The kernel crate's `HrTimer` returns a handle for each start, and the drop of an old handle
+//! cancels a newer start. A timer that several contexts arm and disarm under a lock needs the rules
+//! of the C API instead.
 //!
 //! C header: [`include/linux/hrtimer.h`](srctree/include/linux/hrtimer.h)
 
@@ -15,18 +15,20 @@ use kernel::{
     types::Opaque, //
 };
 
-/// What to do when the time has come.
+/// Handles the expiry of a [`OneShot`].
 pub(crate) trait Expire: Send + Sync + 'static {
-    /// Runs in hard interrupt context: must not sleep. May arm `timer` again.
+    /// The timer has expired. The function may arm `timer` again.
+    ///
+    /// Context: hard interrupt.
     fn expired(timer: &OneShot<Self>)
     where
         Self: Sized;
 }
 
-/// A timer and the value it acts upon.
+/// A timer and the value that its callback uses.
 ///
-/// Drop waits for a running callback; it must not happen in one, nor in hard
-/// interrupt context.
+/// Drop disarms the timer and waits for a running callback. It must not run in hard interrupt
+/// context, which includes the callback.
 #[pin_data(PinnedDrop)]
 pub(crate) struct OneShot<T: Expire> {
     #[pin]
@@ -35,13 +37,14 @@ pub(crate) struct OneShot<T: Expire> {
     value: T,
 }
 
-// SAFETY: hrtimer functions may be called from any context; `T` is Send.
+// SAFETY: Any thread may call the hrtimer functions. `T` is `Send`.
 unsafe impl<T: Expire> Send for OneShot<T> {}
-// SAFETY: As above; the callback shares `T`, which is Sync.
+// SAFETY: Any threads may call the hrtimer functions concurrently. `T`, which is shared with the
+// callback, is `Sync`.
 unsafe impl<T: Expire> Sync for OneShot<T> {}
 
 impl<T: Expire> OneShot<T> {
-    /// A timer that is not armed.
+    /// Creates a timer that is not armed.
     pub(crate) fn new(value: impl PinInit<T, Error>) -> impl PinInit<Self, Error> {
         try_pin_init!(Self {
             timer <- Opaque::ffi_init(|timer| {
@@ -59,16 +62,19 @@ impl<T: Expire> OneShot<T> {
         }? Error)
     }
 
-    /// The value.
+    /// Returns the value.
     pub(crate) fn value(&self) -> &T {
         &self.value
     }
 
-    /// Arms the timer for `at` (nanoseconds of CLOCK_MONOTONIC), whether it was
-    /// armed before or not. Any context.
+    /// Arms the timer for the time `at`, in nanoseconds of CLOCK_MONOTONIC. If the timer is armed
+    /// already, the new time replaces the old one.
+    ///
+    /// Context: any.
     pub(crate) fn arm(&self, at: u64) {
         let at = i64::try_from(at).unwrap_or(i64::MAX);
-        // SAFETY: Set up in `new`; pinned, and `drop` cancels it.
+        // SAFETY: `new` has set up the timer. It is pinned, and `drop` cancels it before the memory
+        // is freed.
         unsafe {
             bindings::hrtimer_start_range_ns(
                 self.timer.get(),
@@ -79,17 +85,19 @@ impl<T: Expire> OneShot<T> {
         };
     }
 
-    /// Stops the timer. A callback that runs already is not waited for. Any
-    /// context.
+    /// Disarms the timer. Does not wait for a callback that is running, which may arm the timer
+    /// again.
+    ///
+    /// Context: any.
     pub(crate) fn disarm(&self) {
-        // SAFETY: Set up in `new`.
+        // SAFETY: `new` has set up the timer.
         unsafe { bindings::hrtimer_try_to_cancel(self.timer.get()) };
     }
 
     extern "C" fn callback(timer: *mut bindings::hrtimer) -> bindings::hrtimer_restart {
         let field: *mut Opaque<bindings::hrtimer> = timer.cast();
-        // SAFETY: The timer core passes the timer of a live `OneShot<T>`: `drop`
-        // waits for callbacks.
+        // SAFETY: The timer core passes the timer of a `OneShot<T>`. `drop` waits for the callback
+        // before the memory is freed.
         T::expired(unsafe { &*container_of!(field, Self, timer) });
         bindings::hrtimer_restart::HRTIMER_NORESTART
     }
@@ -98,13 +106,15 @@ impl<T: Expire> OneShot<T> {
 #[pinned_drop]
 impl<T: Expire> PinnedDrop for OneShot<T> {
     fn drop(self: Pin<&mut Self>) {
-        // SAFETY: Set up in `new`. Waits for a running callback.
+        // SAFETY: `new` has set up the timer.
         unsafe { bindings::hrtimer_cancel(self.timer.get()) };
     }
 }
 
-/// Nanoseconds of CLOCK_MONOTONIC. Any context.
+/// Returns the time of CLOCK_MONOTONIC in nanoseconds.
+///
+/// Context: any.
 pub(crate) fn now() -> u64 {
-    // SAFETY: No preconditions.
+    // SAFETY: The call has no preconditions.
     u64::try_from(unsafe { bindings::ktime_get() }).unwrap_or(0)
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * See trace.h. A tracepoint that nobody has enabled is one jump that is not
- * taken; Rust pays for the call on top, once for each look at a ring.
+ * The tracepoints of trace.h. A tracepoint that is not enabled costs the call of the function here
+ * and a no-op in place of its jump. The module makes such a call about once per run of a ring.
  */
 #include "src/sys/helpers.h"
 

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * Tracepoints of the gate. "device" is the virtual device's number in xenstore
- * (51712 is xvda); Documentation/throttle.rst shows how to use them.
+ * Tracepoints of the limits. "domain" is the id of the frontend's domain, "device" the number of
+ * the virtual device in xenstore (51712 is xvda). Documentation/throttle.rst shows how to use the
+ * tracepoints.
  */
 #undef TRACE_SYSTEM
 #define TRACE_SYSTEM rblkback
@@ -31,17 +32,17 @@ DECLARE_EVENT_CLASS(rblkback_requests,
 		  __entry->requests)
 );
 
-/* So many requests of a ring may go to the disk. Only where there is a limit. */
+/* "requests" requests of a ring are admitted. Only for a disk with a limit. */
 DEFINE_EVENT(rblkback_requests, rblkback_admit,
 	TP_PROTO(u16 domain, u32 device, u8 ring, u32 requests),
 	TP_ARGS(domain, device, ring, requests));
 
-/* So many requests of a ring have to wait. */
+/* "requests" requests of a ring have to wait for tokens. */
 DEFINE_EVENT(rblkback_requests, rblkback_throttle,
 	TP_PROTO(u16 domain, u32 device, u8 ring, u32 requests),
 	TP_ARGS(domain, device, ring, requests));
 
-/* A ring that waited is told that there are tokens. */
+/* A ring that waited for tokens is woken. */
 TRACE_EVENT(rblkback_wake,
 	TP_PROTO(u16 domain, u32 device, u8 ring),
 	TP_ARGS(domain, device, ring),
@@ -59,7 +60,7 @@ TRACE_EVENT(rblkback_wake,
 		  __entry->domain, __entry->device, __entry->ring)
 );
 
-/* Another limit is in force; refill 0 is none. */
+/* The limit of a disk has changed. "refill" 0 means no limit. */
 TRACE_EVENT(rblkback_limit,
 	TP_PROTO(u16 domain, u32 device, u32 refill, u32 max),
 	TP_ARGS(domain, device, refill, max),

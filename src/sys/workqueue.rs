@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The module's own workqueues.
+//! The module's workqueues.
 //!
-//! The system's queues outlive a module's code, so the module has queues of its own and waits
-//! for them when it goes away.
+//! The system's workqueues outlive the module's code. The module has queues of its own, so that its
+//! exit can wait for their work items.
 //!
-//! | queue | runs | why it is separate |
+//! | queue | runs | reason for a queue of its own |
 //! |---|---|---|
-//! | [`DISKS`] | each disk's work item | opening a device may take as long as the device likes |
-//! | [`DISCARDS`] | discards | one may take minutes; other disks must not wait for it |
+//! | [`DISKS`] | the work item of each disk | opening a device has no time limit |
+//! | [`DISCARDS`] | discards | a discard may take minutes, and other disks must not wait for it |
 //!
 //! C header: [`include/linux/workqueue.h`](srctree/include/linux/workqueue.h)
 
@@ -36,12 +36,12 @@ use kernel::{
 
 use super::bindings;
 
-/// A queue that exists while the module is loaded.
+/// A workqueue that exists while the module is loaded.
 ///
 /// # Invariants
 ///
-/// The pointer is null or a workqueue that [`ModuleQueues`] destroys only after it has cleared
-/// the pointer and waited for an RCU grace period.
+/// The pointer is null or points to a workqueue. [`ModuleQueues`] destroys the workqueue only after
+/// it has cleared the pointer and an RCU grace period has passed.
 pub(crate) struct ModuleQueue(Atomic<*mut bindings::workqueue_struct>);
 
 /// The queue of the disks' work items.
@@ -55,9 +55,12 @@ impl ModuleQueue {
         Self(Atomic::new(null_mut()))
     }
 
-    /// Queues the work item of `owner`. Does nothing if the item is queued already: it has yet to
-    /// look, and will see what was written before this call. Does nothing either if the module is
-    /// on its way out. Context: any.
+    /// Queues the work item of `owner`. The next run of the item sees all writes before this call.
+    ///
+    /// Does nothing if the item is queued already, because then it has not begun to run, or if the
+    /// module is being unloaded. In these cases `owner` is dropped.
+    ///
+    /// Context: any in which `owner` may be dropped.
     pub(crate) fn enqueue<T>(&self, owner: Arc<T>)
     where
         Arc<T>: RawWorkItem<0, EnqueueOutput = Result<(), Arc<T>>> + Send + 'static,
@@ -67,50 +70,57 @@ impl ModuleQueue {
         if queue.is_null() {
             return;
         }
-        // SAFETY: By the type invariant the queue exists until the read lock is released.
-        let left = unsafe { Queue::from_raw(queue) }.enqueue(owner);
-        // The last reference may be among what is dropped here: not under the read lock.
+        // SAFETY: By the type invariant the queue is not destroyed before a grace period has
+        // passed, which `rcu` prevents.
+        let rejected = unsafe { Queue::from_raw(queue) }.enqueue(owner);
+        // This may be the last reference to the owner, whose drop may sleep.
         drop(rcu);
-        drop(left);
+        drop(rejected);
     }
 
+    /// Creates the queue. Sleeps.
     fn create(&self, name: &CStr) -> Result {
         let flags = bindings::wq_flags_WQ_UNBOUND | bindings::wq_flags_WQ_SYSFS;
-        // SAFETY: The format takes exactly one string.
+        // SAFETY: The format takes one string, and `name` is NUL-terminated.
         let queue = unsafe {
             bindings::alloc_workqueue_noprof(c"%s".as_char_ptr(), flags, 0, name.as_char_ptr())
         };
         if queue.is_null() {
             return Err(ENOMEM);
         }
-        // INVARIANT: The queue was made just now, and only `destroy` ends it.
+        // INVARIANT: The queue was created above, and only `destroy` destroys it.
         self.0.store(queue, Release);
         Ok(())
     }
 
-    /// Waits for every work item that is queued, then destroys the queue. Sleeps.
+    /// Waits for all queued work items, then destroys the queue. Sleeps.
     fn destroy(&self) {
         let queue = self.0.xchg(null_mut(), Full);
         if !queue.is_null() {
             rcu::synchronize_rcu();
-            // SAFETY: By the type invariant this was the last pointer to the queue.
+            // SAFETY: `xchg` returned the queue to this caller only. All users of the pointer have
+            // finished, because they hold an RCU read lock and a grace period has passed.
             unsafe { bindings::destroy_workqueue(queue) };
         }
     }
 }
 
-/// Keeps the module's queues. Drop waits until every work item on them has run; it sleeps. The
+/// Keeps the module's queues.
+///
+/// Drop waits until all work items on the queues have run, destroys the queues, and sleeps. The
 /// module drops this last.
 pub(crate) struct ModuleQueues(());
 
 impl ModuleQueues {
-    /// Creates the queues. The module calls this once, before it registers its driver. Sleeps.
+    /// Creates the queues. The module calls this once, before it registers its driver.
+    ///
+    /// Context: process; sleeps.
     ///
     /// # Errors
     ///
     /// `ENOMEM`.
     pub(crate) fn new() -> Result<Self> {
-        // From here on drop destroys what was created.
+        // If `create` fails below, the drop of this destroys the queues that exist.
         let queues = Self(());
         DISKS.create(c"rblkback-disk")?;
         DISCARDS.create(c"rblkback-discard")?;
@@ -120,16 +130,17 @@ impl ModuleQueues {
 
 impl Drop for ModuleQueues {
     fn drop(&mut self) {
-        // A discard's last run may still queue its disk's work item, not the other way round.
+        // A discard may queue the work item of its disk. The work item of a disk queues no discard.
         DISCARDS.destroy();
         DISKS.destroy();
     }
 }
 
-/// Names the object whose work is being done, for `ps` and for the kernel's reports of hung
-/// tasks: `kworker/u8:2+backend/vbd/7/51712`. A work item calls it when it begins; it has no
-/// effect anywhere else. Does not sleep.
+/// Sets the description of the current worker to `owner`. `ps` and the kernel's reports of hung
+/// tasks show it: `kworker/u8:2+backend/vbd/7/51712`.
+///
+/// Context: a work item, at its beginning; no effect in other contexts. Does not sleep.
 pub(crate) fn describe(owner: &CStr) {
-    // SAFETY: The format takes exactly one string, which the function copies.
+    // SAFETY: The format takes one string, and `owner` is NUL-terminated. The function copies it.
     unsafe { bindings::set_worker_desc(c"%s".as_char_ptr(), owner.as_char_ptr()) };
 }
