@@ -32,7 +32,7 @@ use crate::xenbus::shared_ring::SharedRing;
 pub(crate) struct Response {
     /// The guest's own name for the request.
     pub(crate) id: u64,
-    /// The operation code, see [`crate::logic::protocol::request::answered_operation`].
+    /// The operation code, see [`crate::logic::protocol::request::response_operation`].
     pub(crate) operation: u8,
     /// What became of it.
     pub(crate) status: Status,

@@ -1,26 +1,28 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A write barrier orders all rings of a disk.
+//! The order of write barriers among all rings of a disk.
 //!
-//! `BLKIF_OP_WRITE_BARRIER` goes to the disk when everything that was taken before
-//! it, from whatever ring, is answered, and nothing is taken until it is answered
-//! itself. The ring that finds one *claims* the disk; the rings take nothing more
-//! and say so when they have nothing in flight; when all are quiet the owner goes.
+//! A `BLKIF_OP_WRITE_BARRIER` is submitted when every request that was consumed before
+//! it, from any ring of the disk, has its response. No ring consumes a request until
+//! the barrier itself has its response. The ring of the barrier is the owner.
 //!
-//! | who | does | when |
+//! | ring | calls | when |
 //! |---|---|---|
-//! | owner | [`Barrier::claim`] | it has taken a barrier |
-//! | every ring | [`Barrier::quiet`] | claimed, and nothing of it is in flight |
-//! | owner | sends the barrier | [`Barrier::may_submit`] |
-//! | owner | [`Barrier::done`] | the barrier is answered |
+//! | owner | [`Barrier::begin`] | the ring has consumed a barrier |
+//! | every ring | [`Barrier::drained`] | a barrier is active, and the ring has nothing in flight |
+//! | owner | [`Barrier::may_submit`] | before the ring submits the barrier |
+//! | owner | [`Barrier::end`] | the barrier has its response |
 //!
-//! A ring that finds a barrier while another one has claimed the disk keeps it and
-//! claims later; it is quiet meanwhile, for what it keeps is not in flight.
+//! A ring that consumes a barrier while the barrier of another ring is active holds it
+//! back and calls [`Barrier::begin`] again later. A barrier that is held back is not in
+//! flight, so the ring counts as drained meanwhile.
+//!
+//! This file has only the state. The caller holds the lock and wakes the rings.
 
 use super::ids::RingId;
 use super::ids::RINGS_MAX;
 
-/// Who has claimed a disk, and which of its rings are quiet.
+/// The active barrier of a disk, and which rings are drained.
 #[derive(Clone, Copy, Debug)]
 pub struct Barrier {
     rings: u32,
@@ -31,7 +33,7 @@ pub struct Barrier {
 const _: () = assert!(RINGS_MAX <= 64);
 
 impl Barrier {
-    /// Nobody claims anything. `rings`: how many there are, at most [`RINGS_MAX`].
+    /// No active barrier. `rings`: the number of rings, at most [`RINGS_MAX`].
     pub const fn new(rings: u32) -> Self {
         Self {
             rings,
@@ -40,13 +42,13 @@ impl Barrier {
         }
     }
 
-    /// Must no ring take anything?
+    /// Whether a barrier is active: no ring may consume a request.
     pub fn is_active(&self) -> bool {
         self.owner.is_some()
     }
 
-    /// `ring` has taken a barrier. Returns whether the disk is now, or was already,
-    /// claimed for it.
+    /// Makes the barrier of `ring` the active one if there is none. Returns whether the
+    /// barrier of `ring` is active.
     pub fn begin(&mut self, ring: RingId) -> bool {
         if self.owner.is_none() {
             self.owner = Some(ring);
@@ -55,8 +57,8 @@ impl Barrier {
         self.owner == Some(ring)
     }
 
-    /// Nothing of `ring` is in flight. Returns whom to wake, if this was the last
-    /// one to say so.
+    /// Records that `ring` has no request in flight. Returns the owner, to be woken, if
+    /// `ring` was the last ring to drain.
     pub fn drained(&mut self, ring: RingId) -> Option<RingId> {
         let owner = self.owner?;
         let before = self.all_drained();
@@ -64,12 +66,12 @@ impl Barrier {
         (!before && self.all_drained()).then_some(owner)
     }
 
-    /// May `ring` send its barrier now?
+    /// Whether `ring` may submit its barrier now.
     pub fn may_submit(&self, ring: RingId) -> bool {
         self.owner == Some(ring) && self.all_drained()
     }
 
-    /// The barrier of `ring` was answered.
+    /// Ends the barrier of `ring`, which has its response. No effect if `ring` is not the owner.
     pub fn end(&mut self, ring: RingId) {
         if self.owner == Some(ring) {
             self.owner = None;
@@ -90,7 +92,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_barrier_goes_when_every_ring_is_quiet() {
+    fn a_barrier_is_submitted_when_every_ring_is_drained() {
         let mut b = Barrier::new(3);
         assert!(!b.is_active());
         assert!(b.begin(1));
@@ -106,26 +108,26 @@ mod tests {
     }
 
     #[test]
-    fn the_second_claimant_waits_for_the_first() {
+    fn a_second_barrier_waits_for_the_first() {
         let mut b = Barrier::new(2);
         assert!(b.begin(0));
         assert!(!b.begin(1));
         b.drained(1);
         assert_eq!(b.drained(0), Some(0));
         b.end(1);
-        assert!(b.may_submit(0), "not its to end");
+        assert!(b.may_submit(0), "ring 1 is not the owner");
         b.end(0);
         assert!(b.begin(1));
-        assert!(!b.may_submit(1), "quiet again from the start");
+        assert!(!b.may_submit(1), "every ring has to drain again");
     }
 
     #[test]
-    fn a_quiet_ring_without_a_claim_wakes_nobody() {
+    fn a_drained_ring_without_a_barrier_wakes_no_ring() {
         assert_eq!(Barrier::new(1).drained(0), None);
     }
 
     #[test]
-    fn the_last_of_the_most_rings_counts() {
+    fn the_largest_number_of_rings_works() {
         let mut b = Barrier::new(RINGS_MAX as u32);
         b.begin(63);
         for ring in 0..63 {

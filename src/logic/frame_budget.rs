@@ -1,67 +1,72 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! How many frames of a guest a ring may use at a time.
+//! How many granted frames of a guest the requests of a ring may use at a time.
 //!
-//! What is over stays on the ring, in the guest's own memory. The bounds are wide
-//! enough to keep the fastest disk busy; they are there so that no guest decides how
-//! much this domain maps.
+//! A request that would exceed the bound stays on the ring. The bounds are large enough
+//! to keep the fastest device busy. They exist so that a guest cannot decide how much
+//! this domain maps.
 //!
-//! All disks of a guest frames a budget. A disk that comes when little of it is left gets
-//! less, and serves fewer large requests at a time. It is refused only if it cannot have
-//! enough for one of the largest size on each ring.
+//! All disks of a guest share one budget of frames. A disk that connects when little of
+//! the budget is left gets fewer frames and serves fewer large requests at a time. The
+//! disk is refused only if the frames do not suffice for one request of the largest size
+//! on each ring.
+//!
+//! This file has only the arithmetic. `qos::guest` counts the frames in use.
 
 use super::ids::DISKS_MAX;
 use super::protocol::abi::INDIRECT_MAX;
 
-/// Per slot: two requests of the default size of Linux.
+/// Frames per slot: enough for two requests of the default size of Linux's frontend.
 const PER_SLOT: u32 = 64;
-/// Per ring: 16 MiB of data on the way.
+/// Frames per ring: 16 MiB of data in flight.
 const PER_RING: u32 = 4096;
-/// Per disk, shared by its rings, so that many rings are no reason to refuse one.
+/// Frames per disk, divided among its rings, so that a disk with many rings is not refused.
 const PER_DISK: u32 = 8192;
 
-/// Per disk, of the frames that are copied, which takes pages of this domain's: 2 MiB.
+/// Copied frames per disk. Each takes a page of this domain: 2 MiB in all.
 const COPIES_PER_DISK: u32 = 512;
 
-/// The part of a budget that is not for whoever comes first: each disk that a guest may
-/// have finds an equal frames of it. 1365 of the default budget, enough for five rings.
-const SET_ASIDE: u32 = 3;
+/// One third of a budget is reserved for disks that are not connected yet, in equal parts
+/// for each of the [`DISKS_MAX`] disks: 1365 frames of the default budget per disk, enough
+/// for five rings.
+const RESERVE_DIVISOR: u32 = 3;
 
-/// What a disk could use of its guest's budget.
+/// What a disk can use of the budget of its guest.
 #[derive(Clone, Copy, Debug)]
 pub struct Demand {
-    /// Its rings.
+    /// The number of rings of the disk.
     pub rings: u32,
-    /// Slots of each.
+    /// Slots of each ring.
     pub entries: u32,
-    /// Pages of each.
+    /// Shared pages of each ring.
     pub pages: u32,
-    /// Grants of each that may stay mapped.
-    pub kept: u32,
+    /// The largest number of persistent grants of each ring.
+    pub persistent: u32,
 }
 
-/// What each ring of a disk may use.
+/// The frames that each ring of a disk may use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RingFrames {
-    /// Frames that its requests use at a time.
+    /// Frames that the requests in flight may use.
     pub requests: u32,
-    /// Grants that stay mapped.
-    pub kept: u32,
+    /// Persistent grants.
+    pub persistent: u32,
 }
 
-/// What a disk may have of a `budget` of which `others` connected disks have `used`.
+/// The frames that one more disk may have of a `budget`, of which `others` connected disks use
+/// `used`.
 pub fn free(budget: u32, used: u32, others: u32) -> u32 {
-    let seats = DISKS_MAX as u32;
-    let each = budget.checked_div(seats.saturating_mul(SET_ASIDE));
-    let to_come = seats.saturating_sub(1).saturating_sub(others);
+    let disks = DISKS_MAX as u32;
+    let each = budget.checked_div(disks.saturating_mul(RESERVE_DIVISOR));
+    let unconnected = disks.saturating_sub(1).saturating_sub(others);
     budget
         .saturating_sub(used)
-        .saturating_sub(to_come.saturating_mul(each.unwrap_or(0)))
+        .saturating_sub(unconnected.saturating_mul(each.unwrap_or(0)))
 }
 
 impl Demand {
-    /// What each ring gets if all of them may use `free` frames; `None` if that is less
-    /// than [`Demand::least`].
+    /// The frames of each ring if all rings together may use `free` frames. `None` if
+    /// `free` is less than [`Demand::least`].
     pub fn frames_per_ring(&self, free: u32) -> Option<RingFrames> {
         let each = free.checked_div(self.rings)?.checked_sub(self.pages)?;
         let least = u32::from(INDIRECT_MAX);
@@ -69,37 +74,37 @@ impl Demand {
             return None;
         }
         let most = per_ring(self.rings, self.entries);
-        // As many for requests as stay mapped, when there is not enough for both.
-        let half = each.saturating_sub(self.kept).max(each / 2);
+        // If there is not enough for both, requests and persistent grants get half each.
+        let half = each.saturating_sub(self.persistent).max(each / 2);
         let requests = half.max(least).min(most);
         Some(RingFrames {
             requests,
-            kept: each.saturating_sub(requests).min(self.kept),
+            persistent: each.saturating_sub(requests).min(self.persistent),
         })
     }
 
-    /// Frames without which it cannot be served.
+    /// The frames that the disk needs at least.
     pub fn least(&self) -> u32 {
         self.total(RingFrames {
             requests: u32::from(INDIRECT_MAX),
-            kept: 0,
+            persistent: 0,
         })
     }
 
-    /// Frames that it uses with that frames.
+    /// The frames that the disk uses if each ring has `frames`, with the pages of its rings.
     pub fn total(&self, frames: RingFrames) -> u32 {
-        let each = frames.requests.saturating_add(frames.kept);
+        let each = frames.requests.saturating_add(frames.persistent);
         self.rings.saturating_mul(each.saturating_add(self.pages))
     }
 }
 
-/// Frames of those of each of `rings` rings that may be copied. What is over is mapped, so
-/// that this need not be enough for anything.
+/// The frames that each of `rings` rings may copy at a time. Further frames are mapped, so any
+/// number suffices, also 0.
 pub fn copies_per_ring(rings: u32) -> u32 {
     COPIES_PER_DISK.checked_div(rings).unwrap_or(0)
 }
 
-/// Frames that the requests of each of `rings` rings of `entries` slots may use: always
+/// The frames that the requests of each of `rings` rings of `entries` slots may use: always
 /// enough for one request of the largest size.
 fn per_ring(rings: u32, entries: u32) -> u32 {
     let frames = PER_DISK.checked_div(rings).unwrap_or(PER_RING);
@@ -115,14 +120,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_ring_alone_is_bounded_by_its_size() {
+    fn a_single_ring_is_bounded_by_its_slots() {
         assert_eq!(per_ring(1, 32), 2048);
         assert_eq!(per_ring(1, 64), 4096);
         assert_eq!(per_ring(1, 512), 4096);
     }
 
     #[test]
-    fn the_rings_of_a_disk_share() {
+    fn the_rings_of_a_disk_share_its_bound() {
         assert_eq!(per_ring(2, 512), 4096);
         assert_eq!(per_ring(4, 512), 2048);
         assert_eq!(per_ring(16, 512), 512);
@@ -135,11 +140,12 @@ mod tests {
             rings,
             entries: 32 << order,
             pages: 1 << order,
-            kept: 1056,
+            persistent: 1056,
         }
     }
 
-    /// How many such disks a guest can have, and the frames of the last of them.
+    /// Connects disks until one is refused. Returns their number and the frames per ring of
+    /// the last disk.
     fn connect_all(budget: u32, demand: Demand) -> (u32, Option<RingFrames>) {
         let (mut used, mut disks, mut last) = (0, 0, None);
         while disks < DISKS_MAX as u32 {
@@ -155,14 +161,14 @@ mod tests {
     }
 
     #[test]
-    fn a_disk_alone_gets_what_it_can_use() {
+    fn a_single_disk_gets_its_demand() {
         for (rings, order, requests) in [(1, 0, 2048), (1, 4, 4096), (4, 0, 2048), (8, 4, 1024)] {
             let frames = demand(rings, order).frames_per_ring(free(BUDGET, 0, 0));
             assert_eq!(
                 frames,
                 Some(RingFrames {
                     requests,
-                    kept: 1056
+                    persistent: 1056
                 }),
                 "{rings} {order}"
             );
@@ -170,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn fifteen_disks_of_four_rings_get_all_that_they_can_use() {
+    fn fifteen_disks_of_four_rings_get_their_demand() {
         let demand = demand(4, 0);
         let whole = demand.frames_per_ring(u32::MAX).unwrap();
         let used = 15 * demand.total(whole);
@@ -182,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn every_disk_that_a_guest_may_have_connects_with_up_to_five_rings() {
+    fn the_largest_number_of_disks_connects_with_up_to_five_rings() {
         for rings in 1..=5 {
             for order in 0..=4 {
                 let (disks, last) = connect_all(BUDGET, demand(rings, order));
@@ -193,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn no_budget_is_exceeded() {
+    fn a_budget_is_never_exceeded() {
         for budget in [1024, 8192, 100_000, BUDGET, 16_777_216] {
             for rings in 1..=64 {
                 for order in 0..=4 {
@@ -205,12 +211,12 @@ mod tests {
     }
 
     #[test]
-    fn a_little_less_than_enough_is_split_in_two() {
+    fn too_few_frames_are_split_in_halves() {
         let demand = demand(1, 0);
         let frames = |free| demand.frames_per_ring(free);
         let whole = RingFrames {
             requests: 2048,
-            kept: 1056,
+            persistent: 1056,
         };
         assert_eq!(frames(3105), Some(whole));
         assert_eq!(
@@ -224,14 +230,14 @@ mod tests {
             frames(1001),
             Some(RingFrames {
                 requests: 500,
-                kept: 500
+                persistent: 500
             })
         );
         assert_eq!(
             frames(257),
             Some(RingFrames {
                 requests: 256,
-                kept: 0
+                persistent: 0
             })
         );
         assert_eq!(frames(256), None);
@@ -239,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn copies_are_shared_as_well() {
+    fn the_rings_of_a_disk_share_its_copies() {
         for rings in 1..=1024 {
             assert!(rings * copies_per_ring(rings) <= 512);
         }

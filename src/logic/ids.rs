@@ -1,18 +1,18 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Numbers that name a ring of a disk and a disk of a guest, and how many there can be.
+//! The types of ring and disk numbers, and how many rings and disks there can be.
 
-/// The most rings of one disk: the most queues that `max_queues` can offer.
+/// The largest number of rings of one disk: the upper bound of the parameter `max_queues`.
 pub const RINGS_MAX: usize = 64;
 
-/// The most disks of one guest.
+/// The largest number of disks of one guest.
 pub const DISKS_MAX: usize = 64;
 
-/// A member of a queue: below the queue's number of members.
+/// A member of a token queue, which is a ring or a disk. Below the queue's number of members.
 pub type Member = u8;
 
-/// A ring of a disk: its queue number, below [`RINGS_MAX`].
+/// The queue number of a ring of a disk, below [`RINGS_MAX`].
 pub type RingId = Member;
 
-/// A disk of a guest: its slot in the guest's table, below [`DISKS_MAX`].
+/// The slot of a disk in the table of its guest, below [`DISKS_MAX`].
 pub type DiskId = Member;

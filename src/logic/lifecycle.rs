@@ -1,18 +1,18 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What to do in which state of the handshake.
+//! The state machine of the xenbus handshake.
 //!
-//! The two ends of a disk shake hands over two `state` keys in xenstore. Events
-//! may be lost, doubled or come in any order (a guest may write whatever it
-//! likes), so nothing here depends on having seen each of them: [`decide`] looks
-//! at how things stand and names one step; it is asked again until there is
-//! nothing to do.
+//! The frontend and the backend of a disk each have a `state` key in xenstore. Events
+//! may be lost, doubled or come in any order, and a guest may write any state. So
+//! [`decide`] does not depend on events: it looks at the present situation and returns
+//! one step. The caller carries out the step and calls [`decide`] again, until there is
+//! nothing to do. Nothing in this file reads or writes xenstore.
 //!
 //! | phase | frontend | and | step | next phase |
 //! |---|---|---|---|---|
-//! | Waiting, Closed | Initialised, Connected | online, disk is known | connect | Connected, or Failed |
+//! | Waiting, Closed | Initialised, Connected | online, device is open | connect | Connected, or Failed |
 //! | Closed | Initialising | online | announce InitWait | Waiting |
-//! | Failed | Initialising | online, disk is known | announce InitWait | Waiting |
+//! | Failed | Initialising | online, device is open | announce InitWait | Waiting |
 //! | Waiting, Failed | Initialising | not online | announce Closed | Closed |
 //! | Waiting, Failed, Connected | Closing | | announce Closing | same |
 //! | Waiting, Failed | Closed | | announce Closed | Closed |
@@ -23,34 +23,35 @@
 //! | Connected | any | driver is unbound | stop the rings | Draining |
 //! | Draining | any | unbound, last request done | unmap | Closed |
 //!
-//! Everything else: nothing to do. Only the toolstack takes a disk away (`online`), never
-//! the guest alone: other disks of the guest may be held by a cap that this one carries.
+//! In every other situation there is nothing to do. Only the toolstack can remove a disk,
+//! by the key `online`. The guest alone cannot: its other disks may be under a cap that
+//! this disk carries.
 //!
 //! Source: `xen/interface/io/xenbus.h` (`enum xenbus_state`).
 
 use super::number::decimal;
 
-/// What the frontend's `state` key says.
+/// The value of the frontend's `state` key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Frontend {
-    /// There is no such key any more, or it says 0 (Unknown).
+    /// The key does not exist, or is 0 (Unknown).
     Gone,
-    /// 1: starting, has not told us anything yet.
+    /// 1: the frontend starts and has written no ring yet.
     Initialising,
-    /// 3: its ring is ready.
+    /// 3: the rings of the frontend are ready.
     Initialised,
-    /// 4: connected (also when a backend takes over a running guest).
+    /// 4: connected. Also seen before the backend connects, if it takes over a running guest.
     Connected,
-    /// 5: wants to close; requests may still be on the ring.
+    /// 5: the frontend wants to close. Requests may still be on the ring.
     Closing,
-    /// 6: closed.
+    /// 6: the frontend is closed.
     Closed,
-    /// 2, 7, 8, which mean nothing to a block backend, or nonsense.
+    /// 2, 7 and 8, which a block backend ignores, and any invalid text.
     Other,
 }
 
 impl Frontend {
-    /// From the key's text; `None` if there is no such key.
+    /// Parses the text of the key; `None` if the key does not exist.
     pub fn parse(text: Option<&[u8]>) -> Self {
         let Some(text) = text else {
             return Self::Gone;
@@ -67,61 +68,61 @@ impl Frontend {
     }
 }
 
-/// Where a disk of ours stands.
+/// The phase of the backend of a disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
-    /// No ring yet.
+    /// No ring is mapped; the backend waits for the frontend.
     Waiting,
-    /// The ring is served.
+    /// The rings are served.
     Connected,
-    /// No new request is taken; requests are still in flight.
+    /// No new request is consumed; requests may still be in flight.
     Draining,
-    /// Nothing is mapped, nothing in flight.
+    /// No ring is mapped, and no request is in flight.
     Closed,
-    /// Connecting failed; the `error` key says why.
+    /// Connecting failed; the `error` key has the reason.
     Failed,
-    /// The device's removal was asked for; nothing can happen any more.
+    /// The backend asked for the removal of the device. No step follows.
     Leaving,
 }
 
-/// How things stand outside.
+/// The present situation of a disk, apart from its phase.
 #[derive(Clone, Copy, Debug)]
 pub struct Seen {
-    /// The frontend's state.
+    /// The state of the frontend.
     pub frontend: Frontend,
     /// The backing device is open.
     pub disk: bool,
     /// The toolstack wants the disk to stay (`online` is not 0).
     pub online: bool,
-    /// Every request taken was answered and unmapped.
+    /// Every consumed request has its response, and its frames are unmapped.
     pub drained: bool,
-    /// The driver no longer owns the device.
+    /// The driver is unbound from the xenbus device.
     pub unbound: bool,
 }
 
-/// One step.
+/// What the backend has to do next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// Nothing to do until something changes.
+    /// Nothing, until the situation changes.
     Rest,
     /// Announce InitWait; the phase becomes Waiting.
     Offer,
-    /// Map the ring, tell the frontend about the disk, announce Connected.
+    /// Map the rings, write the keys of the disk for the frontend, announce Connected.
     Connect,
-    /// Take no more requests; the phase becomes Draining.
+    /// Stop consuming requests; the phase becomes Draining.
     Stop,
-    /// Unmap the ring and, unless the driver is unbound, announce Closed; the
-    /// phase becomes Closed.
+    /// Unmap the rings and, unless the driver is unbound, announce Closed; the phase
+    /// becomes Closed.
     Release,
     /// Announce Closing; the phase stays.
     AnnounceClosing,
     /// Announce Closed; the phase becomes Closed.
     AnnounceClosed,
-    /// Ask for the device's removal; the phase becomes Leaving.
+    /// Ask for the removal of the device; the phase becomes Leaving.
     Unregister,
 }
 
-/// The next step for a disk in `phase`.
+/// The next step of a disk in `phase`.
 pub fn decide(phase: Phase, seen: &Seen) -> Step {
     match phase {
         Phase::Draining if seen.drained => Step::Release,
@@ -221,7 +222,7 @@ mod tests {
         })
     }
 
-    /// The phase after a step that succeeds.
+    /// The phase after `step` succeeded.
     fn after(phase: Phase, step: Step) -> Phase {
         match step {
             Step::Rest | Step::AnnounceClosing => phase,
@@ -234,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_released_or_announced_closed_before_it_is_drained() {
+    fn a_ring_is_drained_before_it_is_released_or_closed() {
         for (phase, seen) in all() {
             let step = decide(phase, &seen);
             if matches!(phase, Phase::Connected | Phase::Draining) {
@@ -248,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn a_ring_is_mapped_only_where_none_is() {
+    fn rings_are_mapped_only_if_none_are_mapped() {
         for (phase, seen) in all() {
             if decide(phase, &seen) == Step::Connect {
                 assert!(matches!(phase, Phase::Waiting | Phase::Closed));
@@ -267,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn every_situation_comes_to_rest() {
+    fn every_situation_reaches_rest() {
         for (mut phase, seen) in all() {
             let seen = Seen {
                 drained: true,
@@ -276,8 +277,8 @@ mod tests {
             let mut steps = 0;
             loop {
                 let step = decide(phase, &seen);
-                // Announcing the same state again writes nothing: the loop of the
-                // caller ends there.
+                // The caller's loop ends if a state is announced again: that writes
+                // nothing.
                 if matches!(step, Step::Rest | Step::AnnounceClosing) {
                     break;
                 }
@@ -289,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn a_polite_guest_is_served_from_start_to_end() {
+    fn a_correct_guest_connects_and_closes() {
         let mut seen = Seen {
             frontend: Frontend::Initialising,
             disk: true,
@@ -313,7 +314,7 @@ mod tests {
     }
 
     #[test]
-    fn a_guest_that_starts_again_is_offered_the_disk_again() {
+    fn a_guest_that_restarts_is_offered_the_disk_again() {
         let seen = Seen {
             frontend: Frontend::Initialising,
             disk: true,
@@ -328,7 +329,7 @@ mod tests {
     }
 
     #[test]
-    fn a_disk_that_no_guest_ever_used_goes_when_the_toolstack_asks() {
+    fn the_toolstack_can_remove_a_disk_that_never_connected() {
         let seen = Seen {
             frontend: Frontend::Initialising,
             disk: true,
@@ -341,8 +342,8 @@ mod tests {
     }
 
     #[test]
-    fn a_guest_cannot_have_a_disk_taken_away() {
-        // With it would go the cap that it carries for the guest's other disks.
+    fn a_guest_cannot_remove_a_disk() {
+        // The removal would also remove the cap that the disk carries for other disks.
         for (phase, seen) in all() {
             if seen.online {
                 assert_ne!(decide(phase, &seen), Step::Unregister, "{phase:?} {seen:?}");
@@ -359,7 +360,7 @@ mod tests {
         assert_eq!(parse("4"), Frontend::Connected);
         assert_eq!(parse("5"), Frontend::Closing);
         assert_eq!(parse("6"), Frontend::Closed);
-        for nothing in [
+        for other in [
             "2",
             "7",
             "8",
@@ -370,7 +371,7 @@ mod tests {
             "",
             "junk",
         ] {
-            assert_eq!(parse(nothing), Frontend::Other, "{nothing}");
+            assert_eq!(parse(other), Frontend::Other, "{other}");
         }
         assert_eq!(Frontend::parse(None), Frontend::Gone);
     }

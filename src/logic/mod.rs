@@ -1,30 +1,30 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The pure half of rblkback: what a request, a ring index, a limit and a
-//! handshake mean.
+//! The pure half of rblkback: the meaning of requests, ring indices, limits and
+//! xenbus states.
 //!
-//! Nothing in here touches the kernel, allocates, reads a clock or contains
-//! `unsafe`. The same files are compiled into the module and, as the crate
-//! `rblkback_logic` (tests/logic), into the host tests. They use only `core`
-//! and `super::` paths so that both work.
+//! The code in this folder calls no kernel function, allocates no memory, reads no
+//! clock, takes no lock and contains no `unsafe`. The same files are compiled into
+//! the module and, as the crate `rblkback_logic` (tests/logic), into the host tests.
+//! They use only `core` and `super::` paths, so that both builds work.
 //!
-//! Whatever arrives here from a guest is hostile: no function in this room can
-//! panic, whatever it is given. The lints below and the check that the module
-//! imports no `core::panicking` symbol hold that.
+//! Input from a guest is hostile. No function in this folder can panic, for any
+//! input. The lints below, and the check that the module imports no
+//! `core::panicking` symbol, enforce this.
 //!
 //! | file | holds |
 //! |---|---|
 //! | [`protocol`] | requests, ring slots, ring indices |
 //! | [`tokens`] | limits, buckets, queues |
-//! | [`ids`] | numbers of rings and disks |
-//! | [`frame_budget`] | how many frames the requests of a ring may use |
-//! | [`persistent`] | which grants stay mapped |
+//! | [`ids`] | the types of ring and disk numbers |
+//! | [`frame_budget`] | how many granted frames the requests of a ring may use |
+//! | [`persistent`] | the table of persistent grants |
 //! | [`barrier`] | when a write barrier may be submitted |
-//! | [`number`] | numbers and text that somebody else wrote |
-//! | [`lifecycle`] | what to do in which state of the handshake |
+//! | [`number`] | parsing of numbers and text from xenstore |
+//! | [`lifecycle`] | the state machine of the xenbus handshake |
 
 #![deny(unsafe_code)]
-// Public where it is a crate of its own; the module sees a private room.
+// The items are public for the crate `rblkback_logic`. In the module the folder is private.
 #![allow(unreachable_pub)]
 #![cfg_attr(
     not(test),

@@ -1,11 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Numbers and text from xenstore, which somebody else wrote.
+//! Parsing of numbers in xenstore keys, and printing of untrusted text.
+//!
+//! A guest, a hotplug script or an administrator wrote the text.
 
 use core::fmt;
 use core::fmt::Write;
 
-/// A strict unsigned decimal up to `max`: digits only, no sign, space or suffix.
+/// Parses a strict unsigned decimal up to `max`: digits only, no sign, space or suffix.
+/// Leading zeros are allowed.
 pub fn decimal(text: &[u8], max: u32) -> Option<u32> {
     if text.is_empty() {
         return None;
@@ -21,7 +24,7 @@ pub fn decimal(text: &[u8], max: u32) -> Option<u32> {
     (value <= max).then_some(value)
 }
 
-/// A strict unsigned hexadecimal without prefix.
+/// Parses a strict unsigned hexadecimal number: digits only, no `0x` prefix.
 pub fn hexadecimal(text: &[u8]) -> Option<u32> {
     if text.is_empty() {
         return None;
@@ -34,17 +37,17 @@ pub fn hexadecimal(text: &[u8]) -> Option<u32> {
     Some(value)
 }
 
-/// A device number as the hotplug script writes it: `major:minor`, hexadecimal.
+/// A device number as the hotplug script writes it: `major:minor` in hexadecimal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DeviceNumber {
-    /// At most 12 bits.
+    /// The major number: at most 12 bits.
     pub major: u32,
-    /// At most 20 bits.
+    /// The minor number: at most 20 bits.
     pub minor: u32,
 }
 
 impl DeviceNumber {
-    /// Reads `major:minor`.
+    /// Parses `major:minor`.
     pub fn parse(text: &[u8]) -> Option<Self> {
         let colon = text.iter().position(|byte| *byte == b':')?;
         let (major, minor) = text.split_at_checked(colon)?;
@@ -60,24 +63,25 @@ impl fmt::Display for DeviceNumber {
     }
 }
 
-/// Somebody else's bytes, fit for a log: printable ASCII, the rest as `?`, cut
-/// after [`Self::SHOWN`] bytes.
+/// Untrusted bytes, printed safely for a log: in quotes, with `?` in place of quotes,
+/// backslashes and bytes that are not printable ASCII, cut after [`Self::MAX_BYTES`]
+/// bytes.
 pub struct UntrustedText<'a>(pub &'a [u8]);
 
 impl UntrustedText<'_> {
-    /// Bytes shown.
-    pub const SHOWN: usize = 32;
+    /// The number of bytes that are printed.
+    pub const MAX_BYTES: usize = 32;
 }
 
 impl fmt::Display for UntrustedText<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_char('"')?;
-        for byte in self.0.iter().take(Self::SHOWN) {
+        for byte in self.0.iter().take(Self::MAX_BYTES) {
             let printable = matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\');
             f.write_char(if printable { char::from(*byte) } else { '?' })?;
         }
         f.write_char('"')?;
-        if self.0.len() > Self::SHOWN {
+        if self.0.len() > Self::MAX_BYTES {
             f.write_str("..")?;
         }
         Ok(())
@@ -136,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn foreign_text_cannot_forge_a_log_line() {
+    fn untrusted_text_cannot_forge_a_log_line() {
         assert_eq!(
             UntrustedText(b"x86\n[evil] \x1b%s\"").to_string(),
             "\"x86?[evil] ?%s?\""

@@ -1,37 +1,41 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Which grants of a frontend stay mapped from one request to the next.
+//! The table of persistent grants: grants of a frontend that stay mapped between
+//! requests.
 //!
-//! A frontend that offers persistent grants uses the same few frames again and
-//! again; mapping each only once spares Xen's work on every request. The table
-//! remembers them by grant reference. It never grows: its room is given to it.
+//! A frontend that offers persistent grants uses the same frames repeatedly. If each
+//! frame is mapped only once, a request costs no grant operation. The table is a hash
+//! table with the grant reference as the key. The caller supplies its memory; the
+//! table never grows.
 //!
-//! The same grant may be used by several requests at once, so each entry counts its
-//! users, and only an entry without users can be taken out.
+//! Several requests may use the same grant at once. Each entry counts its users, and
+//! only an entry without users can be evicted.
 //!
-//! References are chosen by the guest. A `key` that it does not know decides which
-//! chain a reference belongs to, so that it cannot put all of them into one.
+//! The guest chooses the references. A secret `key` is part of the hash, so that the
+//! guest cannot put all references into one chain.
+//!
+//! This file maps nothing: `P` stands for the mapped page, and the caller unmaps it.
 
-/// The place of an entry in the table.
+/// The index of an entry in the table.
 pub type EntryIndex = u16;
 
-/// Ends a chain.
+/// The end of a chain.
 const NONE: EntryIndex = EntryIndex::MAX;
-/// The most entries a table can have.
+/// The largest number of entries of a table.
 pub const ENTRIES_MAX: usize = 16_384;
 
-/// Room for one entry.
+/// Memory for one entry.
 #[derive(Debug)]
 pub struct TableSlot<P> {
     entry: Option<Entry<P>>,
-    /// The next slot of the chain, or of the free ones.
+    /// The next slot of the same chain, or of the free list.
     next: EntryIndex,
-    /// The first slot of the chain whose number is this slot's.
+    /// The first slot of the chain that has the same number as this slot.
     chain: EntryIndex,
 }
 
 impl<P> TableSlot<P> {
-    /// Empty room.
+    /// A slot without an entry.
     pub const fn new() -> Self {
         Self {
             entry: None,
@@ -55,12 +59,12 @@ struct Entry<P> {
     page: P,
 }
 
-/// Grants that stay mapped; `P` is what is kept of each.
+/// The table of persistent grants. `P` is the mapped page of a grant.
 ///
 /// # Invariants
 ///
-/// Every slot with an entry is in the chain of its reference, every other one in
-/// the chain of free slots.
+/// A slot with an entry is in the chain of its reference. A slot without an entry is
+/// in the free list.
 #[derive(Debug)]
 pub struct GrantTable<P, S> {
     slots: S,
@@ -71,19 +75,20 @@ pub struct GrantTable<P, S> {
 }
 
 impl<P, S: core::ops::DerefMut<Target = [TableSlot<P>]>> GrantTable<P, S> {
-    /// An empty table of as many entries as `slots` has, at most [`ENTRIES_MAX`].
+    /// An empty table with one entry per element of `slots`, at most [`ENTRIES_MAX`].
+    /// `key` should be random.
     pub fn new(mut slots: S, key: u32) -> Self {
         let mut free = NONE;
-        let mut place: EntryIndex = 0;
+        let mut index: EntryIndex = 0;
         for slot in slots.iter_mut().take(ENTRIES_MAX) {
             *slot = TableSlot::new();
             slot.next = free;
-            free = place;
-            place = place.wrapping_add(1);
+            free = index;
+            index = index.wrapping_add(1);
         }
         Self {
             slots,
-            // Odd, so that no two references become one.
+            // An odd factor maps different references to different values.
             key: key | 1,
             free,
             count: 0,
@@ -91,47 +96,48 @@ impl<P, S: core::ops::DerefMut<Target = [TableSlot<P>]>> GrantTable<P, S> {
         }
     }
 
-    /// Entries.
+    /// The number of entries.
     pub fn len(&self) -> u16 {
         self.count
     }
 
-    /// No entries?
+    /// Whether the table has no entry.
     pub fn is_empty(&self) -> bool {
         self.count == 0
     }
 
-    /// No room for one more?
+    /// Whether every slot has an entry.
     pub fn is_full(&self) -> bool {
         self.free == NONE
     }
 
-    /// Is there an entry for `gref`?
+    /// Whether there is an entry for `gref`.
     pub fn contains(&self, gref: u32) -> bool {
         self.find(gref).is_some()
     }
 
-    /// The entry of `gref`, which gets one more user.
+    /// Adds a user to the entry of `gref` and sets its last use to `now`. `None` if there
+    /// is no entry.
     pub fn acquire(&mut self, gref: u32, now: u64) -> Option<(EntryIndex, &mut P)> {
-        let place = self.find(gref)?;
-        let entry = self.slots.get_mut(usize::from(place))?.entry.as_mut()?;
+        let index = self.find(gref)?;
+        let entry = self.slots.get_mut(usize::from(index))?.entry.as_mut()?;
         entry.users = entry.users.saturating_add(1);
         entry.used_at = now;
-        Some((place, &mut entry.page))
+        Some((index, &mut entry.page))
     }
 
-    /// Adds an entry with one user.
+    /// Adds an entry for `gref` with one user.
     ///
     /// # Errors
     ///
-    /// Gives `page` back if there is no room, or an entry for `gref` already.
+    /// Returns `page` if the table is full or has an entry for `gref`.
     pub fn insert(&mut self, gref: u32, page: P, now: u64) -> Result<EntryIndex, P> {
-        let (place, chain) = (self.free, self.chain_of(gref));
+        let (index, chain) = (self.free, self.chain_of(gref));
         if self.find(gref).is_some() {
             return Err(page);
         }
         let head = self.chain(chain);
-        let Some(slot) = self.slots.get_mut(usize::from(place)) else {
+        let Some(slot) = self.slots.get_mut(usize::from(index)) else {
             return Err(page);
         };
         self.free = slot.next;
@@ -143,71 +149,71 @@ impl<P, S: core::ops::DerefMut<Target = [TableSlot<P>]>> GrantTable<P, S> {
             page,
         });
         if let Some(first) = self.slots.get_mut(usize::from(chain)) {
-            first.chain = place;
+            first.chain = index;
         }
         self.count = self.count.saturating_add(1);
-        Ok(place)
+        Ok(index)
     }
 
-    /// The entry at `place` has one user less.
-    pub fn release(&mut self, place: EntryIndex) -> Option<&mut P> {
-        let entry = self.slots.get_mut(usize::from(place))?.entry.as_mut()?;
+    /// Removes a user from the entry at `index`. `None` if there is no entry.
+    pub fn release(&mut self, index: EntryIndex) -> Option<&mut P> {
+        let entry = self.slots.get_mut(usize::from(index))?.entry.as_mut()?;
         entry.users = entry.users.saturating_sub(1);
         Some(&mut entry.page)
     }
 
-    /// Takes out every entry without users that was not used since `before`, at
-    /// most `most` of them, unless it is `busy` otherwise.
+    /// Removes up to `most` entries that have no user, that were last used at `before`
+    /// or earlier, and for which `busy` is false. Passes each page to `on_evict`.
     pub fn evict(
         &mut self,
         before: u64,
         most: usize,
         busy: impl Fn(&P) -> bool,
-        mut gone: impl FnMut(P),
+        mut on_evict: impl FnMut(P),
     ) {
         let mut left = most;
-        for place in 0..self.slots.len().min(ENTRIES_MAX) as EntryIndex {
+        for index in 0..self.slots.len().min(ENTRIES_MAX) as EntryIndex {
             if left == 0 {
                 return;
             }
-            if self.is_idle(place, before, &busy) {
-                if let Some(page) = self.remove(place) {
-                    gone(page);
+            if self.is_idle(index, before, &busy) {
+                if let Some(page) = self.remove(index) {
+                    on_evict(page);
                     left = left.saturating_sub(1);
                 }
             }
         }
     }
 
-    fn is_idle(&self, place: EntryIndex, before: u64, busy: impl Fn(&P) -> bool) -> bool {
+    fn is_idle(&self, index: EntryIndex, before: u64, busy: impl Fn(&P) -> bool) -> bool {
         let entry = self
             .slots
-            .get(usize::from(place))
+            .get(usize::from(index))
             .and_then(|slot| slot.entry.as_ref());
         entry.is_some_and(|entry| entry.users == 0 && entry.used_at <= before && !busy(&entry.page))
     }
 
-    fn remove(&mut self, place: EntryIndex) -> Option<P> {
-        let slot = self.slots.get_mut(usize::from(place))?;
+    fn remove(&mut self, index: EntryIndex) -> Option<P> {
+        let slot = self.slots.get_mut(usize::from(index))?;
         let entry = slot.entry.take()?;
         let next = core::mem::replace(&mut slot.next, self.free);
-        self.free = place;
+        self.free = index;
         self.count = self.count.saturating_sub(1);
-        self.unchain(self.chain_of(entry.gref), place, next);
+        self.unchain(self.chain_of(entry.gref), index, next);
         Some(entry.page)
     }
 
-    /// Lets whatever leads to `place` lead to `next`.
-    fn unchain(&mut self, chain: EntryIndex, place: EntryIndex, next: EntryIndex) {
+    /// Unlinks the slot at `index` from `chain`: its predecessor points to `next`.
+    fn unchain(&mut self, chain: EntryIndex, index: EntryIndex, next: EntryIndex) {
         let mut at = self.chain(chain);
-        if at == place {
+        if at == index {
             if let Some(first) = self.slots.get_mut(usize::from(chain)) {
                 first.chain = next;
             }
             return;
         }
         while let Some(slot) = self.slots.get_mut(usize::from(at)) {
-            if slot.next == place {
+            if slot.next == index {
                 slot.next = next;
                 return;
             }
@@ -232,8 +238,8 @@ impl<P, S: core::ops::DerefMut<Target = [TableSlot<P>]>> GrantTable<P, S> {
             .map_or(NONE, |slot| slot.chain)
     }
 
-    /// The number of the chain of `gref`: a multiplicative hash, scaled to the
-    /// number of slots.
+    /// The chain number of `gref`: a multiplicative hash, scaled to the number of
+    /// slots.
     fn chain_of(&self, gref: u32) -> EntryIndex {
         let mixed = (gref ^ (gref >> 16)).wrapping_mul(self.key);
         let slots = self.slots.len().min(ENTRIES_MAX) as u64;
@@ -255,24 +261,24 @@ mod tests {
         before: u64,
         most: usize,
     ) -> Vec<u32> {
-        let mut gone = Vec::new();
-        table.evict(before, most, |_| false, |page| gone.push(page));
-        gone.sort_unstable();
-        gone
+        let mut pages = Vec::new();
+        table.evict(before, most, |_| false, |page| pages.push(page));
+        pages.sort_unstable();
+        pages
     }
 
     #[test]
-    fn a_grant_is_found_by_its_reference() {
+    fn acquire_finds_a_grant_by_its_reference() {
         let mut t = table(4);
         assert!(t.acquire(8, 0).is_none());
-        let place = t.insert(8, 108, 0).unwrap();
-        assert_eq!(t.acquire(8, 0), Some((place, &mut 108)));
+        let index = t.insert(8, 108, 0).unwrap();
+        assert_eq!(t.acquire(8, 0), Some((index, &mut 108)));
         assert!(t.acquire(9, 0).is_none());
-        assert_eq!(t.insert(8, 7, 0), Err(7), "twice");
+        assert_eq!(t.insert(8, 7, 0), Err(7), "inserted twice");
     }
 
     #[test]
-    fn it_holds_as_many_as_it_has_room_for() {
+    fn a_table_has_one_entry_per_slot() {
         let mut t = table(3);
         for gref in 0..3 {
             assert!(!t.is_full());
@@ -286,23 +292,23 @@ mod tests {
     }
 
     #[test]
-    fn an_entry_with_users_stays() {
+    fn an_entry_with_users_is_not_evicted() {
         let mut t = table(4);
-        let place = t.insert(8, 108, 5).unwrap();
+        let index = t.insert(8, 108, 5).unwrap();
         t.acquire(8, 5);
-        t.release(place);
+        t.release(index);
         assert!(evicted(&mut t, u64::MAX, 9).is_empty());
-        t.release(place);
+        t.release(index);
         assert_eq!(evicted(&mut t, u64::MAX, 9), [108]);
         assert!(t.is_empty());
     }
 
     #[test]
-    fn only_what_was_not_used_for_long_goes() {
+    fn only_entries_with_an_old_last_use_are_evicted() {
         let mut t = table(4);
         for gref in 0..3 {
-            let place = t.insert(gref, gref, u64::from(gref) * 10).unwrap();
-            t.release(place);
+            let index = t.insert(gref, gref, u64::from(gref) * 10).unwrap();
+            t.release(index);
         }
         assert_eq!(evicted(&mut t, 10, 1).len(), 1);
         assert_eq!(t.len(), 2);
@@ -312,16 +318,16 @@ mod tests {
     }
 
     #[test]
-    fn a_busy_page_stays() {
+    fn a_busy_page_is_not_evicted() {
         let mut t = table(4);
-        let place = t.insert(8, 108, 0).unwrap();
-        assert_eq!(t.release(place), Some(&mut 108));
+        let index = t.insert(8, 108, 0).unwrap();
+        assert_eq!(t.release(index), Some(&mut 108));
         t.evict(9, 9, |page| *page == 108, |_| panic!("evicted"));
         assert!(t.contains(8));
     }
 
     #[test]
-    fn no_room_at_all_is_no_table() {
+    fn a_table_without_slots_is_full() {
         let mut t = table(0);
         assert!(t.is_full());
         assert_eq!(t.insert(1, 1, 0), Err(1));

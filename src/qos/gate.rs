@@ -186,7 +186,7 @@ impl Gate {
             return false;
         }
         let mut state = inner.state.lock();
-        !state.capped && state.admission.leave_unnoticed(ring)
+        !state.capped && state.admission.leave_idle(ring)
     }
 
     /// Applies what the keys said when the disk appeared. `saved`: the levels that a

@@ -158,7 +158,7 @@ fn reserve(
         rings: config.ring_count(),
         entries: config.entries(),
         pages: config.pages,
-        kept: if persistent {
+        persistent: if persistent {
             params::max_persistent_grants()
         } else {
             0
@@ -181,7 +181,7 @@ fn reserve(
     })?;
     Ok(FrameLimits {
         frames: frames.requests,
-        kept: frames.kept,
+        kept: frames.persistent,
         copies: frame_budget::copies_per_ring(demand.rings),
     })
 }

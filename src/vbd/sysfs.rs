@@ -65,7 +65,7 @@ files! {
     IoCount = c"io_count", |binding| binding.vbd.gate().spent();
     IoRate = c"io_rate", |binding| view(binding).rate;
     State = c"state", |binding| view(binding).state.name();
-    Throttled = c"nr_throttled", |binding| view(binding).meter.held;
+    Throttled = c"nr_throttled", |binding| view(binding).meter.nr_throttled;
     ThrottledTime = c"throttled_usec", |binding| view(binding).throttled / NS_PER_US;
     WaitMax = c"wait_usec_max", |binding| view(binding).meter.wait_max / NS_PER_US;
     ConfigChanges = c"config_changes", |binding| view(binding).meter.changes;

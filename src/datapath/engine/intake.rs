@@ -21,8 +21,8 @@ use crate::logic::protocol::abi::Slot;
 use crate::logic::protocol::abi::Status;
 use crate::logic::protocol::disk_view::Refusal;
 use crate::logic::protocol::index::Overrun;
-use crate::logic::protocol::request::answered_operation;
 use crate::logic::protocol::request::parse;
+use crate::logic::protocol::request::response_operation;
 use crate::logic::protocol::request::Operation;
 use crate::logic::protocol::request::Parsed;
 use crate::logic::protocol::request::Transfer;
@@ -134,7 +134,7 @@ impl Engine {
         self.ring.peek(&mut slot);
         let response = Response {
             id: slot.id(self.ring.abi()),
-            operation: answered_operation(&slot),
+            operation: response_operation(&slot),
             status: Status::Error,
         };
         match parse(&slot, self.ring.abi()) {

@@ -1,18 +1,17 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Where the fields of a ring slot lie.
+//! The layout of a ring slot.
 //!
-//! A frontend lays the ring out as its own compiler does: a 32-bit x86 guest
-//! aligns 64-bit fields to 4 bytes, a 64-bit one to 8. One table describes both;
-//! there is one parser. All numbers are little-endian, all sectors are of
-//! 512 bytes.
+//! The layout is that of the guest's compiler: a 32-bit x86 guest aligns 64-bit fields
+//! to 4 bytes, a 64-bit guest to 8. One table of offsets describes each layout, and one
+//! parser serves both. All numbers are little-endian; all sectors have 512 bytes.
 //!
 //! | field | all kinds | direct | indirect | discard |
 //! |---|---|---|---|---|
 //! | byte 0 | operation | | 6 | 5 |
 //! | byte 1 | | number of segments | inner operation | flag |
 //! | bytes 2, 3 | | | number of segments | |
-//! | `id` | the guest's name for it | | | |
+//! | `id` | the id that the response echoes | | | |
 //! | `sector` | first sector | | | |
 //! | `sector` + 8 | | | | number of sectors |
 //! | `segments` | | segments | | |
@@ -23,17 +22,17 @@
 //! `xen/interface/io/ring.h` (`DEFINE_RING_TYPES`),
 //! `xen/interface/io/protocols.h` (the names).
 
-/// Bytes of a unit in which the protocol counts disk space.
+/// Bytes of a sector, the unit of the protocol.
 pub const SECTOR_SIZE: u32 = 512;
 /// Bytes of a granted frame.
 pub const PAGE_SIZE: u32 = 4096;
-/// Sectors that fit a granted frame.
+/// Sectors of a granted frame.
 pub const SECTORS_PER_PAGE: u8 = 8;
-/// Segments a direct request can carry.
+/// The largest number of segments of a direct request.
 pub const SEGMENTS_MAX: usize = 11;
-/// Segments an indirect request can carry: as many as are offered.
+/// The largest number of segments of an indirect request, as offered in xenstore.
 pub const INDIRECT_MAX: u16 = 256;
-/// Bytes of a segment, in a slot as in a frame of segments.
+/// Bytes of a segment, both in a slot and in a frame of segments.
 pub const SEGMENT_SIZE: usize = 8;
 /// The largest slot of any ABI, in bytes: that of `x86_64-abi`.
 pub const SLOT_MAX: usize = 112;
@@ -44,32 +43,32 @@ pub const SLOT_X86_32: usize = 108;
 pub mod ring_header {
     /// The frontend's request producer index.
     pub const REQ_PROD: usize = 0;
-    /// The backend asks for an event when `req_prod` passes this.
+    /// The backend asks for an event when `req_prod` passes this index.
     pub const REQ_EVENT: usize = 4;
     /// The backend's response producer index.
     pub const RSP_PROD: usize = 8;
-    /// The frontend asks for an event when `rsp_prod` passes this.
+    /// The frontend asks for an event when `rsp_prod` passes this index.
     pub const RSP_EVENT: usize = 12;
     /// The first slot.
     pub const SLOTS: usize = 64;
 }
 
-/// Byte offsets within a response; the same in every ABI.
+/// Byte offsets within a response. They are the same in every ABI.
 pub mod response {
-    /// The request's id, echoed.
+    /// The id of the request.
     pub const ID: usize = 0;
-    /// The request's operation, echoed.
+    /// The operation of the request.
     pub const OPERATION: usize = 8;
-    /// The outcome, see [`Status`](super::Status).
+    /// The result, see [`Status`](super::Status).
     pub const STATUS: usize = 10;
 }
 
-/// How a guest lays out the ring.
+/// The ABI of a guest, which determines the layout of its ring.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Abi {
-    /// `x86_64-abi`; also what "native" means for a 64-bit backend.
+    /// `x86_64-abi`. The native ABI of a 64-bit backend.
     X86_64,
-    /// `x86_32-abi`; also what a frontend that names no protocol speaks.
+    /// `x86_32-abi`. Also the ABI of a frontend that writes no `protocol` key.
     X86_32,
 }
 
@@ -80,19 +79,19 @@ struct Layout {
     segments: usize,
 }
 
-/// A segment as the guest wrote it: unchecked.
+/// A segment as the guest wrote it, unchecked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Segment {
-    /// Grant reference of the frame.
+    /// The grant reference of the frame.
     pub gref: u32,
-    /// First sector within the frame.
+    /// The first sector within the frame.
     pub first: u8,
-    /// Last sector within the frame, inclusive.
+    /// The last sector within the frame, inclusive.
     pub last: u8,
 }
 
 impl Segment {
-    /// From its bytes, the last two of which mean nothing.
+    /// Parses the bytes of a segment. The last two are padding.
     pub fn parse(bytes: [u8; SEGMENT_SIZE]) -> Self {
         let [g0, g1, g2, g3, first, last, _, _] = bytes;
         Self {
@@ -102,7 +101,7 @@ impl Segment {
         }
     }
 
-    /// The first `count` segments of a private copy of a frame of segments.
+    /// The first `count` segments in `bytes`, a private copy of a frame of segments.
     pub fn list(bytes: &[u8], count: u16) -> impl Iterator<Item = Self> + '_ {
         bytes
             .chunks_exact(SEGMENT_SIZE)
@@ -112,23 +111,24 @@ impl Segment {
     }
 }
 
-/// A private copy of a ring slot: unchecked, but the guest can no longer change it.
+/// A private copy of a ring slot. The fields are unchecked, but the guest can no longer change
+/// them.
 #[derive(Clone, Copy)]
 pub struct Slot(pub [u8; SLOT_MAX]);
 
-/// The answer to a request (`BLKIF_RSP_*`).
+/// The status of a response (`BLKIF_RSP_*`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Status {
-    /// Done.
+    /// `BLKIF_RSP_OKAY`: the request succeeded.
     Okay,
-    /// Refused or failed.
+    /// `BLKIF_RSP_ERROR`: the request was refused or failed.
     Error,
-    /// The operation is not offered.
+    /// `BLKIF_RSP_EOPNOTSUPP`: the operation is not offered.
     Unsupported,
 }
 
 impl Status {
-    /// The number on the ring.
+    /// The value on the ring.
     pub const fn code(self) -> i16 {
         match self {
             Self::Okay => 0,
@@ -139,8 +139,8 @@ impl Status {
 }
 
 impl Abi {
-    /// The ABI that a frontend's `protocol` key names; a missing key (`None`)
-    /// means `x86_32-abi`, as frontends older than the key expect.
+    /// The ABI named by the frontend's `protocol` key. A missing key (`None`) means
+    /// `x86_32-abi`, because frontends older than the key use that.
     pub fn from_protocol(protocol: Option<&[u8]>) -> Option<Self> {
         match protocol {
             Some(b"x86_64-abi") => Some(Self::X86_64),
@@ -166,23 +166,23 @@ impl Abi {
         }
     }
 
-    /// Bytes of one slot.
+    /// Bytes of a slot.
     pub const fn slot_size(self) -> usize {
         self.layout().slot
     }
 
-    /// Slots of a ring of `pages` pages: as many as fit, rounded down to a power
-    /// of two.
+    /// The number of slots of a ring of `pages` pages, rounded down to a power of two.
+    /// 0 for no pages.
     pub fn ring_entries(self, pages: u32) -> u32 {
         let bytes = pages.saturating_mul(PAGE_SIZE);
-        let room = bytes.saturating_sub(ring_header::SLOTS as u32);
-        match room.checked_div(self.slot_size() as u32) {
+        let bytes_for_slots = bytes.saturating_sub(ring_header::SLOTS as u32);
+        match bytes_for_slots.checked_div(self.slot_size() as u32) {
             Some(fit) if fit > 0 => 1u32.checked_shl(fit.ilog2()).unwrap_or(0),
             _ => 0,
         }
     }
 
-    /// Byte offset of slot `index` within the ring, or `None` on overflow.
+    /// The byte offset of slot `index` within the ring, or `None` on overflow.
     pub fn slot_offset(self, index: u32) -> Option<usize> {
         (index as usize)
             .checked_mul(self.slot_size())?
@@ -191,12 +191,12 @@ impl Abi {
 }
 
 impl Slot {
-    /// Room for a copy.
+    /// A slot of zeroes, to be overwritten by a copy.
     pub const EMPTY: Self = Self([0; SLOT_MAX]);
 
     fn field<const N: usize>(&self, at: usize) -> [u8; N] {
-        // A table entry beyond the slot would be our bug, not the guest's; it
-        // reads as zeroes and the tests of this file see it.
+        // An offset beyond the slot would be a bug of this file, not of the guest. Such a
+        // field reads as zeroes, which the tests below detect.
         match self.0.get(at..).and_then(|tail| tail.first_chunk::<N>()) {
             Some(bytes) => *bytes,
             None => [0; N],
@@ -208,23 +208,23 @@ impl Slot {
         u8::from_le_bytes(self.field(0))
     }
 
-    /// How many segments a direct request claims to carry.
+    /// The number of segments of a direct request, as the guest claims.
     pub fn segment_count(&self) -> u8 {
         u8::from_le_bytes(self.field(1))
     }
 
-    /// What an indirect request does.
+    /// The inner operation code of an indirect request.
     pub fn indirect_operation(&self) -> u8 {
         u8::from_le_bytes(self.field(1))
     }
 
-    /// How many segments an indirect request claims to carry.
+    /// The number of segments of an indirect request, as the guest claims.
     pub fn indirect_count(&self) -> u16 {
         u16::from_le_bytes(self.field(2))
     }
 
-    /// The first frame of segments of an indirect request: it holds 512, more than
-    /// are offered, so there is never a second one.
+    /// The grant reference of the first frame of segments of an indirect request. A frame
+    /// has 512 segments, more than [`INDIRECT_MAX`], so further frames are never used.
     pub fn indirect_frame(&self, abi: Abi) -> u32 {
         u32::from_le_bytes(self.field(abi.layout().segments.saturating_add(4)))
     }
@@ -234,23 +234,23 @@ impl Slot {
         u8::from_le_bytes(self.field(1))
     }
 
-    /// How many sectors a discard is about.
+    /// The number of sectors of a discard.
     pub fn discard_sectors(&self, abi: Abi) -> u64 {
         u64::from_le_bytes(self.field(abi.layout().sector.saturating_add(8)))
     }
 
-    /// The guest's own name for the request. Every operation has it at this place.
+    /// The id of the request. It has the same offset for every operation.
     pub fn id(&self, abi: Abi) -> u64 {
         u64::from_le_bytes(self.field(abi.layout().id))
     }
 
-    /// The first sector of any request that is about sectors.
+    /// The first sector of a read, write, discard or indirect request, or of a flush or
+    /// barrier with data.
     pub fn sector(&self, abi: Abi) -> u64 {
         u64::from_le_bytes(self.field(abi.layout().sector))
     }
 
-    /// Segment `index` of a direct request; `None` if a request cannot have that
-    /// many.
+    /// Segment `index` of a direct request; `None` from [`SEGMENTS_MAX`] on.
     pub fn segment(&self, abi: Abi, index: usize) -> Option<Segment> {
         if index >= SEGMENTS_MAX {
             return None;
@@ -261,7 +261,7 @@ impl Slot {
         Some(Segment::parse(self.field(at)))
     }
 
-    /// The first `count` segments of a direct request.
+    /// The first `count` segments of a direct request, at most [`SEGMENTS_MAX`].
     pub fn segments(&self, abi: Abi, count: u16) -> impl Iterator<Item = Segment> + '_ {
         (0..usize::from(count)).map_while(move |index| self.segment(abi, index))
     }
@@ -329,7 +329,7 @@ mod tests {
         let slot = Slot(bytes);
         assert_eq!(slot.indirect_operation(), 1);
         assert_eq!(slot.indirect_count(), 0x0302);
-        // handle and its padding lie between sector and frames.
+        // The field `handle` and its padding are between sector and frames.
         assert_eq!(slot.indirect_frame(Abi::X86_64), 0x1f1e_1d1c);
         assert_eq!(slot.indirect_frame(Abi::X86_32), 0x1b1a_1918);
         assert_eq!(slot.discard_flags(), 1);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Sectors that a guest no longer needs.
+//! Parsing and checking of discards: ranges of sectors that a guest no longer needs.
 //!
 //! Source of the rules: `xen/interface/io/blkif.h` (`struct blkif_request_discard`).
 
@@ -13,7 +13,7 @@ use super::disk_view::Refusal;
 /// `BLKIF_DISCARD_SECURE`.
 const SECURE: u8 = 1;
 
-/// A discard that was not looked at.
+/// A discard as the guest wrote it, unchecked.
 #[derive(Clone, Copy, Debug)]
 pub struct Discard {
     sector: u64,
@@ -30,8 +30,8 @@ impl Discard {
         }
     }
 
-    /// Checks the discard against `disk`. The secure flag of a disk that does not
-    /// offer it is ignored, as blkif.h has it.
+    /// Checks the discard against `disk`. The secure flag is ignored if the disk does not
+    /// offer secure discards, as blkif.h says.
     ///
     /// # Errors
     ///
@@ -44,7 +44,7 @@ impl Discard {
             return Err(Refusal::ReadOnly);
         }
         within(disk, self.sector, self.sectors)?;
-        // INVARIANT: All was checked just now.
+        // INVARIANT: `within` checked the range.
         Ok(CheckedDiscard {
             sector: self.sector,
             sectors: self.sectors,
@@ -53,11 +53,11 @@ impl Discard {
     }
 }
 
-/// A discard that was checked.
+/// A checked discard.
 ///
 /// # Invariants
 ///
-/// The range lies on the disk as it was when checked, in whole logical blocks.
+/// At the time of the check, the range was within the disk and a multiple of logical blocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CheckedDiscard {
     sector: u64,
@@ -66,13 +66,13 @@ pub struct CheckedDiscard {
 }
 
 impl CheckedDiscard {
-    /// Does what was discarded have to be unreadable?
+    /// Whether the discarded data must be unreadable afterwards.
     pub fn is_secure(&self) -> bool {
         self.secure
     }
 
-    /// Takes a piece of at most `most` sectors (at least 1) off the front: its first
-    /// sector and length. `None` when there is nothing left.
+    /// Removes a piece of at most `most` sectors (at least 1) from the front. Returns its
+    /// first sector and its length, or `None` if no sectors are left.
     pub fn next_piece(&mut self, most: u64) -> Option<(u64, u64)> {
         let length = self.sectors.min(most.max(1));
         if length == 0 {
@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn a_discard_stays_on_the_disk_and_off_read_only_ones() {
+    fn a_discard_needs_a_range_on_a_writable_disk() {
         assert!(discard(0, 1000, 0, &DISK).is_ok());
         assert!(discard(5, 0, 0, &DISK).is_ok());
         assert_eq!(discard(1, 1000, 0, &DISK), Err(Refusal::Range));
@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn a_secure_discard_is_one_only_where_that_was_offered() {
+    fn a_discard_is_secure_only_if_the_disk_offers_it() {
         assert!(!discard(0, 8, 1, &DISK).unwrap().is_secure());
         let secure = DiskView {
             secure: true,
@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn a_discard_comes_in_pieces() {
+    fn a_discard_is_split_into_pieces() {
         let mut discard = discard(10, 25, 0, &DISK).unwrap();
         assert_eq!(discard.next_piece(10), Some((10, 10)));
         assert_eq!(discard.next_piece(10), Some((20, 10)));

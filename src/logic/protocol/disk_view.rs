@@ -1,48 +1,48 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What requests are checked against, and why one is refused.
+//! What requests are checked against, and the reasons to refuse a request.
 //!
-//! A view is taken before requests are looked at; the device may change afterwards, and then
-//! the device itself refuses what does not fit it any more.
+//! A view is a copy, made before a batch of requests is checked. The device may change after the
+//! copy. Then the block layer refuses the requests that no longer fit the device.
 
 use super::abi::Status;
 
-/// What is known of the disk when a request is checked.
+/// The properties of a disk at the time of a check.
 #[derive(Clone, Copy, Debug)]
 pub struct DiskView {
-    /// Its size now, in sectors of 512 bytes.
+    /// The size of the disk in sectors of 512 bytes.
     pub sectors: u64,
-    /// Sectors of 512 bytes per logical block; a power of two.
+    /// The logical block size in sectors of 512 bytes; a power of two.
     pub block: u32,
-    /// No write reaches it.
+    /// The disk accepts no writes.
     pub read_only: bool,
-    /// Discards were offered.
+    /// Discards were offered to the frontend.
     pub discard: bool,
-    /// Secure discards were offered.
+    /// Secure discards were offered to the frontend.
     pub secure: bool,
 }
 
-/// Why a request was refused.
+/// The reason to refuse a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
-    /// An operation that is not offered.
+    /// The operation is not offered.
     Operation,
-    /// An indirect request that does something other than read or write.
+    /// The inner operation of an indirect request is neither read nor write.
     IndirectOperation,
-    /// A segment count that the operation cannot have.
+    /// The number of segments is not valid for the operation.
     SegmentCount,
-    /// A segment that does not lie within its frame, or is missing.
+    /// A segment exceeds its frame, or is missing.
     Segment,
-    /// Beyond the end of the disk.
+    /// The range exceeds the disk.
     Range,
-    /// Not aligned to the disk's logical blocks.
+    /// The range is not aligned to logical blocks.
     Alignment,
-    /// A write to a read-only disk.
+    /// The request writes to a read-only disk.
     ReadOnly,
 }
 
 impl Refusal {
-    /// The answer the guest gets.
+    /// The status of the response.
     pub const fn status(self) -> Status {
         match self {
             Self::Operation => Status::Unsupported,
@@ -56,7 +56,8 @@ impl Refusal {
     }
 }
 
-/// Do `sectors` sectors from `sector` on lie on the disk, in whole blocks?
+/// Checks that the `sectors` sectors from `sector` on are within the disk and aligned to logical
+/// blocks.
 pub fn within(disk: &DiskView, sector: u64, sectors: u64) -> Result<(), Refusal> {
     let end = sector.checked_add(sectors).ok_or(Refusal::Range)?;
     if end > disk.sectors {

@@ -1,26 +1,28 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Ring index arithmetic of a backend.
+//! Ring index arithmetic of the backend.
 //!
-//! Indices count up for ever and wrap at 2^32; a slot is `index % entries`.
-//! Ours are private and never read back from the shared page, so a guest can
-//! lie only about what it produced.
+//! Indices only increase and wrap at 2^32. The slot of an index is `index % entries`.
+//! The backend's indices are private and never read back from the shared page, so a
+//! guest can lie only about its own `req_prod`.
 //!
 //! ```text
-//!   answered          in flight           on the ring, unread
+//!   responded         in flight           on the ring, unread
 //! -------------+---------------------+-------------------------+-----------
 //!          responses              requests               the guest's req_prod
 //! ```
 //!
+//! The memory of the ring and its memory barriers are in `datapath::ring`.
+//!
 //! Source: `xen/interface/io/ring.h`.
 
-/// The guest claims more requests than its ring has room for, or fewer than it
-/// claimed before. Nothing on this ring can be believed any more.
+/// An impossible `req_prod`: the guest claims more requests than the ring has free slots, or
+/// fewer than it claimed before. The ring cannot be used any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Overrun {
-    /// The producer index the guest published.
+    /// The producer index that the guest published.
     pub req_prod: u32,
-    /// The first request index that we had not read.
+    /// The index of the first request that the backend has not consumed.
     pub req_cons: u32,
 }
 
@@ -37,13 +39,13 @@ pub struct Indices {
 }
 
 impl Indices {
-    /// Starts where the shared page stands: a ring may be taken over from another
-    /// backend, which answered everything it had read before it let go. Requests
-    /// after `rsp_prod` are unread.
+    /// Starts at the indices of the shared page. The ring may come from another backend,
+    /// which responded to every request that it had consumed. So the requests from
+    /// `rsp_prod` on are unread.
     ///
     /// # Errors
     ///
-    /// [`Overrun`] if more than `entries` requests claim to be unanswered.
+    /// [`Overrun`] if `req_prod` claims more than `entries` requests without a response.
     pub fn attach(entries: u32, req_prod: u32, rsp_prod: u32) -> Result<Self, Overrun> {
         let indices = Self {
             entries,
@@ -54,15 +56,15 @@ impl Indices {
         Ok(indices)
     }
 
-    /// How many requests wait on the ring.
+    /// The number of unread requests on the ring: at most `entries`.
     ///
     /// # Errors
     ///
-    /// [`Overrun`] if `req_prod` cannot be true.
+    /// [`Overrun`] if `req_prod` is impossible.
     pub fn unread(&self, req_prod: u32) -> Result<u32, Overrun> {
         let unread = req_prod.wrapping_sub(self.requests);
-        let room = self.entries.wrapping_sub(self.in_flight());
-        if unread > room {
+        let free = self.entries.wrapping_sub(self.in_flight());
+        if unread > free {
             return Err(Overrun {
                 req_prod,
                 req_cons: self.requests,
@@ -71,25 +73,26 @@ impl Indices {
         Ok(unread)
     }
 
-    /// Requests read and not answered yet.
+    /// The number of consumed requests without a response.
     pub fn in_flight(&self) -> u32 {
         self.requests.wrapping_sub(self.responses)
     }
 
-    /// The slot of the next request. Only after [`Self::unread`] said there is one.
+    /// The slot of the next request. The caller must know from [`Self::unread`] that there is one.
     pub fn next_request(&self) -> u32 {
         self.slot(self.requests)
     }
 
-    /// Takes the next request off the ring and returns its slot. Only after
-    /// [`Self::unread`] said there is one.
+    /// Consumes the next request and returns its slot. The caller must know from
+    /// [`Self::unread`] that there is one.
     pub fn consume(&mut self) -> u32 {
         let slot = self.slot(self.requests);
         self.requests = self.requests.wrapping_add(1);
         slot
     }
 
-    /// The slot for the next answer, or `None` if every request has its answer.
+    /// Advances the response index and returns the slot for the response. `None` if no request
+    /// is in flight.
     pub fn respond(&mut self) -> Option<u32> {
         if self.in_flight() == 0 {
             return None;
@@ -104,7 +107,7 @@ impl Indices {
         self.responses
     }
 
-    /// The value of `req_event` that asks for an event at the next request.
+    /// The value of `req_event` that asks for an event with the next request.
     pub fn next_event(&self) -> u32 {
         self.requests.wrapping_add(1)
     }
@@ -114,8 +117,8 @@ impl Indices {
     }
 }
 
-/// Must the frontend be told, now that `rsp_prod` went from `old` to `new`?
-/// Only if it asked for an event at an index in between.
+/// Whether the frontend needs an event after `rsp_prod` advanced from `old` to `new`: only if
+/// its `rsp_event` is after `old` and not after `new`.
 pub fn must_notify(old: u32, new: u32, rsp_event: u32) -> bool {
     new.wrapping_sub(rsp_event) < new.wrapping_sub(old)
 }
@@ -125,7 +128,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_full_ring_is_believed_and_one_more_is_not() {
+    fn unread_requests_are_limited_by_the_ring_size() {
         let ring = Indices::attach(32, 0, 0).unwrap();
         assert_eq!(ring.unread(32), Ok(32));
         assert!(ring.unread(33).is_err());
@@ -146,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn requests_in_flight_take_room() {
+    fn requests_in_flight_occupy_slots() {
         let mut ring = Indices::attach(32, 32, 0).unwrap();
         for _ in 0..32 {
             ring.consume();
@@ -170,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_answered_twice() {
+    fn a_request_has_one_response() {
         let mut ring = Indices::attach(32, 1, 0).unwrap();
         assert_eq!(ring.respond(), None);
         ring.consume();
@@ -186,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn the_frontend_is_told_only_where_it_asked() {
+    fn the_frontend_is_notified_only_at_its_event_index() {
         assert!(must_notify(0, 1, 1));
         assert!(must_notify(0, 5, 3));
         assert!(!must_notify(0, 5, 6));

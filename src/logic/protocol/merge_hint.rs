@@ -1,21 +1,22 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Which transfers of a batch continue the one before them on the disk.
+//! Which transfers of a batch are adjacent to the previous one on the disk, so that the block layer
+//! can merge them.
 
-/// Where the last transfer of a batch ended.
+/// The end of the previous transfer of a batch.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct MergeHint {
     end: Option<u64>,
 }
 
 impl MergeHint {
-    /// Before the first transfer.
+    /// The state before the first transfer.
     pub const fn new() -> Self {
         Self { end: None }
     }
 
-    /// A transfer of `sectors` sectors from `first` on comes next. Does it begin where the
-    /// one before it ended? One that moves nothing is nobody's neighbour.
+    /// Records a transfer of `sectors` sectors from `first` on. Returns whether it begins at
+    /// the end of the previous one. A transfer without sectors is not adjacent to any other.
     pub fn continues(&mut self, first: u64, sectors: u32) -> bool {
         if sectors == 0 {
             self.end = None;
@@ -32,9 +33,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_the_sector_after_the_last_one_continues() {
+    fn a_transfer_continues_at_the_end_of_the_previous_one() {
         let mut merge_hint = MergeHint::new();
-        assert!(!merge_hint.continues(0, 8), "nothing came before");
+        assert!(!merge_hint.continues(0, 8), "the first transfer");
         assert!(merge_hint.continues(8, 8));
         assert!(!merge_hint.continues(8, 8), "the same again");
         assert!(!merge_hint.continues(24, 8), "a gap");
@@ -43,7 +44,7 @@ mod tests {
     }
 
     #[test]
-    fn a_flush_without_data_breaks_it() {
+    fn a_transfer_without_sectors_is_not_adjacent() {
         let mut merge_hint = MergeHint::new();
         merge_hint.continues(0, 8);
         assert!(!merge_hint.continues(0, 0));
@@ -52,7 +53,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_comes_after_the_last_sector_there_can_be() {
+    fn no_transfer_continues_after_the_largest_sector() {
         let mut merge_hint = MergeHint::new();
         merge_hint.continues(u64::MAX, 8);
         assert!(!merge_hint.continues(7, 8));

@@ -1,17 +1,17 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The block protocol: what a frontend writes into a ring, and what may be done about it.
+//! The block protocol (blkif): parsing and checking of what a frontend writes into a ring.
 //!
-//! Nothing of xenstore is in here, nothing of limits, and nothing of devices.
+//! Xenstore, limits and devices are elsewhere.
 //!
 //! | file | holds |
 //! |---|---|
-//! | [`abi`] | where the fields of a ring slot lie, for each guest ABI |
-//! | [`disk_view`] | what requests are checked against, and why one is refused |
+//! | [`abi`] | the layout of a ring slot for each guest ABI |
+//! | [`disk_view`] | what requests are checked against, and the reasons to refuse one |
 //! | [`request`] | parsing a slot, checking a transfer |
 //! | [`discard`] | checking a discard |
 //! | [`index`] | ring index arithmetic |
-//! | [`merge_hint`] | which transfers of a batch are neighbours on the disk |
+//! | [`merge_hint`] | which transfers of a batch are adjacent on the disk |
 
 pub mod abi;
 pub mod discard;

@@ -1,16 +1,19 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! From a private copy of a slot to a request that may touch the disk.
+//! Parsing of a slot, and checking of reads, writes, flushes and barriers.
 //!
 //! ```text
 //! Slot --parse--> Transfer --check (with its segments)--> Request
 //!            \--> Discard  --check--> CheckedDiscard
 //! ```
 //!
-//! [`Slot`] is what the guest wrote. [`parse`] looks at what the slot itself says;
-//! it tells how many segments there are, and whether they lie in a frame of their
-//! own. [`Request`] and [`CheckedDiscard`] can only come from `check`, which looks at the
-//! whole: nothing is done for a request of which any part is wrong.
+//! [`Slot`] is a private copy of what the guest wrote. [`parse`] reads the fields of the
+//! slot, among them the number of segments and the grant reference of a frame of
+//! segments. [`Transfer::check`] checks the transfer with all its segments. Only `check`
+//! makes a [`Request`] or a [`CheckedDiscard`], so a request of which any part is wrong
+//! is refused as a whole.
+//!
+//! The layout of slots is in [`super::abi`], discards are in [`super::discard`].
 //!
 //! Source of the rules: `xen/interface/io/blkif.h`.
 
@@ -42,21 +45,22 @@ pub const OP_DISCARD: u8 = 5;
 /// `BLKIF_OP_INDIRECT`.
 pub const OP_INDIRECT: u8 = 6;
 
-/// What a served request does.
+/// The operation of a transfer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Operation {
-    /// Disk to guest.
+    /// From the disk to the guest.
     Read,
-    /// Guest to disk.
+    /// From the guest to the disk.
     Write,
-    /// Make all finished writes durable, then write what it carries, if anything.
+    /// Makes all completed writes durable, then writes the data of the request, if any.
     Flush,
-    /// As a flush, durable itself when it is answered, after everything that was
-    /// taken before it from any ring of the disk, before everything taken later.
+    /// A flush whose own data is durable when the response is written. It comes after
+    /// every request consumed earlier from any ring of the disk, and before every request
+    /// consumed later.
     Barrier,
 }
 
-/// Where one segment's bytes lie in its granted frame.
+/// The location of the data of one segment in its granted frame.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Extent {
     gref: u32,
@@ -65,32 +69,32 @@ pub struct Extent {
 }
 
 impl Extent {
-    /// Grant reference of the frame.
+    /// The grant reference of the frame.
     pub fn gref(&self) -> u32 {
         self.gref
     }
 
-    /// First byte within the frame.
+    /// The offset of the first byte within the frame: 0 to 3584.
     pub fn offset(&self) -> u32 {
         u32::from(self.first).saturating_mul(SECTOR_SIZE)
     }
 
-    /// Bytes; never 0, never past the frame's end.
+    /// The length in bytes: a multiple of 512, not 0, and not beyond the end of the frame.
     pub fn bytes(&self) -> u32 {
         u32::from(self.sectors).saturating_mul(SECTOR_SIZE)
     }
 }
 
-/// What a slot asks for, before anything outside of the slot was looked at.
+/// A parsed slot, unchecked.
 #[derive(Clone, Copy, Debug)]
 pub enum Parsed {
-    /// Data to or from the disk, or a flush.
+    /// A read, write, flush or barrier.
     Transfer(Transfer),
-    /// Sectors that the guest no longer needs.
+    /// A discard.
     Discard(Discard),
 }
 
-/// A transfer whose segments were not looked at.
+/// A transfer whose segments are unchecked.
 #[derive(Clone, Copy, Debug)]
 pub struct Transfer {
     operation: Operation,
@@ -99,7 +103,7 @@ pub struct Transfer {
     frame: Option<u32>,
 }
 
-/// Reads what `slot` asks for.
+/// Parses `slot`.
 ///
 /// # Errors
 ///
@@ -121,7 +125,7 @@ pub fn parse(slot: &Slot, abi: Abi) -> Result<Parsed, Refusal> {
     }
     Ok(Parsed::Transfer(Transfer {
         operation,
-        // A flush without data names no place.
+        // The sector of a flush without data has no meaning.
         sector: if count == 0 { 0 } else { slot.sector(abi) },
         count,
         frame: None,
@@ -146,9 +150,9 @@ fn indirect(slot: &Slot, abi: Abi) -> Result<Parsed, Refusal> {
     }))
 }
 
-/// The operation that the answer to `slot` names. That of an indirect request is its
-/// inner one: Linux's frontend shuts the disk down if it is told anything else.
-pub fn answered_operation(slot: &Slot) -> u8 {
+/// The operation code of the response to `slot`. That of an indirect request is its inner
+/// operation: Linux's frontend shuts the disk down if it gets any other code.
+pub fn response_operation(slot: &Slot) -> u8 {
     match slot.operation() {
         OP_INDIRECT => slot.indirect_operation(),
         operation => operation,
@@ -156,57 +160,58 @@ pub fn answered_operation(slot: &Slot) -> u8 {
 }
 
 impl Transfer {
-    /// How many segments it has: at most [`SEGMENTS_MAX`] in the slot, at most
+    /// The number of segments: at most [`SEGMENTS_MAX`] in the slot, at most
     /// [`INDIRECT_MAX`] in a frame.
     pub fn count(&self) -> u16 {
         self.count
     }
 
-    /// Grant reference of the frame that holds its segments; `None` if they are in
-    /// the slot.
+    /// The grant reference of the frame of segments; `None` if the segments are in the
+    /// slot.
     pub fn frame(&self) -> Option<u32> {
         self.frame
     }
 
-    /// Checks the transfer with its `segments` as a whole against `disk`. `room` is
-    /// overwritten; it must have an element per segment.
+    /// Checks the transfer and all its `segments` against `disk`. `extents` is
+    /// overwritten; it must have at least one element per segment.
     ///
     /// # Errors
     ///
-    /// The first [`Refusal`] found, and the room.
+    /// The first [`Refusal`] found, and `extents`.
     pub fn check<S: DerefMut<Target = [Extent]>>(
         self,
         disk: &DiskView,
         segments: impl Iterator<Item = Segment>,
-        mut room: S,
+        mut extents: S,
     ) -> Result<Request<S>, (Refusal, S)> {
-        match self.fill(disk, segments, &mut room) {
-            // INVARIANT: All was checked just now.
+        match self.fill(disk, segments, &mut extents) {
+            // INVARIANT: `fill` checked every extent and the range.
             Ok(sectors) => Ok(Request {
                 operation: self.operation,
                 sector: self.sector,
                 sectors,
                 count: self.count,
-                extents: room,
+                extents,
             }),
-            Err(refusal) => Err((refusal, room)),
+            Err(refusal) => Err((refusal, extents)),
         }
     }
 
+    /// Writes the checked extents and returns the number of sectors.
     fn fill(
         &self,
         disk: &DiskView,
         mut segments: impl Iterator<Item = Segment>,
-        room: &mut [Extent],
+        extents: &mut [Extent],
     ) -> Result<u32, Refusal> {
         if self.operation != Operation::Read && disk.read_only {
             return Err(Refusal::ReadOnly);
         }
-        let room = room
+        let extents = extents
             .get_mut(..usize::from(self.count))
             .ok_or(Refusal::SegmentCount)?;
         let mut sectors: u32 = 0;
-        for extent in room {
+        for extent in extents {
             let segment = segments.next().ok_or(Refusal::Segment)?;
             *extent = extent_of(segment, disk.block)?;
             sectors = sectors.saturating_add(u32::from(extent.sectors));
@@ -231,14 +236,14 @@ fn extent_of(segment: Segment, block: u32) -> Result<Extent, Refusal> {
     })
 }
 
-/// A transfer that was checked as a whole, in room `S` of its own.
+/// A checked transfer. `S` is the memory of its extents.
 ///
 /// # Invariants
 ///
-/// There are `count` extents. Every extent lies within one frame and is a whole
-/// number of sectors; sector and the length of each extent are aligned to the
-/// disk's logical blocks; the range lies on the disk as it was when checked; a read
-/// or write has at least one extent.
+/// There are `count` extents. Every extent is within one frame and is a whole number of
+/// sectors. The first sector and the length of each extent are aligned to logical blocks.
+/// The range was within the disk at the time of the check. A read or write has at least
+/// one extent.
 #[derive(Debug)]
 pub struct Request<S> {
     operation: Operation,
@@ -249,37 +254,38 @@ pub struct Request<S> {
 }
 
 impl<S> Request<S> {
-    /// What to do.
+    /// The operation.
     pub fn operation(&self) -> Operation {
         self.operation
     }
 
-    /// The first sector, of 512 bytes.
+    /// The first sector, in units of 512 bytes.
     pub fn sector(&self) -> u64 {
         self.sector
     }
 
-    /// How many sectors of 512 bytes are moved.
+    /// The number of sectors of 512 bytes.
     pub fn sectors(&self) -> u32 {
         self.sectors
     }
 
-    /// The same in bytes: at most a mebibyte.
+    /// The length in bytes: at most 1 MiB.
     pub fn bytes(&self) -> u32 {
         self.sectors.saturating_mul(512)
     }
 
-    /// How many pieces of guest memory there are, at most [`INDIRECT_MAX`].
+    /// The number of extents: at most [`INDIRECT_MAX`].
     pub fn extent_count(&self) -> u16 {
         self.count
     }
 }
 
 impl<S: Deref<Target = [Extent]>> Request<S> {
-    /// The same without its pieces of guest memory, for whoever keeps the room and its
-    /// first [`Request::extent_count`] extents beside it.
+    /// The same request without the memory of its extents, for a caller that stores this
+    /// memory beside the request. The first [`Request::extent_count`] elements there are
+    /// the extents.
     pub fn without_extents(self) -> Request<()> {
-        // Counted in the room itself, so that the count can be relied upon without it.
+        // Counted in the memory itself, so that the count is right without the memory.
         Request {
             operation: self.operation,
             sector: self.sector,
@@ -289,218 +295,12 @@ impl<S: Deref<Target = [Extent]>> Request<S> {
         }
     }
 
-    /// The pieces of guest memory, in order.
+    /// The extents, in the order of the segments.
     pub fn extents(&self) -> &[Extent] {
-        // Never fewer, by the type invariant.
+        // By the type invariant there are never fewer.
         self.extents.get(..usize::from(self.count)).unwrap_or(&[])
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::abi::Status;
-    use super::super::abi::SLOT_MAX;
-    use super::*;
-
-    const DISK: DiskView = DiskView {
-        sectors: 1000,
-        block: 1,
-        read_only: false,
-        discard: true,
-        secure: false,
-    };
-
-    fn slot(operation: u8, sector: u64, segments: &[(u8, u8)]) -> Slot {
-        let mut bytes = [0u8; SLOT_MAX];
-        bytes[0] = operation;
-        bytes[1] = segments.len() as u8;
-        bytes[16..24].copy_from_slice(&sector.to_le_bytes());
-        for (index, (first, last)) in segments.iter().take(SEGMENTS_MAX).enumerate() {
-            let at = 24 + 8 * index;
-            bytes[at..at + 4].copy_from_slice(&(index as u32 + 100).to_le_bytes());
-            bytes[at + 4] = *first;
-            bytes[at + 5] = *last;
-        }
-        Slot(bytes)
-    }
-
-    fn check(slot: &Slot, disk: &DiskView) -> Result<Request<Vec<Extent>>, Refusal> {
-        match parse(slot, Abi::X86_64)? {
-            Parsed::Transfer(transfer) => transfer
-                .check(
-                    disk,
-                    slot.segments(Abi::X86_64, transfer.count()),
-                    vec![Extent::default(); SEGMENTS_MAX],
-                )
-                .map_err(|(refusal, _)| refusal),
-            Parsed::Discard(_) => panic!("not a transfer"),
-        }
-    }
-
-    fn refusal(slot: &Slot, disk: &DiskView) -> Option<Refusal> {
-        check(slot, disk).err()
-    }
-
-    fn indirect(inner: u8, count: u16) -> Slot {
-        let mut slot = slot(OP_INDIRECT, 8, &[]);
-        slot.0[1] = inner;
-        slot.0[2..4].copy_from_slice(&count.to_le_bytes());
-        slot.0[28..32].copy_from_slice(&77u32.to_le_bytes());
-        slot
-    }
-
-    #[test]
-    fn a_read_keeps_its_segments_in_order() {
-        let request = check(&slot(0, 10, &[(0, 7), (2, 3)]), &DISK).unwrap();
-        assert_eq!(request.operation(), Operation::Read);
-        assert_eq!((request.sector(), request.sectors()), (10, 10));
-        let extents: Vec<_> = request
-            .extents()
-            .iter()
-            .map(|extent| (extent.gref(), extent.offset(), extent.bytes()))
-            .collect();
-        assert_eq!(extents, [(100, 0, 4096), (101, 1024, 1024)]);
-    }
-
-    #[test]
-    fn segment_counts_from_1_to_11_are_legal() {
-        for count in 0..=255usize {
-            let mut slot = slot(1, 0, &[(0, 0); 11]);
-            slot.0[1] = count as u8;
-            let expected = (count == 0 || count > 11).then_some(Refusal::SegmentCount);
-            assert_eq!(refusal(&slot, &DISK), expected, "{count} segments");
-        }
-    }
-
-    #[test]
-    fn a_segment_stays_in_its_frame() {
-        for (first, last) in [(1, 0), (0, 8), (0, 255), (8, 8), (255, 0), (7, 6)] {
-            assert_eq!(
-                refusal(&slot(0, 0, &[(0, 7), (first, last)]), &DISK),
-                Some(Refusal::Segment),
-                "{first}..={last}"
-            );
-        }
-    }
-
-    #[test]
-    fn the_end_of_the_disk_is_the_end() {
-        assert_eq!(refusal(&slot(0, 999, &[(0, 0)]), &DISK), None);
-        for (sector, segments) in [
-            (1000, &[(0, 0)][..]),
-            (999, &[(0, 1)]),
-            (990, &[(0, 7), (0, 7)]),
-            (1 << 55, &[(0, 0)]),
-            (u64::MAX, &[(0, 0)]),
-            (u64::MAX - 7, &[(0, 7)]),
-        ] {
-            assert_eq!(
-                refusal(&slot(0, sector, segments), &DISK),
-                Some(Refusal::Range)
-            );
-        }
-    }
-
-    #[test]
-    fn requests_are_aligned_to_logical_blocks() {
-        let disk = DiskView { block: 8, ..DISK };
-        assert_eq!(refusal(&slot(0, 8, &[(0, 7)]), &disk), None);
-        assert_eq!(
-            refusal(&slot(0, 8, &[(0, 3), (4, 7)]), &disk),
-            Some(Refusal::Alignment),
-            "half a block each"
-        );
-        assert_eq!(
-            refusal(&slot(0, 4, &[(0, 7)]), &disk),
-            Some(Refusal::Alignment)
-        );
-        assert_eq!(
-            refusal(&slot(0, 8, &[(0, 3)]), &disk),
-            Some(Refusal::Alignment)
-        );
-    }
-
-    #[test]
-    fn a_read_only_disk_is_only_read() {
-        let disk = DiskView {
-            read_only: true,
-            ..DISK
-        };
-        assert_eq!(refusal(&slot(0, 0, &[(0, 7)]), &disk), None);
-        assert_eq!(
-            refusal(&slot(1, 0, &[(0, 7)]), &disk),
-            Some(Refusal::ReadOnly)
-        );
-        assert_eq!(
-            refusal(&slot(3, 0, &[(0, 7)]), &disk),
-            Some(Refusal::ReadOnly)
-        );
-    }
-
-    #[test]
-    fn a_flush_may_carry_data_or_nothing() {
-        let empty = check(&slot(3, u64::MAX, &[]), &DISK).unwrap();
-        assert_eq!((empty.operation(), empty.sectors()), (Operation::Flush, 0));
-        assert_eq!(empty.extent_count(), 0);
-        let data = check(&slot(3, 8, &[(0, 7)]), &DISK).unwrap();
-        assert_eq!((data.sector(), data.sectors()), (8, 8));
-    }
-
-    #[test]
-    fn operations_that_are_not_offered_are_unsupported() {
-        for operation in [4].into_iter().chain(7..=255u8) {
-            let refusal = refusal(&slot(operation, 0, &[(0, 7)]), &DISK).unwrap();
-            assert_eq!(refusal.status(), Status::Unsupported, "op {operation}");
-        }
-    }
-
-    #[test]
-    fn an_indirect_request_names_its_frame_and_reads_or_writes() {
-        let Ok(Parsed::Transfer(transfer)) = parse(&indirect(OP_WRITE, 256), Abi::X86_64) else {
-            panic!("refused");
-        };
-        assert_eq!(transfer.operation, Operation::Write);
-        assert_eq!((transfer.count(), transfer.frame()), (256, Some(77)));
-        for count in [0, 257, 512, 65535] {
-            assert_eq!(
-                parse(&indirect(OP_READ, count), Abi::X86_64).err(),
-                Some(Refusal::SegmentCount)
-            );
-        }
-        for inner in (2..=255u8).filter(|inner| *inner != OP_WRITE) {
-            let refusal = parse(&indirect(inner, 1), Abi::X86_64).err().unwrap();
-            assert_eq!(refusal.status(), Status::Error, "inner operation {inner}");
-        }
-    }
-
-    #[test]
-    fn the_answer_to_an_indirect_request_names_what_it_did() {
-        assert_eq!(answered_operation(&indirect(OP_WRITE, 20)), OP_WRITE);
-        assert_eq!(answered_operation(&slot(OP_FLUSH, 0, &[])), OP_FLUSH);
-    }
-
-    #[test]
-    fn indirect_segments_come_from_their_frame() {
-        let Ok(Parsed::Transfer(transfer)) = parse(&indirect(OP_READ, 20), Abi::X86_64) else {
-            panic!("refused");
-        };
-        let segment = Segment {
-            gref: 5,
-            first: 0,
-            last: 7,
-        };
-        let check = |segments: usize, room: usize| {
-            transfer
-                .check(
-                    &DISK,
-                    core::iter::repeat_n(segment, segments),
-                    vec![Extent::default(); room],
-                )
-                .map_err(|(refusal, _)| refusal)
-        };
-        assert_eq!(check(20, 32).unwrap().sectors(), 160);
-        assert_eq!(check(20, 32).unwrap().extents().len(), 20);
-        assert_eq!(check(19, 32).unwrap_err(), Refusal::Segment);
-        assert_eq!(check(20, 19).unwrap_err(), Refusal::SegmentCount);
-    }
-}
+mod tests;

@@ -1,29 +1,28 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Who may go now, who waits, and for how long: the limit of one disk.
+//! Admission: the limit of one disk.
 //!
-//! All rings of a disk cap_ref one bucket. A ring asks for tokens for the requests
-//! it sees, before it takes any of them off the ring; a request without a token
-//! stays where the guest put it. Rings that wait are served in turn, one quantum
-//! each, so that none gets more than its cap_ref.
+//! All rings of a disk share one bucket. A ring sees unread requests and asks for tokens
+//! before it consumes any of them. A request without a token stays on the ring. Rings that
+//! wait are served in turn, one quantum each, so that all rings get equal parts.
 //!
-//! A request goes as soon as no bucket that it needs is empty. What it costs more
-//! than one token, which is known when it was read, is charged then, and the next
-//! one waits until that debt is paid. So no request waits for a level that a small
-//! bucket never reaches, and nothing has to be read off the ring before its time.
+//! A request is admitted as soon as no bucket that it needs is empty. It costs one token
+//! at first. If its size costs more, the rest is charged after the request was consumed,
+//! and the next request waits until that debt is paid. So no request waits for a level
+//! that a small bucket never reaches, and no request is consumed before it is admitted.
 //!
-//! The caller keeps the lock and the timer: after every call that changes
-//! something it does what [`Admission::next`] says.
+//! The caller holds the lock and owns the timer. After every call that changes the state,
+//! the caller carries out the action of [`Admission::next`].
 //!
-//! | change of the keys | tokens | who waits |
+//! | change of the keys | tokens | rings that wait |
 //! |---|---|---|
-//! | any valid one | time until now counts at the old rate | is re-timed at once |
-//! | smaller max | what is over spills; debt stays | stays |
-//! | larger max, other refill | unchanged, no gift | stays |
-//! | no limit any more | forgotten | goes, one ring waking the next |
-//! | a limit after none | a tenth of a second's refill, at most max | - |
-//! | invalid | unchanged: the last good limit stays | stays |
-//! | the same again | nothing happens | stays |
+//! | any valid change | the time until now counts at the old rate | the timer is set again at once |
+//! | smaller max | tokens above max are lost; a debt remains | wait on |
+//! | larger max, other refill | unchanged, no extra tokens | wait on |
+//! | no limit any more | dropped, with any debt | go on, each ring wakes the next |
+//! | a limit after none | the refill of a tenth of a second, at most max | - |
+//! | invalid | unchanged: the last valid limit stays | wait on |
+//! | the same again | unchanged | wait on |
 
 use super::super::ids::DiskId;
 use super::super::ids::RingId;
@@ -37,16 +36,16 @@ use super::timer_action::TimerAction;
 use super::token_queue::quantum;
 use super::token_queue::Generation;
 use super::token_queue::TokenQueue;
-use super::view::LimitState;
-use super::view::LimitView;
 
-/// Levels that a disk's buckets had when a driver let go of it, or that they are to
-/// begin with.
+mod report;
+
+/// The levels that the buckets of a disk start with, for example those that another driver saved.
+/// `None`: a full bucket.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SavedLevels {
-    /// Tokens.
+    /// The number of tokens.
     pub tokens: Option<u32>,
-    /// Bytes.
+    /// The number of bytes.
     pub bytes: Option<u32>,
 }
 
@@ -59,28 +58,27 @@ impl From<Option<u32>> for SavedLevels {
     }
 }
 
-/// What a ring that asked for tokens may do.
+/// The result of [`Admission::take`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Take {
-    /// There is no limit: take what there is.
+    /// There is no limit: the ring may consume all requests.
     Free,
-    /// Take this many requests, at least one.
+    /// The ring may consume this many requests, at least one.
     Tokens(u32),
-    /// Leave the ring as it is; somebody will wake you.
+    /// The ring may consume no request. [`Admission::next`] says when to wake it.
     Wait,
 }
 
-/// What became of a change of the keys.
+/// The result of a change of the keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Change {
-    /// The keys say what they said before.
+    /// The keys have the same meaning as before.
     Same,
-    /// In force now.
+    /// The new values are in force.
     Applied,
-    /// The keys make no sense; what was in force stays. `first`: they made sense
-    /// before.
+    /// A key is invalid; the old values stay in force.
     Refused {
-        /// Worth a line in the log.
+        /// All keys were valid before. The caller logs only such a change.
         first: bool,
     },
 }
@@ -90,27 +88,27 @@ pub enum Change {
 pub struct Admission {
     queue: TokenQueue<RINGS_MAX>,
     bytes: Option<Bucket>,
-    /// Bytes that a token pays for; 0: any request.
+    /// Bytes per token; 0: every request costs one token.
     size: u32,
     incomplete: bool,
     invalid: bool,
-    /// The ring whose turn it is has the disk's tokens and waits for the guest's.
-    held_by_cap: bool,
+    /// The next ring could have tokens of the disk, but waits for tokens of the cap.
+    blocked_by_cap: bool,
 }
 
-/// Which buckets paid for what was let through: only those get back what was not used.
+/// The buckets that tokens were taken from. Unused tokens go back only to these.
 #[derive(Clone, Copy, Debug)]
 pub struct Charge {
     own: Generation,
     cap: Option<Generation>,
 }
 
-/// What a disk may be held up by besides its own limit: the cap of its guest, and
-/// the disk's place there.
+/// The cap of the guest, which may be without a limit, and the number of the disk there. `None`
+/// if the guest has no cap.
 pub type CapRef<'a> = Option<(&'a mut Cap, DiskId)>;
 
 impl Admission {
-    /// No limit, as before the keys are read.
+    /// An admission without a limit, for the time before the keys are read.
     pub const fn unlimited() -> Self {
         Self {
             queue: TokenQueue::new(),
@@ -118,12 +116,12 @@ impl Admission {
             size: 0,
             incomplete: false,
             invalid: false,
-            held_by_cap: false,
+            blocked_by_cap: false,
         }
     }
 
-    /// What the keys say of a disk that no guest has used yet: a limit starts with a
-    /// full bucket, or with what is `saved`. Not counted as a change.
+    /// Applies the keys of a new disk: a limit starts with a full bucket, or with the
+    /// `saved` level. This is not counted as a change.
     pub fn start(
         &mut self,
         terms: impl Into<Terms>,
@@ -150,7 +148,7 @@ impl Admission {
         Change::Applied
     }
 
-    /// Applies what the keys say now.
+    /// Applies a change of the keys.
     pub fn configure(&mut self, terms: impl Into<Terms>, now: u64) -> Change {
         let terms = terms.into();
         if terms.tokens == Setting::Invalid {
@@ -163,29 +161,28 @@ impl Admission {
         self.incomplete = terms.tokens == Setting::Incomplete;
         self.size = terms.size;
         self.queue.set_limit(terms.tokens.limit(), now);
-        let waiting = self.queue.present() > 0;
+        let waiting = self.queue.active() > 0;
         self.bytes = Bucket::changed(self.bytes, terms.bytes, now, waiting);
         if !self.is_limited() {
-            self.queue.forget_busy();
+            self.queue.clear_busy();
         }
         self.queue.meter.changes = self.queue.meter.changes.wrapping_add(1);
         Change::Applied
     }
 
-    /// `ring` sees `wanted` requests (at least one) and asks for tokens for them.
-    /// `cap_ref`: the disk's guest may have a cap.
+    /// `ring` sees `wanted` unread requests (at least one) and asks for tokens for them.
     pub fn take(&mut self, cap_ref: CapRef<'_>, ring: RingId, wanted: u32, now: u64) -> Take {
         let cap_ref = cap_ref.filter(|(cap, _)| cap.limit().is_some());
-        let pace = self
+        let rate = self
             .queue
             .limit()
             .or_else(|| cap_ref.as_ref().and_then(|(cap, _)| cap.limit()));
-        if pace.is_none() && self.bytes.is_none() {
+        if rate.is_none() && self.bytes.is_none() {
             self.leave(ring, now);
             return Take::Free;
         }
-        let quantum = match pace {
-            Some(limit) if !self.is_priced() => quantum(limit, self.queue.present()),
+        let quantum = match rate {
+            Some(limit) if !self.is_priced() => quantum(limit, self.queue.active()),
             Some(_) | None => 1,
         };
         let offer = self.queue.offer(ring, wanted, quantum, now);
@@ -195,13 +192,13 @@ impl Admission {
             0
         };
         let mut got = own;
-        if let (Some((cap, disk)), true) = (cap_ref, offer.is_turn) {
+        if let (Some((cap, disk)), true) = (cap_ref, offer.is_next) {
             if own > 0 {
                 got = cap.take(disk, own, now);
             }
         }
-        if offer.is_turn {
-            self.held_by_cap = own > 0 && got == 0;
+        if offer.is_next {
+            self.blocked_by_cap = own > 0 && got == 0;
         }
         if got == 0 {
             self.queue.refuse(ring, wanted, now);
@@ -211,26 +208,25 @@ impl Admission {
         Take::Tokens(got)
     }
 
-    /// A request that was let through is one of `bytes`: charges what it costs more
-    /// than one token.
+    /// Charges the cost above one token of an admitted request of `bytes` bytes.
     pub fn price(&mut self, bytes: u32, now: u64) {
         let more = tokens_for(bytes, self.size).saturating_sub(1);
         if more > 0 && self.queue.limit().is_some() {
             self.queue.charge(more, now);
         }
-        let waiting = self.queue.present() > 0;
+        let waiting = self.queue.active() > 0;
         if let Some(bucket) = &mut self.bytes {
             bucket.accrue(now, waiting);
             bucket.charge(bytes);
         }
     }
 
-    /// Does what a request costs depend on its size?
+    /// Whether the cost of a request depends on its size.
     pub fn is_priced(&self) -> bool {
         self.size > 0 || self.bytes.is_some()
     }
 
-    /// Which buckets pay now.
+    /// The buckets that tokens are taken from now.
     pub fn payers(&self, cap_ref: &CapRef<'_>) -> Charge {
         Charge {
             own: self.queue.generation(),
@@ -238,8 +234,8 @@ impl Admission {
         }
     }
 
-    /// `tokens` of a [`Take::Tokens`], or of what was charged, were not used. What `charge`
-    /// names is what paid for them then.
+    /// Returns unused `tokens` of a [`Take::Tokens`] or of [`Self::charge`] to the buckets of
+    /// `charge`.
     pub fn give_back(&mut self, cap_ref: CapRef<'_>, tokens: u32, charge: Charge) {
         self.queue.give_back(tokens, charge.own);
         if let (Some((cap, _)), Some(generation)) = (cap_ref, charge.cap) {
@@ -247,9 +243,9 @@ impl Admission {
         }
     }
 
-    /// `tokens` requests were let through although they had no token: the disk is
-    /// being taken away and its last requests must not outlast the toolstack. Says who
-    /// paid, if anybody had to.
+    /// Charges `tokens` for requests that are admitted without tokens: a disk that is being
+    /// detached must complete its last requests before the toolstack gives up. Returns the
+    /// buckets, or `None` if there is no limit and no cap.
     pub fn charge(&mut self, cap_ref: &mut CapRef<'_>, tokens: u32, now: u64) -> Option<Charge> {
         let capped = cap_ref
             .as_ref()
@@ -265,30 +261,30 @@ impl Admission {
         Some(charge)
     }
 
-    /// `ring` has nothing to ask for any more.
+    /// Records that `ring` has no more requests.
     pub fn leave(&mut self, ring: RingId, now: u64) {
         self.queue.leave(ring, now);
     }
 
-    /// As [`Self::leave`] if nobody waits: then [`Self::next`] has nothing new to say.
-    /// False, with nothing done, if somebody does.
-    pub fn leave_unnoticed(&mut self, ring: RingId) -> bool {
-        self.queue.leave_unnoticed(ring)
+    /// As [`Self::leave`], but only if no ring waits: then the result of [`Self::next`] does
+    /// not change. Returns false, without any effect, if a ring waits.
+    pub fn leave_idle(&mut self, ring: RingId) -> bool {
+        self.queue.leave_idle(ring)
     }
 
-    /// No ring asks for anything any more.
+    /// Records that no ring has any requests.
     pub fn leave_all(&mut self, now: u64) {
         self.queue.leave_all(now);
     }
 
-    /// The guest's cap has tokens again, or is another one, or there is none any more
-    /// (`capped`). False if nobody has a use for them now, because the disk's own limit
-    /// or its device holds it up: then it has to leave the cap to others, and asks again
-    /// when it can.
+    /// Handles that the cap has tokens again, or has changed, or was removed (`capped` is
+    /// false). Returns false if no ring can use the tokens now, because of the disk's own
+    /// limit or because the next ring is busy. Then the caller removes the disk from the
+    /// queue of the cap; the disk asks again when it can.
     pub fn release_from_cap(&mut self, capped: bool, now: u64) -> bool {
-        self.held_by_cap = false;
+        self.blocked_by_cap = false;
         if !capped && !self.is_limited() {
-            self.queue.forget_busy();
+            self.queue.clear_busy();
         }
         match self.next(now) {
             TimerAction::Wake(head) => !self.queue.is_busy(head),
@@ -296,12 +292,12 @@ impl Admission {
         }
     }
 
-    /// Nobody waits, or works on what it got.
+    /// Whether no ring waits, and no ring works on requests that got tokens.
     pub fn is_idle(&self) -> bool {
-        self.queue.present() == 0
+        self.queue.active() == 0
     }
 
-    /// Whom to wake, and when. Asking twice does no harm.
+    /// The timer action: which ring to wake, and when. May be called again at any time.
     pub fn next(&mut self, now: u64) -> TimerAction {
         let Some(head) = self.queue.head() else {
             return TimerAction::Stop;
@@ -313,85 +309,35 @@ impl Admission {
         }
         if at > now {
             TimerAction::ArmAt(at)
-        } else if self.held_by_cap {
-            // Whoever keeps the cap will tell.
+        } else if self.blocked_by_cap {
+            // The owner of the cap calls `release_from_cap`.
             TimerAction::Stop
         } else {
             TimerAction::Wake(head)
         }
     }
 
-    /// Is there a limit in force, or anybody left to be released from one?
+    /// Whether there is a limit, or a ring still waits for the end of one.
     pub fn is_gated(&self) -> bool {
         self.is_limited() || !self.queue.is_empty()
     }
 
-    /// Tokens spent, see [`Meter::spent`](super::meter::Meter::spent).
+    /// The number of tokens spent, see [`Meter::spent`](super::meter::Meter::spent).
     pub fn spent(&mut self) -> u64 {
         self.queue.meter.spent()
-    }
-
-    /// How it stands at `now`.
-    pub fn view(&mut self, now: u64) -> LimitView {
-        let waiting = self.queue.present() > 0;
-        if let Some(bytes) = &mut self.bytes {
-            bytes.accrue(now, waiting);
-        }
-        let tokens = self.queue.tokens(now);
-        LimitView {
-            state: self.state(),
-            published: self.published(),
-            limit: self.queue.limit(),
-            tokens: tokens.unwrap_or(0),
-            size: self.size,
-            bytes_limit: self.bytes.map(|bucket| bucket.limit()),
-            bytes: self.bytes.map_or(0, |bucket| bucket.tokens()),
-            rate: self.queue.meter.rate(now),
-            throttled: self.queue.meter.throttled(now),
-            meter: self.queue.meter,
-        }
     }
 
     fn is_limited(&self) -> bool {
         self.queue.limit().is_some() || self.bytes.is_some()
     }
 
-    /// May a request go as far as its bytes are concerned?
+    /// Whether the limit in bytes, if any, admits a request.
     fn bytes_left(&mut self, now: u64) -> bool {
-        let waiting = self.queue.present() > 0;
+        let waiting = self.queue.active() > 0;
         self.bytes.as_mut().is_none_or(|bucket| {
             bucket.accrue(now, waiting);
             bucket.tokens() > 0
         })
-    }
-
-    fn state(&self) -> LimitState {
-        let full = |bucket: &Bucket| bucket.is_full();
-        if self.invalid {
-            LimitState::Invalid
-        } else if !self.queue.is_empty() {
-            LimitState::Throttled
-        } else if self.incomplete {
-            LimitState::Incomplete
-        } else if !self.is_limited() {
-            LimitState::Unlimited
-        } else if self.queue.is_full_if_any() && self.bytes.as_ref().is_none_or(full) {
-            LimitState::Idle
-        } else {
-            LimitState::Bursting
-        }
-    }
-
-    fn published(&self) -> &'static str {
-        if self.invalid {
-            LimitState::Invalid.name()
-        } else if self.is_limited() {
-            "limited"
-        } else if self.incomplete {
-            LimitState::Incomplete.name()
-        } else {
-            LimitState::Unlimited.name()
-        }
     }
 
     fn terms(&self) -> Terms {

@@ -2,39 +2,39 @@
 
 //! Token arithmetic: exact, in integers.
 //!
-//! The level is a signed 64-bit count of nano-tokens. A refill of `r` tokens per
-//! second adds exactly `r` nano-tokens per nanosecond, so no fraction is ever
-//! lost and no time is ever rounded: whatever is not yet a whole token stays in
-//! the level. The clock is an argument (`now`, nanoseconds of CLOCK_MONOTONIC).
+//! The level is a signed 64-bit number of nano-tokens. A refill of `r` tokens per
+//! second adds exactly `r` nano-tokens per nanosecond. So no fraction is lost and no
+//! time is rounded: a part of a token stays in the level. The time is an argument
+//! (`now`, nanoseconds of CLOCK_MONOTONIC).
 //!
-//! A bucket that nobody waits at is capped at `max`. While a request waits, it
-//! may run over by what [`LATENESS_NS`] brings: a timer wakes late, and a cap
-//! would throw that time's tokens away and lose rate at small buckets. Hence the
-//! promise, for any window of `t` seconds:
+//! The level is at most `max` while no request waits. While a request waits, the level
+//! may exceed `max` by the refill of [`LATENESS_NS`]. The reason is that a timer fires
+//! late: without the excess, the tokens of that time would be lost, and a small bucket
+//! would not reach its rate. So for any window of `t` seconds:
 //!
 //! ```text
 //! admitted <= max + refill * (t + 0.01) + 1
 //! ```
 //!
-//! Ranges: `max` <= 10^9 tokens = 10^18 nano-tokens, the overrun <= 10^16, so the
-//! level never comes near 2^63 = 9.2 * 10^18.
+//! Ranges: `max` <= 10^9 tokens = 10^18 nano-tokens, and the excess <= 10^16. So the
+//! level stays far below 2^63 = 9.2 * 10^18.
 
 use super::limits::Limit;
 use super::limits::VALUE_MAX;
 
 /// Nano-tokens per token, and nanoseconds per second.
 const NANO: i64 = 1_000_000_000;
-/// Time's worth of tokens above `max` that a waiting request may gather.
+/// The time, in nanoseconds, whose refill the level may exceed `max` by while a request waits.
 pub const LATENESS_NS: i64 = 10_000_000;
-/// Above 1000 tokens per second several tokens are gathered before anyone is
-/// woken, so that a bucket never asks for more than 1000 wake-ups a second.
+/// The largest number of wakeups per second. Above 1000 tokens per second, a wakeup comes
+/// when a batch of several tokens is complete.
 const WAKEUPS_PER_SECOND: u32 = 1000;
-/// No debt is larger than the largest bucket. One request can cost up to a million
-/// (tokens of one byte, or bytes); only a toolstack that asks again and again for a
-/// detach can cause more than that.
+/// The largest debt, in nano-tokens: the size of the largest bucket. One request costs up to
+/// a million tokens or bytes. Only repeated detach requests of the toolstack can cause a
+/// larger debt.
 const DEBT_MAX: i64 = VALUE_MAX as i64 * NANO;
 
-/// The level of one limit.
+/// The token bucket of one limit.
 #[derive(Clone, Copy, Debug)]
 pub struct Bucket {
     limit: Limit,
@@ -43,7 +43,7 @@ pub struct Bucket {
 }
 
 impl Bucket {
-    /// A full bucket: what a new disk starts with.
+    /// A full bucket, for a new disk.
     pub fn full(limit: Limit, now: u64) -> Self {
         let level = nano(limit.max());
         Self {
@@ -53,7 +53,7 @@ impl Bucket {
         }
     }
 
-    /// A bucket that already stood at `tokens` when somebody else kept it.
+    /// A bucket with `tokens`, at most `max`: the level that another driver saved.
     pub fn restored(limit: Limit, tokens: u32, now: u64) -> Self {
         Self {
             limit,
@@ -62,9 +62,8 @@ impl Bucket {
         }
     }
 
-    /// A bucket with a tenth of a second's refill at most: what a disk gets that
-    /// was unlimited until now, so that switching the limit off and on mints no
-    /// burst.
+    /// A bucket with the refill of a tenth of a second, at most `max`, for a disk that was
+    /// unlimited. So the administrator cannot cause a burst by switching a limit off and on.
     pub fn fresh(limit: Limit, now: u64) -> Self {
         let tenth = i64::from(limit.refill()).saturating_mul(NANO / 10);
         Self {
@@ -79,17 +78,17 @@ impl Bucket {
         self.limit
     }
 
-    /// Adds what `now` brings. `waiting`: somebody waits for a token.
+    /// Adds the refill up to `now`. `waiting`: whether a request waits for a token.
     pub fn accrue(&mut self, now: u64, waiting: bool) {
         let elapsed = now.saturating_sub(self.stamp);
         self.stamp = self.stamp.max(now);
-        // Saturation is exact here: any product near 2^63 is far above the cap.
+        // Saturation is exact here: any product near 2^63 is far above the largest level.
         let elapsed = i64::try_from(elapsed).unwrap_or(i64::MAX);
         let gain = elapsed.saturating_mul(i64::from(self.limit.refill()));
-        self.level = self.level.saturating_add(gain).min(self.cap(waiting));
+        self.level = self.level.saturating_add(gain).min(self.level_max(waiting));
     }
 
-    /// What a change of the keys makes of a disk's bucket.
+    /// The bucket after a change of the limit from that of `old` to `limit`.
     pub fn changed(
         old: Option<Self>,
         limit: Option<Limit>,
@@ -106,7 +105,7 @@ impl Bucket {
         }
     }
 
-    /// How many of `want` whole tokens there are.
+    /// The number of whole tokens in the bucket, at most `want`.
     pub fn available(&self, want: u32) -> u32 {
         if self.level >= nano(want) {
             want
@@ -115,20 +114,20 @@ impl Bucket {
         }
     }
 
-    /// Takes up to `want` whole tokens and returns how many.
+    /// Takes up to `want` whole tokens. Returns the number taken.
     pub fn take(&mut self, want: u32) -> u32 {
         let got = self.available(want);
         self.level = self.level.saturating_sub(nano(got));
         got
     }
 
-    /// Returns tokens that [`Self::take`] handed out and nobody used.
+    /// Returns unused `tokens` of [`Self::take`] to the bucket.
     pub fn give_back(&mut self, tokens: u32) {
         let level = self.level.saturating_add(nano(tokens));
-        self.level = level.min(self.cap(true));
+        self.level = level.min(self.level_max(true));
     }
 
-    /// Takes `tokens` whether they are there or not.
+    /// Takes `tokens`, into debt if the bucket has fewer.
     pub fn charge(&mut self, tokens: u32) {
         let level = self.level.saturating_sub(nano(tokens));
         self.level = level.max(-DEBT_MAX);
@@ -139,26 +138,26 @@ impl Bucket {
         self.level.div_euclid(NANO)
     }
 
-    /// No more would fit.
+    /// Whether the bucket has `max` tokens or more.
     pub fn is_full(&self) -> bool {
         self.level >= nano(self.limit.max())
     }
 
-    /// When to wake whoever waits: the time at which there is a token, or at high
-    /// rates a millisecond's worth of them.
+    /// The time at which to wake the next member: when there is one token or, at high
+    /// rates, the refill of one millisecond. In nanoseconds of CLOCK_MONOTONIC.
     pub fn ready_at(&self) -> u64 {
-        // May be more than `max`: whoever waits may run over by more than that.
+        // The batch may exceed `max`: the allowed excess while a request waits is larger.
         let batch = self.limit.refill().div_ceil(WAKEUPS_PER_SECOND);
         let missing = nano(batch).saturating_sub(self.level);
-        // Never 0 by the invariant of `Limit`; said again so that no division by
-        // zero can be compiled in.
+        // The refill is never 0, by the invariant of `Limit`. `max` is for the compiler,
+        // which otherwise adds a panic for a division by zero.
         let refill = u64::from(self.limit.refill()).max(1);
         let wait = u64::try_from(missing).unwrap_or(0).div_ceil(refill);
         self.stamp.saturating_add(wait)
     }
 
-    /// Changes the limit from `now` on. What time brought until now counts at the
-    /// old rate; a larger bucket gets no gift, a smaller one spills.
+    /// Changes the limit from `now` on. The time until `now` counts at the old rate. A
+    /// larger bucket gets no extra tokens; a smaller one loses what exceeds its `max`.
     pub fn set_limit(&mut self, limit: Limit, now: u64, waiting: bool) {
         self.accrue(now, waiting);
         let shrinks = limit.max() < self.limit.max();
@@ -166,12 +165,13 @@ impl Bucket {
         let most = if shrinks {
             nano(limit.max())
         } else {
-            self.cap(waiting)
+            self.level_max(waiting)
         };
         self.level = self.level.min(most);
     }
 
-    fn cap(&self, waiting: bool) -> i64 {
+    /// The largest level, in nano-tokens.
+    fn level_max(&self, waiting: bool) -> i64 {
         let max = nano(self.limit.max());
         if waiting {
             max.saturating_add(LATENESS_NS.saturating_mul(i64::from(self.limit.refill())))
@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn starts_full_and_never_holds_more() {
+    fn a_new_bucket_is_full_and_never_exceeds_max() {
         let mut b = bucket(10, 5);
         assert_eq!((b.tokens(), b.is_full()), (5, true));
         b.accrue(1000 * SECOND, false);
@@ -205,8 +205,8 @@ mod tests {
     }
 
     #[test]
-    fn no_fraction_is_lost_however_often_it_is_asked() {
-        // 7 tokens per second asked 1000 times at odd moments: 7 tokens exactly.
+    fn frequent_refills_lose_no_fraction() {
+        // 7 tokens per second, refilled 1000 times at irregular intervals: exactly 7 tokens.
         let mut b = bucket(7, 100);
         b.take(100);
         for step in 1..=1000u64 {
@@ -217,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn one_token_comes_after_exactly_its_time() {
+    fn a_token_is_ready_after_exactly_its_time() {
         let mut b = bucket(3, 1);
         b.take(1);
         let at = b.ready_at();
@@ -229,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn a_late_wake_up_loses_nothing_while_somebody_waits() {
+    fn a_late_wakeup_loses_no_token_while_a_request_waits() {
         let mut b = bucket(1000, 1);
         b.take(1);
         b.accrue(3_500_000, true);
@@ -241,22 +241,22 @@ mod tests {
     }
 
     #[test]
-    fn lateness_is_worth_ten_milliseconds_at_most() {
+    fn the_excess_is_ten_milliseconds_of_refill_at_most() {
         let mut b = bucket(1000, 1);
         b.accrue(60 * SECOND, true);
         assert_eq!(b.take(100), 11);
     }
 
     #[test]
-    fn high_rates_are_woken_a_thousand_times_a_second() {
+    fn high_rates_need_at_most_a_thousand_wakeups_per_second() {
         let mut b = bucket(100_000, 1000);
         b.take(1000);
         assert_eq!(b.ready_at(), 1_000_000);
-        // Also with a bucket too small for a millisecond's worth, ...
+        // The same if the bucket is smaller than the refill of a millisecond, ...
         let mut b = bucket(100_000, 10);
         b.take(10);
         assert_eq!(b.ready_at(), 1_000_000);
-        // ... and not 1500 times.
+        // ... and at rates that are not a multiple of 1000.
         let mut b = bucket(1500, 10);
         b.take(10);
         assert_eq!(b.ready_at(), 1_333_334);
@@ -266,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn a_change_counts_the_past_at_the_old_rate_and_gives_nothing() {
+    fn a_change_counts_the_past_at_the_old_rate_and_adds_no_token() {
         let limit = |refill, max| Limit::new(refill, max).unwrap();
         let mut b = bucket(10, 100);
         b.take(100);
@@ -279,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn debt_is_kept_over_a_change_and_paid_off() {
+    fn debt_outlasts_a_change_and_is_paid_off() {
         let mut b = bucket(10, 10);
         b.charge(32);
         assert_eq!(b.tokens(), -22);
@@ -311,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_that_steps_back_neither_gives_nor_takes() {
+    fn an_older_time_changes_nothing() {
         let mut b = bucket(10, 10);
         b.take(10);
         b.accrue(SECOND, false);

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What all disks of one guest cap_ref: one bucket, whoever set it.
+//! The cap: a limit that all disks of one guest share.
 //!
-//! Any of the disks may carry a wish; the smallest refill counts, with its bucket,
-//! whatever the order in which they came. A disk without a wish is under the cap
-//! like all others. A request needs one token of its disk and one of the guest.
+//! The keys of any disk of the guest may request a cap. The requested cap with the
+//! smallest refill is in force, whatever the order of the requests. A disk that requests
+//! no cap is under it as well. A request needs one token of its disk and one of the cap.
 //!
-//! The disks that wait are served in turn, as the rings of a disk are; which of its
-//! rings goes is the disk's own business.
+//! The disks that wait are served in turn, one quantum each, as are the rings of a disk.
+//! The disk decides which of its rings is served: see [`super::admission`].
 
 use super::super::ids::DiskId;
 use super::super::ids::DISKS_MAX;
@@ -40,11 +40,11 @@ impl Cap {
         self.queue.limit()
     }
 
-    /// The first disk of a guest begins with this wish: a full bucket, or one that
-    /// was `saved`.
+    /// Starts with the cap that the first disk of the guest requests: with a full bucket,
+    /// or with the `saved` tokens.
     pub fn start(&mut self, disk: DiskId, limit: Option<Limit>, saved: Option<u32>, now: u64) {
-        if let Some(place) = self.requested.get_mut(usize::from(disk)) {
-            *place = limit;
+        if let Some(slot) = self.requested.get_mut(usize::from(disk)) {
+            *slot = limit;
         }
         self.queue.start(limit.map(|limit| match saved {
             Some(level) => Bucket::restored(limit, level, now),
@@ -52,11 +52,11 @@ impl Cap {
         }));
     }
 
-    /// `disk` requested for this cap from now on, or for none. True if that changes
-    /// the one in force: then all disks have to ask again.
+    /// Sets the cap that `disk` requests from `now` on, if any. Returns whether the cap in
+    /// force changes: then all disks have to ask again.
     pub fn request(&mut self, disk: DiskId, limit: Option<Limit>, now: u64) -> bool {
-        if let Some(place) = self.requested.get_mut(usize::from(disk)) {
-            *place = limit;
+        if let Some(slot) = self.requested.get_mut(usize::from(disk)) {
+            *slot = limit;
         }
         let smallest = self
             .requested
@@ -74,44 +74,45 @@ impl Cap {
         true
     }
 
-    /// `disk` asks for `wanted` tokens (at least one). 0: it has to wait.
+    /// `disk` asks for `wanted` tokens (at least one). Returns the number of tokens; 0 if
+    /// the disk has to wait.
     pub fn take(&mut self, disk: DiskId, wanted: u32, now: u64) -> u32 {
         let Some(limit) = self.limit() else {
             return wanted;
         };
-        let quantum = quantum(limit, self.queue.present());
+        let quantum = quantum(limit, self.queue.active());
         let offer = self.queue.offer(disk, wanted, quantum, now);
         if offer.tokens == 0 {
             self.queue.refuse(disk, wanted, now);
         } else {
-            // Its turn ends when it is used up: other rings of the disk may want the rest. If
-            // none does, the disk is asked next, says so, and leaves.
+            // The disk keeps its quantum until it is used up, because other rings of the disk
+            // may want the rest. If no ring does, the disk leaves when it is woken next.
             self.queue.serve(disk, offer, offer.tokens, u32::MAX, now);
         }
         offer.tokens
     }
 
-    /// The bucket that pays now, or its absence.
+    /// The generation of the present bucket, or of its absence.
     pub fn generation(&self) -> Generation {
         self.queue.generation()
     }
 
-    /// `tokens` of those taken in `generation` were not used.
+    /// Returns unused `tokens`, which were taken in `generation`.
     pub fn give_back(&mut self, tokens: u32, generation: Generation) {
         self.queue.give_back(tokens, generation);
     }
 
-    /// `tokens` requests were let through although there may be no token.
+    /// Spends `tokens`, into debt if the bucket has fewer.
     pub fn charge(&mut self, tokens: u32, now: u64) {
         self.queue.charge(tokens, now);
     }
 
-    /// `disk` has nothing to ask for.
+    /// Records that `disk` has no more requests.
     pub fn leave(&mut self, disk: DiskId, now: u64) {
         self.queue.leave(disk, now);
     }
 
-    /// Whom to tell, and when.
+    /// The timer action: which disk to wake, and when.
     pub fn next(&mut self, now: u64) -> TimerAction {
         let Some(head) = self.queue.head() else {
             return TimerAction::Stop;
@@ -124,12 +125,12 @@ impl Cap {
         }
     }
 
-    /// Tokens left at `now`; 0 without a cap.
+    /// The tokens in the bucket at `now`: negative in debt, 0 without a cap.
     pub fn tokens(&mut self, now: u64) -> i64 {
         self.queue.tokens(now).unwrap_or(0)
     }
 
-    /// What was counted.
+    /// The counters of the cap.
     pub fn meter(&self) -> &Meter {
         &self.queue.meter
     }
@@ -153,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn the_smallest_wish_counts_whatever_the_order() {
+    fn the_smallest_requested_cap_is_in_force_in_any_order() {
         for order in [[0, 1, 2], [2, 1, 0], [1, 0, 2]] {
             let requested = [limit(300, 9), limit(100, 50), limit(200, 1)];
             let mut cap = Cap::new();
@@ -167,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn disks_share_and_are_served_in_turn() {
+    fn disks_share_the_cap_and_are_served_in_turn() {
         let mut cap = Cap::new();
         cap.start(0, limit(10, 2), None, 0);
         assert_eq!(cap.take(0, 5, 0), 2);
@@ -184,13 +185,13 @@ mod tests {
     }
 
     #[test]
-    fn a_turn_is_the_disks_and_not_one_of_its_rings() {
+    fn a_quantum_belongs_to_the_disk_and_not_to_a_ring() {
         let mut cap = Cap::new();
         cap.start(0, limit(20_000, 1), None, 0);
         cap.charge(1, 0);
         let mut got = [0u32; 2];
         let mut now = 0;
-        // Disk 0 asks for all it can have at once, disk 1 for one at a time.
+        // Disk 0 asks for many tokens at once, disk 1 for one at a time.
         assert_eq!((cap.take(0, 32, now), cap.take(1, 1, now)), (0, 0));
         while got[0] + got[1] < 10_000 {
             match cap.next(now) {
@@ -204,14 +205,14 @@ mod tests {
                         }
                     }
                 }
-                TimerAction::Stop => panic!("both want more"),
+                TimerAction::Stop => panic!("both disks want more"),
             }
         }
         assert!(got[0].abs_diff(got[1]) <= 32, "{got:?}");
     }
 
     #[test]
-    fn a_cap_that_comes_later_mints_no_burst() {
+    fn a_cap_that_is_set_later_causes_no_burst() {
         let mut cap = Cap::new();
         assert!(cap.request(3, limit(1000, 1000), SECOND));
         assert_eq!(cap.tokens(SECOND), 100);
@@ -219,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_cap_nobody_waits() {
+    fn without_a_cap_no_disk_waits() {
         let mut cap = Cap::new();
         cap.start(0, limit(1, 1), None, 0);
         assert_eq!((cap.take(0, 9, 0), cap.take(0, 8, 0)), (1, 0));

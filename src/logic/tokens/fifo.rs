@@ -1,27 +1,30 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Which members of a line wait for tokens, and who is next.
+//! The order of the members of a token queue that wait for tokens.
 //!
-//! First come, first served: a member takes a ticket when it has to wait and gives
-//! it up when it was served or has nothing left to ask for. The members are the
-//! rings of a disk, or the disks of a guest.
+//! The order is first come, first served. A member gets a ticket when it has to wait. It
+//! returns the ticket when it is served or has no more requests. The members are the rings
+//! of a disk, or the disks of a guest. Tokens are counted in [`super::token_queue`].
 
 use super::super::ids::Member;
 
 #[derive(Clone, Copy, Debug)]
 struct Entry {
-    /// 0: does not wait.
+    /// The position in the order; 0: the member does not wait.
     ticket: u64,
+    /// When the wait began.
     since: u64,
+    /// Requests of the member that were refused and are counted as such.
     refused: u32,
-    turn: u32,
-    /// Works on what it got, whether or not it waits for more.
+    /// Tokens that are left of the member's quantum; 0: no quantum has begun.
+    quantum_left: u32,
+    /// The member works on requests that got tokens. It may also wait for more.
     working: bool,
-    /// Works, and has no ticket.
+    /// The member works, and has no ticket.
     busy: bool,
 }
 
-/// Those of `N` members that wait.
+/// Those of `N` members that wait or work.
 #[derive(Clone, Debug)]
 pub struct Fifo<const N: usize> {
     entries: [Entry; N],
@@ -31,20 +34,20 @@ pub struct Fifo<const N: usize> {
 }
 
 impl<const N: usize> Fifo<N> {
-    /// How many members there can be.
+    /// The number of members.
     pub const MEMBERS: u8 = {
         assert!(N <= u8::MAX as usize);
         N as u8
     };
 
-    /// Nobody waits.
+    /// An empty queue.
     pub const fn new() -> Self {
         Self {
             entries: [Entry {
                 ticket: 0,
                 since: 0,
                 refused: 0,
-                turn: 0,
+                quantum_left: 0,
                 working: false,
                 busy: false,
             }; N],
@@ -54,17 +57,17 @@ impl<const N: usize> Fifo<N> {
         }
     }
 
-    /// How many rings wait.
+    /// The number of members that wait.
     pub fn len(&self) -> u32 {
         self.waiting
     }
 
-    /// Does nobody wait?
+    /// Whether no member waits.
     pub fn is_empty(&self) -> bool {
         self.waiting == 0
     }
 
-    /// The member whose turn it is.
+    /// The member that is next: the one that waits longest.
     pub fn head(&self) -> Option<Member> {
         if self.is_empty() {
             return None;
@@ -80,12 +83,12 @@ impl<const N: usize> Fifo<N> {
         head.map(|(_, member)| member)
     }
 
-    /// May `member` be served now, ahead of everybody who waits?
-    pub fn is_turn_of(&self, member: Member) -> bool {
+    /// Whether `member` may be served now: it is next, or no member waits.
+    pub fn is_next(&self, member: Member) -> bool {
         self.is_empty() || self.head() == Some(member)
     }
 
-    /// `member` waits from `now` on; no change if it waits already.
+    /// Adds `member`, which waits from `now` on. No effect if `member` waits already.
     pub fn join(&mut self, member: Member, now: u64) {
         let Some(entry) = self.entries.get_mut(usize::from(member)) else {
             return;
@@ -98,7 +101,7 @@ impl<const N: usize> Fifo<N> {
         }
     }
 
-    /// `member` waits no more. Returns since when it did.
+    /// Removes `member`. Returns when its wait began.
     pub fn leave(&mut self, member: Member) -> Option<u64> {
         let entry = self.entries.get_mut(usize::from(member))?;
         if entry.ticket == 0 {
@@ -109,8 +112,8 @@ impl<const N: usize> Fifo<N> {
         Some(entry.since)
     }
 
-    /// `member` was told to wait with `wanted` requests. Returns how many of them were
-    /// not known to wait before.
+    /// Records that `member` has to wait with `wanted` requests. Returns the number of
+    /// requests that were not refused before.
     pub fn refuse(&mut self, member: Member, wanted: u32, now: u64) -> u32 {
         self.join(member, now);
         self.set_working(member, false);
@@ -122,62 +125,62 @@ impl<const N: usize> Fifo<N> {
         newly
     }
 
-    /// `member` works on `got` requests; `left` is what is left of its turn.
+    /// Records that `member` works on `got` requests and has `left` tokens left of its quantum.
     pub fn serve(&mut self, member: Member, got: u32, left: u32) {
         self.set_working(member, true);
         if let Some(entry) = self.entries.get_mut(usize::from(member)) {
             entry.refused = entry.refused.saturating_sub(got);
-            entry.turn = left;
+            entry.quantum_left = left;
         }
     }
 
-    /// `member` has nothing to ask for.
+    /// Records that `member` has no more requests.
     pub fn finish(&mut self, member: Member) {
         self.set_working(member, false);
         if let Some(entry) = self.entries.get_mut(usize::from(member)) {
             entry.refused = 0;
-            entry.turn = 0;
+            entry.quantum_left = 0;
         }
     }
 
-    /// Does `member` work on what it got?
+    /// Whether `member` works on requests that got tokens.
     pub fn is_busy(&self, member: Member) -> bool {
         self.entries
             .get(usize::from(member))
             .is_some_and(|entry| entry.working)
     }
 
-    /// What is left of `member`'s turn; 0: it has yet to begin one.
-    pub fn turn(&self, member: Member) -> u32 {
+    /// Tokens that are left of the quantum of `member`; 0: no quantum has begun.
+    pub fn quantum_left(&self, member: Member) -> u32 {
         self.entries
             .get(usize::from(member))
-            .map_or(0, |entry| entry.turn)
+            .map_or(0, |entry| entry.quantum_left)
     }
 
-    /// The wait of the member whose turn goes on starts anew. Returns since when it
-    /// waited.
+    /// Restarts the wait of `member`, which keeps its position because its quantum is not
+    /// used up. Returns when the previous wait began.
     pub fn restart(&mut self, member: Member, now: u64) -> Option<u64> {
         let entry = self.entries.get_mut(usize::from(member))?;
         (entry.ticket != 0).then(|| core::mem::replace(&mut entry.since, now))
     }
 
-    /// Rings that wait, or work on what they got and may want more.
-    pub fn present(&self) -> u32 {
+    /// The number of active members: those that wait, and those that work and may want more tokens.
+    pub fn active(&self) -> u32 {
         self.waiting.saturating_add(self.busy)
     }
 
-    /// Nobody is busy any more as far as a limit is concerned.
-    pub fn forget_busy(&mut self) {
+    /// Marks no member as working, because there is no limit any more.
+    pub fn clear_busy(&mut self) {
         self.busy = 0;
         for entry in &mut self.entries {
             entry.working = false;
             entry.busy = false;
-            entry.turn = 0;
+            entry.quantum_left = 0;
             entry.refused = 0;
         }
     }
 
-    /// Only rings without a ticket are counted as busy.
+    /// Sets whether `member` works. Only members without a ticket are counted as busy.
     fn set_working(&mut self, member: Member, working: bool) {
         let Some(entry) = self.entries.get_mut(usize::from(member)) else {
             return;
@@ -207,14 +210,14 @@ mod tests {
     #[test]
     fn first_come_first_served() {
         let mut q = Fifo::<RINGS_MAX>::new();
-        assert!(q.is_turn_of(9));
+        assert!(q.is_next(9));
         q.join(5, 10);
         q.join(2, 20);
         q.join(5, 30);
         assert_eq!((q.len(), q.head()), (2, Some(5)));
-        assert!(q.is_turn_of(5));
-        assert!(!q.is_turn_of(2));
-        assert!(!q.is_turn_of(9));
+        assert!(q.is_next(5));
+        assert!(!q.is_next(2));
+        assert!(!q.is_next(9));
         assert_eq!(q.leave(5), Some(10));
         assert_eq!(q.leave(5), None);
         assert_eq!(q.head(), Some(2));
@@ -223,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn a_ring_out_of_range_changes_nothing() {
+    fn a_member_out_of_range_changes_nothing() {
         let mut q = Fifo::<RINGS_MAX>::new();
         q.join(64, 0);
         assert!(q.is_empty());

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What the administrator's keys mean.
+//! The meaning of the xenstore keys of a limit.
 //!
 //! A key is a strict unsigned decimal, 0 to 1,000,000,000: no sign, no space, no
-//! suffix. Whoever mistypes a limit must be told, not given an unlimited disk.
+//! suffix. A mistyped key must cause an error, not an unlimited disk.
 //!
 //! | `tokens-refill` | `tokens-max` | meaning |
 //! |---|---|---|
@@ -12,31 +12,31 @@
 //! | absent | > 0 | unlimited, `incomplete` |
 //! | > 0 | absent or 0 | limited, max = a tenth of a second's refill, at least 1 |
 //! | > 0 | > 0 | limited |
-//! | invalid | any | invalid: the last good pair stays |
-//! | any | invalid | invalid: the last good pair stays |
+//! | invalid | any | invalid: the last valid pair stays |
+//! | any | invalid | invalid: the last valid pair stays |
 //!
-//! `bytes-refill` and `bytes-max` are put together in the same way, and so are
-//! `tokens-vm-refill` and `tokens-vm-max`. If any key of a disk is invalid, all stay
-//! as they were. `tokens-size` 0 or absent: every request costs one token.
+//! The same table holds for `bytes-refill` and `bytes-max`, and for `tokens-vm-refill`
+//! and `tokens-vm-max`. If any key of a disk is invalid, no value of the disk changes.
+//! `tokens-size` 0 or absent: every request costs one token.
 
 use super::super::number::decimal;
 
 /// The largest value of any key.
 pub const VALUE_MAX: u32 = 1_000_000_000;
 
-/// A key as found.
+/// The value of a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Key {
-    /// Not there.
+    /// The key does not exist.
     Absent,
-    /// A number within range.
+    /// The key is a number within range.
     Value(u32),
-    /// There, but not a number within range.
+    /// The key is not a number within range.
     Invalid,
 }
 
 impl Key {
-    /// Reads a key's text; `None` if there is no such key.
+    /// Parses the text of a key; `None` if the key does not exist.
     pub fn parse(text: Option<&[u8]>) -> Self {
         match text {
             None => Self::Absent,
@@ -60,8 +60,9 @@ pub struct Limit {
 }
 
 impl Limit {
-    /// A limit of `refill` tokens per second and a bucket of `max` tokens; `max`
-    /// 0 stands for the default. `None` if `refill` is 0 or a number is too large.
+    /// A limit of `refill` tokens per second with a bucket of `max` tokens. If `max` is 0,
+    /// the bucket has the default size, the refill of a tenth of a second, rounded up.
+    /// `None` if `refill` is 0 or a number is too large.
     pub fn new(refill: u32, max: u32) -> Option<Self> {
         if refill == 0 || refill > VALUE_MAX || max > VALUE_MAX {
             return None;
@@ -78,27 +79,27 @@ impl Limit {
         self.refill
     }
 
-    /// Tokens the bucket holds.
+    /// The size of the bucket in tokens.
     pub fn max(&self) -> u32 {
         self.max
     }
 }
 
-/// What the keys ask for, together.
+/// The meaning of a pair of keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Setting {
     /// No limit.
     Unlimited,
-    /// A bucket size without a refill: no limit, but surely not what was meant.
+    /// A bucket size without a refill. There is no limit, which is probably a mistake.
     Incomplete,
-    /// This limit.
+    /// A limit.
     Limited(Limit),
-    /// A key that makes no sense.
+    /// A key is invalid.
     Invalid,
 }
 
 impl Setting {
-    /// The limit, if that is what is asked for.
+    /// The limit, if there is one.
     pub fn limit(self) -> Option<Limit> {
         match self {
             Self::Limited(limit) => Some(limit),
@@ -107,14 +108,14 @@ impl Setting {
     }
 }
 
-/// What all keys of one disk ask for.
+/// The meaning of all keys of one disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Terms {
-    /// Tokens. [`Setting::Invalid`] if any of the keys makes no sense.
+    /// The limit in tokens. [`Setting::Invalid`] if any key of the disk is invalid.
     pub tokens: Setting,
-    /// Bytes that a token pays for; 0: any request.
+    /// Bytes per token; 0: every request costs one token.
     pub size: u32,
-    /// Bytes per second, and how many at once.
+    /// The limit in bytes.
     pub bytes: Option<Limit>,
 }
 
@@ -143,8 +144,8 @@ pub struct Keys {
     pub bytes_max: Key,
 }
 
-/// Puts a disk's keys together. `default` is for a disk that has none of the first
-/// two.
+/// The meaning of the `keys` of a disk. `default` applies to a disk that has neither
+/// `tokens-refill` nor `tokens-max`.
 pub fn terms(keys: Keys, default: Setting) -> Terms {
     let absent = (keys.refill, keys.max) == (Key::Absent, Key::Absent);
     let tokens = if absent {
@@ -170,13 +171,13 @@ pub fn terms(keys: Keys, default: Setting) -> Terms {
     }
 }
 
-/// What a request of `bytes` costs where a token pays for `size` of them.
+/// The cost in tokens of a request of `bytes` bytes, at `size` bytes per token: at least 1.
 pub fn tokens_for(bytes: u32, size: u32) -> u32 {
     let whole = bytes.saturating_sub(1).checked_div(size);
     whole.unwrap_or(0).saturating_add(1)
 }
 
-/// Puts the two keys of one limit together.
+/// The meaning of the two keys of one limit.
 pub fn setting(refill: Key, max: Key) -> Setting {
     let (refill, max) = match (refill, max) {
         (Key::Invalid, _) | (_, Key::Invalid) => return Setting::Invalid,
@@ -201,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn the_table_holds() {
+    fn pairs_of_keys_mean_what_the_table_says() {
         use Key::*;
         let junk = Key::parse(Some(b"junk"));
         for (refill, max, expected) in [
@@ -251,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn a_default_is_for_who_has_no_key() {
+    fn the_default_applies_without_keys() {
         use Key::*;
         let default = limited(100, 10);
         let tokens = |refill, max| terms(keys(refill, max, Absent, Absent, Absent), default).tokens;
@@ -262,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn bytes_alone_are_a_limit_and_a_size_alone_is_none() {
+    fn a_byte_limit_works_without_a_token_limit() {
         use Key::*;
         let both = terms(
             keys(Absent, Absent, Value(4096), Value(1000), Absent),
@@ -275,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_request_costs() {
+    fn the_cost_of_a_request_depends_on_its_size() {
         assert_eq!(tokens_for(1 << 20, 0), 1);
         assert_eq!(tokens_for(0, 4096), 1);
         assert_eq!(tokens_for(4096, 4096), 1);
@@ -284,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn the_default_bucket_is_a_tenth_of_a_second_and_never_empty() {
+    fn the_default_bucket_is_a_tenth_of_a_second_and_at_least_one_token() {
         for (refill, max) in [
             (1, 1),
             (9, 1),

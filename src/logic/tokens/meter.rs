@@ -1,41 +1,46 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What is counted of a limit, for the administrator to see.
+//! The counters of a limit, which sysfs shows to the administrator.
 //!
-//! All times are nanoseconds of CLOCK_MONOTONIC. The numbers belong to the disk,
-//! not to a connection: they outlive a reconnect of the guest.
+//! All times are nanoseconds of CLOCK_MONOTONIC. The counters belong to the disk, not
+//! to a connection: they continue when the guest reconnects.
 
 const SECOND: u64 = 1_000_000_000;
 
-/// Counters of one disk's limit.
+/// The counters of one limit.
 #[derive(Clone, Copy, Debug)]
 pub struct Meter {
     /// Tokens spent.
     spent: u64,
-    /// As many were shown.
-    shown: u64,
-    /// Requests that had to wait for a token, each counted once.
-    pub held: u64,
-    /// The longest time a ring's first request waited.
+    /// The largest value that [`Self::spent`] returned.
+    spent_reported: u64,
+    /// The number of requests that had to wait for a token, each counted once.
+    pub nr_throttled: u64,
+    /// The longest time that the first request of a member waited.
     pub wait_max: u64,
-    /// Valid changes of the limit.
+    /// The number of valid changes of the limit.
     pub changes: u64,
-    /// Times the keys were read and made no sense.
+    /// The number of times that the keys were read and one was invalid.
     pub errors: u64,
+    /// The current second of the clock.
     second: u64,
+    /// Tokens spent in the current second.
     this_second: u64,
+    /// Tokens spent in the second before.
     last_second: u64,
+    /// The time during which a member waited, without the present wait.
     throttled: u64,
+    /// When the present wait began.
     throttled_since: Option<u64>,
 }
 
 impl Meter {
-    /// Nothing counted yet.
+    /// All counters are 0.
     pub const fn new() -> Self {
         Self {
             spent: 0,
-            shown: 0,
-            held: 0,
+            spent_reported: 0,
+            nr_throttled: 0,
             wait_max: 0,
             changes: 0,
             errors: 0,
@@ -47,33 +52,33 @@ impl Meter {
         }
     }
 
-    /// `tokens` were spent at `now`.
+    /// Counts `tokens` as spent at `now`.
     pub fn spend(&mut self, tokens: u32, now: u64) {
-        self.turn(now);
+        self.set_second(now);
         self.spent = self.spent.wrapping_add(u64::from(tokens));
         self.this_second = self.this_second.wrapping_add(u64::from(tokens));
     }
 
-    /// `tokens` of those were not used after all.
+    /// Subtracts unused `tokens` from the spent ones.
     pub fn unspend(&mut self, tokens: u32) {
         self.spent = self.spent.saturating_sub(u64::from(tokens));
         self.this_second = self.this_second.saturating_sub(u64::from(tokens));
     }
 
-    /// Tokens spent. Never fewer than it said before, although some may have been given back
-    /// since: whoever takes the difference of two readings relies on that.
+    /// Tokens spent. The value never decreases, although tokens may be given back: readers
+    /// compute the difference of two values.
     pub fn spent(&mut self) -> u64 {
-        self.shown = self.shown.max(self.spent);
-        self.shown
+        self.spent_reported = self.spent_reported.max(self.spent);
+        self.spent_reported
     }
 
-    /// A request waited from `since` to `now`.
+    /// Records that a request waited from `since` to `now`.
     pub fn waited(&mut self, since: u64, now: u64) {
         self.wait_max = self.wait_max.max(now.saturating_sub(since));
     }
 
-    /// Whether anybody waits for a token, from `now` on.
-    pub fn throttle(&mut self, waiting: bool, now: u64) {
+    /// Records whether a member waits for a token from `now` on.
+    pub fn set_throttled(&mut self, waiting: bool, now: u64) {
         match (self.throttled_since, waiting) {
             (None, true) => self.throttled_since = Some(now),
             (Some(since), false) => {
@@ -84,7 +89,7 @@ impl Meter {
         }
     }
 
-    /// Time during which somebody waited for a token, up to `now`.
+    /// The time, up to `now`, during which at least one member waited for a token.
     pub fn throttled(&self, now: u64) -> u64 {
         let running = match self.throttled_since {
             Some(since) => now.saturating_sub(since),
@@ -96,11 +101,12 @@ impl Meter {
     /// Tokens spent in the last full second of the clock.
     pub fn rate(&self, now: u64) -> u64 {
         let mut meter = *self;
-        meter.turn(now);
+        meter.set_second(now);
         meter.last_second
     }
 
-    fn turn(&mut self, now: u64) {
+    /// Sets the current second to that of `now`.
+    fn set_second(&mut self, now: u64) {
         let second = now / SECOND;
         if second <= self.second {
             return;
@@ -136,15 +142,15 @@ mod tests {
     }
 
     #[test]
-    fn throttled_time_runs_while_somebody_waits() {
+    fn throttled_time_passes_while_a_member_waits() {
         let mut m = Meter::new();
-        m.throttle(true, 100);
-        m.throttle(true, 150);
+        m.set_throttled(true, 100);
+        m.set_throttled(true, 150);
         assert_eq!(m.throttled(160), 60);
-        m.throttle(false, 200);
-        m.throttle(false, 300);
+        m.set_throttled(false, 200);
+        m.set_throttled(false, 300);
         assert_eq!(m.throttled(400), 100);
-        m.throttle(true, 500);
+        m.set_throttled(true, 500);
         assert_eq!(m.throttled(501), 101);
     }
 
@@ -157,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_shown_as_spent_is_never_taken_back() {
+    fn the_number_of_spent_tokens_never_decreases() {
         let mut m = Meter::new();
         m.spend(32, 0);
         assert_eq!(m.spent(), 32);
@@ -170,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn the_longest_wait_stays() {
+    fn wait_max_is_the_longest_wait() {
         let mut m = Meter::new();
         m.waited(10, 50);
         m.waited(60, 61);

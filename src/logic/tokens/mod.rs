@@ -1,21 +1,22 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Token buckets: what a limit means, who may go now, and who waits until when.
+//! Token buckets: the meaning of a limit, which ring may consume requests now, and how
+//! long the other rings wait.
 //!
-//! Nothing in here has a lock, a clock or a timer: callers pass the time in and do what a
-//! [`timer_action::TimerAction`] says.
+//! This folder has no lock, no clock and no timer. The callers hold a lock, pass the time
+//! in nanoseconds of CLOCK_MONOTONIC, and carry out each [`timer_action::TimerAction`].
 //!
 //! | file | holds |
 //! |---|---|
-//! | [`limits`] | what the administrator's keys mean |
+//! | [`limits`] | the meaning of the xenstore keys of a limit |
 //! | [`bucket`] | token arithmetic |
-//! | [`fifo`] | who waits for tokens, and who is next |
-//! | [`token_queue`] | a bucket and the queue before it |
-//! | [`meter`] | what is counted of it |
-//! | [`cap`] | the bucket that all disks of one guest share |
-//! | [`admission`] | the limit of one disk: its buckets, its queue, its part of the cap |
-//! | [`timer_action`] | what the owner of the timer has to do next |
-//! | [`view`] | how a limit stands, for sysfs and xenstore |
+//! | [`fifo`] | the order of the members that wait |
+//! | [`token_queue`] | a bucket and the queue of members that wait for its tokens |
+//! | [`meter`] | the counters of a limit |
+//! | [`cap`] | the limit that all disks of one guest share |
+//! | [`admission`] | the limit of one disk: its buckets, its queue, and the cap of its guest |
+//! | [`timer_action`] | what the owner of the timer has to do |
+//! | [`view`] | the state of a limit, for sysfs and xenstore |
 
 pub mod admission;
 pub mod bucket;

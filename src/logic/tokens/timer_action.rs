@@ -9,7 +9,7 @@ use super::super::ids::Member;
 pub enum TimerAction {
     /// No member waits: stop the timer.
     Stop,
-    /// Wake this member now, so that it asks again.
+    /// Wake this member now, so that it asks for tokens again.
     Wake(Member),
     /// Arm the timer for this time, in nanoseconds of CLOCK_MONOTONIC.
     ArmAt(u64),

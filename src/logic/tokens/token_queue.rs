@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A line before one bucket: who may take how much, who waits, what is counted.
+//! A token bucket and the queue of members that wait for its tokens.
 //!
 //! The members are the rings of a disk ([`super::admission`]) or the disks of a
-//! guest ([`super::cap`]).
+//! guest ([`super::cap`]). The order of the members is in [`super::fifo`], the arithmetic
+//! of tokens in [`super::bucket`], the counters in [`super::meter`].
 
 use super::super::ids::Member;
 use super::bucket::Bucket;
@@ -11,41 +12,42 @@ use super::fifo::Fifo;
 use super::limits::Limit;
 use super::meter::Meter;
 
-/// The most tokens a member gets at once.
+/// The largest quantum: the most tokens that a member gets at once.
 pub const QUANTUM_MAX: u32 = 32;
 
-/// Tells one bucket of a line from those before and after it.
+/// The number of the present bucket of a queue. It changes when a limit begins or ends, so that
+/// unused tokens are never given back to another bucket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Generation(u32);
 
-/// What a member could have now. Nothing is taken yet.
+/// The tokens that a member may take now. None is taken yet.
 #[derive(Clone, Copy, Debug)]
 pub struct Offer {
-    /// Tokens; 0 if it has to wait.
+    /// The number of tokens; 0 if the member has to wait.
     pub tokens: u32,
-    /// Nobody is before it.
-    pub is_turn: bool,
-    /// What is left of its turn.
-    turn: u32,
+    /// The member is next in the queue.
+    pub is_next: bool,
+    /// Tokens that are left of the member's quantum.
+    quantum_left: u32,
 }
 
-/// The line and its bucket; without one, the line is only for what else its owner
-/// holds members up for.
+/// A queue of `N` members and its bucket, if there is a limit. Without a bucket, members may
+/// wait for another limit of the owner of the queue: bytes, or the cap.
 #[derive(Clone, Debug)]
 pub struct TokenQueue<const N: usize> {
     bucket: Option<Bucket>,
     generation: Generation,
-    queue: Fifo<N>,
+    fifo: Fifo<N>,
     pub(super) meter: Meter,
 }
 
 impl<const N: usize> TokenQueue<N> {
-    /// Nobody waits, and there is no bucket.
+    /// An empty queue without a bucket.
     pub const fn new() -> Self {
         Self {
             bucket: None,
             generation: Generation(0),
-            queue: Fifo::new(),
+            fifo: Fifo::new(),
             meter: Meter::new(),
         }
     }
@@ -55,47 +57,47 @@ impl<const N: usize> TokenQueue<N> {
         self.bucket.map(|bucket| bucket.limit())
     }
 
-    /// The bucket that pays now, or its absence.
+    /// The generation of the present bucket, or of its absence.
     pub fn generation(&self) -> Generation {
         self.generation
     }
 
-    /// Begins with this bucket, or none.
+    /// Sets the first bucket, if there is a limit.
     pub fn start(&mut self, bucket: Option<Bucket>) {
         self.replace(bucket);
     }
 
-    /// Changes the limit. What had none gets a tenth of a second's tokens.
+    /// Changes the limit. A queue without a bucket gets one with the tokens of a tenth of a
+    /// second, see [`Bucket::fresh`].
     pub fn set_limit(&mut self, limit: Option<Limit>, now: u64) {
-        let waiting = self.queue.present() > 0;
+        let waiting = self.fifo.active() > 0;
         self.replace(Bucket::changed(self.bucket, limit, now, waiting));
     }
 
-    /// What `who` could have of the `wanted` tokens (at least one), with turns of
-    /// `quantum` tokens.
-    pub fn offer(&mut self, who: Member, wanted: u32, quantum: u32, now: u64) -> Offer {
+    /// The tokens that `member` may take of the `wanted` ones (at least one). A new quantum
+    /// has `quantum` tokens.
+    pub fn offer(&mut self, member: Member, wanted: u32, quantum: u32, now: u64) -> Offer {
         self.accrue(now);
-        let turn = match self.queue.turn(who) {
+        let quantum_left = match self.fifo.quantum_left(member) {
             0 => quantum,
             left => left.min(quantum),
         };
-        let is_turn = self.queue.is_turn_of(who);
-        let most = wanted.min(turn);
+        let is_next = self.fifo.is_next(member);
+        let most = wanted.min(quantum_left);
         let tokens = match &self.bucket {
-            _ if !is_turn => 0,
+            _ if !is_next => 0,
             None => most,
             Some(bucket) => bucket.available(most),
         };
         Offer {
             tokens,
-            is_turn,
-            turn,
+            is_next,
+            quantum_left,
         }
     }
 
-    /// `who` takes `got` tokens (at least one) of what it was offered; it had asked
-    /// for `wanted`.
-    pub fn serve(&mut self, who: Member, offer: Offer, got: u32, wanted: u32, now: u64) {
+    /// `member` takes `got` tokens (at least one) of `offer`, which was for `wanted` tokens.
+    pub fn serve(&mut self, member: Member, offer: Offer, got: u32, wanted: u32, now: u64) {
         if let Some(bucket) = &mut self.bucket {
             bucket.take(got);
         }
@@ -103,27 +105,31 @@ impl<const N: usize> TokenQueue<N> {
         let left = if got == wanted {
             0
         } else {
-            offer.turn.saturating_sub(got)
+            offer.quantum_left.saturating_sub(got)
         };
-        if left > 0 && self.queue.len() > 1 {
-            // Its turn goes on, ahead of those who wait behind it.
-            if let Some(since) = self.queue.restart(who, now) {
+        if left > 0 && self.fifo.len() > 1 {
+            // The member stays first in the queue until its quantum is used up.
+            if let Some(since) = self.fifo.restart(member, now) {
                 self.meter.waited(since, now);
             }
         } else {
-            self.end_wait(who, now);
+            self.end_wait(member, now);
         }
-        self.queue.serve(who, got, left);
+        self.fifo.serve(member, got, left);
     }
 
-    /// `who` has to wait with `wanted` requests.
-    pub fn refuse(&mut self, who: Member, wanted: u32, now: u64) {
-        let newly_held = self.queue.refuse(who, wanted, now);
-        self.meter.held = self.meter.held.wrapping_add(u64::from(newly_held));
-        self.meter.throttle(true, now);
+    /// Records that `member` has to wait with `wanted` requests.
+    pub fn refuse(&mut self, member: Member, wanted: u32, now: u64) {
+        let newly_throttled = self.fifo.refuse(member, wanted, now);
+        self.meter.nr_throttled = self
+            .meter
+            .nr_throttled
+            .wrapping_add(u64::from(newly_throttled));
+        self.meter.set_throttled(true, now);
     }
 
-    /// `tokens` of what was served in `generation` were not used.
+    /// Returns unused `tokens`, which were taken in `generation`. They are lost if that
+    /// bucket is gone.
     pub fn give_back(&mut self, tokens: u32, generation: Generation) {
         if let (Some(bucket), true) = (&mut self.bucket, generation == self.generation) {
             bucket.give_back(tokens);
@@ -131,7 +137,7 @@ impl<const N: usize> TokenQueue<N> {
         self.meter.unspend(tokens);
     }
 
-    /// `tokens` are spent, there or not.
+    /// Spends `tokens`, into debt if the bucket has fewer.
     pub fn charge(&mut self, tokens: u32, now: u64) {
         self.accrue(now);
         if let Some(bucket) = &mut self.bucket {
@@ -140,35 +146,35 @@ impl<const N: usize> TokenQueue<N> {
         self.meter.spend(tokens, now);
     }
 
-    /// `who` has nothing to ask for any more.
-    pub fn leave(&mut self, who: Member, now: u64) {
-        self.queue.finish(who);
-        self.end_wait(who, now);
+    /// Records that `member` has no more requests.
+    pub fn leave(&mut self, member: Member, now: u64) {
+        self.fifo.finish(member);
+        self.end_wait(member, now);
     }
 
-    /// As [`Self::leave`] where nobody waits, so that no wait ends and no clock is needed.
-    /// False, with nothing done, if somebody does.
-    pub fn leave_unnoticed(&mut self, who: Member) -> bool {
-        let unnoticed = self.queue.is_empty();
-        if unnoticed {
-            self.queue.finish(who);
+    /// As [`Self::leave`], but only if no member waits: then no wait ends, and the time is
+    /// not needed. Returns false, without any effect, if a member waits.
+    pub fn leave_idle(&mut self, member: Member) -> bool {
+        let idle = self.fifo.is_empty();
+        if idle {
+            self.fifo.finish(member);
         }
-        unnoticed
+        idle
     }
 
-    /// Nobody asks for anything any more.
+    /// Records that no member has any requests.
     pub fn leave_all(&mut self, now: u64) {
-        for who in 0..Fifo::<N>::MEMBERS {
-            self.leave(who, now);
+        for member in 0..Fifo::<N>::MEMBERS {
+            self.leave(member, now);
         }
     }
 
-    /// Who is next, if anybody waits.
+    /// The next member, if any waits.
     pub fn head(&self) -> Option<Member> {
-        self.queue.head()
+        self.fifo.head()
     }
 
-    /// When there are tokens for the next one. 0: there is no bucket.
+    /// The time at which there are tokens for the next member; 0 if there is no bucket.
     pub fn ready_at(&mut self, now: u64) -> u64 {
         let Some(bucket) = &mut self.bucket else {
             return 0;
@@ -177,24 +183,24 @@ impl<const N: usize> TokenQueue<N> {
         bucket.ready_at()
     }
 
-    /// Does nobody wait?
+    /// Whether no member waits.
     pub fn is_empty(&self) -> bool {
-        self.queue.is_empty()
+        self.fifo.is_empty()
     }
 
-    /// Those who wait, or work on what they got and may want more.
-    pub fn present(&self) -> u32 {
-        self.queue.present()
+    /// The number of active members, see [`Fifo::active`].
+    pub fn active(&self) -> u32 {
+        self.fifo.active()
     }
 
-    /// Works on what it got, and has not asked since?
-    pub fn is_busy(&self, who: Member) -> bool {
-        self.queue.is_busy(who)
+    /// Whether `member` works on requests that got tokens, and has not asked since.
+    pub fn is_busy(&self, member: Member) -> bool {
+        self.fifo.is_busy(member)
     }
 
-    /// Nobody is busy any more as far as a limit is concerned.
-    pub fn forget_busy(&mut self) {
-        self.queue.forget_busy();
+    /// Marks no member as working, because there is no limit any more.
+    pub fn clear_busy(&mut self) {
+        self.fifo.clear_busy();
     }
 
     /// Tokens in the bucket; negative in debt.
@@ -203,13 +209,13 @@ impl<const N: usize> TokenQueue<N> {
         self.bucket.map(|bucket| bucket.tokens())
     }
 
-    /// If there is a bucket, no more would fit.
+    /// Whether the bucket is full, or there is no bucket.
     pub fn is_full_if_any(&self) -> bool {
         self.bucket.as_ref().is_none_or(Bucket::is_full)
     }
 
     fn accrue(&mut self, now: u64) {
-        let waiting = self.queue.present() > 0;
+        let waiting = self.fifo.active() > 0;
         if let Some(bucket) = &mut self.bucket {
             bucket.accrue(now, waiting);
         }
@@ -222,11 +228,11 @@ impl<const N: usize> TokenQueue<N> {
         self.bucket = bucket;
     }
 
-    fn end_wait(&mut self, who: Member, now: u64) {
-        if let Some(since) = self.queue.leave(who) {
+    fn end_wait(&mut self, member: Member, now: u64) {
+        if let Some(since) = self.fifo.leave(member) {
             self.meter.waited(since, now);
         }
-        self.meter.throttle(!self.queue.is_empty(), now);
+        self.meter.set_throttled(!self.fifo.is_empty(), now);
     }
 }
 
@@ -236,10 +242,10 @@ impl<const N: usize> Default for TokenQueue<N> {
     }
 }
 
-/// A member that is alone gets what it asks for; those that compete get a
-/// millisecond's tokens between them.
-pub fn quantum(limit: Limit, present: u32) -> u32 {
-    match present {
+/// The quantum of a member under `limit`, with `active` members: [`QUANTUM_MAX`] for a single
+/// member; otherwise the tokens of a millisecond, divided among the members, at least 1.
+pub fn quantum(limit: Limit, active: u32) -> u32 {
+    match active {
         0 | 1 => QUANTUM_MAX,
         members => (limit.refill() / 1000)
             .checked_div(members)

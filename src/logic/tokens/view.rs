@@ -1,29 +1,29 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! How a limit stands, in a word and in numbers, for whoever wants to see it.
+//! The state of a limit, in a word and in numbers, for sysfs and xenstore.
 
 use super::limits::Limit;
 use super::meter::Meter;
 
-/// The one word that says how the limit stands.
+/// The state of a limit, in one word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LimitState {
     /// No limit.
     Unlimited,
     /// The bucket is full.
     Idle,
-    /// The bucket is not full, and nobody waits.
+    /// The bucket is not full, and no ring waits.
     Bursting,
-    /// Somebody waits for a token.
+    /// A ring waits for a token.
     Throttled,
-    /// A bucket size without a refill: no limit.
+    /// The keys give a bucket size without a refill: no limit.
     Incomplete,
-    /// The keys make no sense; the last good limit is in force.
+    /// A key is invalid; the last valid limit is in force.
     Invalid,
 }
 
 impl LimitState {
-    /// As shown in sysfs.
+    /// The word in sysfs and xenstore.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Unlimited => "unlimited",
@@ -36,26 +36,27 @@ impl LimitState {
     }
 }
 
-/// How the limit stands, in numbers. Times in nanoseconds.
+/// The state of a limit, in numbers. Times are in nanoseconds.
 #[derive(Clone, Copy, Debug)]
 pub struct LimitView {
-    /// The state.
+    /// The state in one word.
     pub state: LimitState,
-    /// What the guest is told: which limit the disk has, not how it stands now.
+    /// The word that is published for the guest in xenstore. It says whether the disk has a limit,
+    /// but not whether a ring waits.
     pub published: &'static str,
     /// The limit in force, if any.
     pub limit: Option<Limit>,
-    /// Tokens in the bucket; negative in debt; 0 without a limit.
+    /// Tokens in the bucket: negative in debt, 0 without a limit.
     pub tokens: i64,
-    /// Bytes that a token pays for; 0: any request.
+    /// Bytes per token; 0: every request costs one token.
     pub size: u32,
-    /// The limit in bytes, if any.
+    /// The limit in bytes per second, if any.
     pub bytes_limit: Option<Limit>,
-    /// Bytes in its bucket, likewise.
+    /// Bytes in its bucket: negative in debt, 0 without a limit.
     pub bytes: i64,
-    /// Tokens spent in the last full second.
+    /// Tokens spent in the last full second of the clock.
     pub rate: u64,
-    /// Time during which somebody waited.
+    /// The time during which at least one ring waited.
     pub throttled: u64,
     /// The other counters.
     pub meter: Meter,

@@ -2,9 +2,9 @@
 
 //! The rings of a disk, run in any order, with barriers among their requests.
 //!
-//! A ring here does what `datapath` does around [`Barrier`]: it takes requests until it
-//! finds a barrier or the disk is claimed, claims the disk for the barrier that it keeps,
-//! says so when nothing of it is in flight, and wakes whom it is told to wake.
+//! A ring calls [`Barrier`] as `datapath` does. It consumes requests until it finds a
+//! barrier or a barrier is active. It begins its pending barrier, reports when it is
+//! drained, and wakes the owner when the last ring is drained.
 
 use std::collections::VecDeque;
 
@@ -14,20 +14,20 @@ use crate::input::Input;
 
 #[derive(Clone, Default)]
 struct Ring {
-    /// What the guest put there; true: a barrier.
+    /// The unread requests; true: a barrier.
     unread: VecDeque<bool>,
     in_flight: u32,
-    /// A barrier that was taken and waits.
-    kept: bool,
+    /// The ring has consumed a barrier and not submitted it.
+    pending: bool,
     awake: bool,
 }
 
 struct Disk {
     barrier: Barrier,
     rings: Vec<Ring>,
-    /// The ring whose barrier is on the disk.
-    passing: Option<usize>,
-    passed: u32,
+    /// The ring whose barrier is in flight.
+    submitted: Option<usize>,
+    completed: u32,
 }
 
 pub fn run(data: &[u8]) -> bool {
@@ -36,43 +36,43 @@ pub fn run(data: &[u8]) -> bool {
     let mut disk = Disk {
         barrier: Barrier::new(rings as u32),
         rings: vec![Ring::default(); rings],
-        passing: None,
-        passed: 0,
+        submitted: None,
+        completed: 0,
     };
-    let mut put = 0;
+    let mut queued = 0;
     while !input.is_empty() {
         let event = input.u8();
         let ring = usize::from(input.u8()) % rings;
         match event % 8 {
-            0..=2 => put += disk.put(ring, event > 160),
-            3 | 4 => disk.answer(ring),
-            // Also for no reason.
+            0..=2 => queued += disk.enqueue(ring, event > 160),
+            3 | 4 => disk.complete(ring),
+            // Also a spurious wakeup.
             _ => disk.work(ring),
         }
     }
-    disk.come_to_rest();
-    assert_eq!(disk.passed, put, "a barrier waits for ever");
-    put > 0
+    disk.run_to_rest();
+    assert_eq!(disk.completed, queued, "a barrier never completes");
+    queued > 0
 }
 
 impl Disk {
-    /// The guest's event wakes its ring. Returns how many barriers it put there.
-    fn put(&mut self, ring: usize, is_barrier: bool) -> u32 {
+    /// The guest queues a request and sends an event. Returns the number of queued barriers.
+    fn enqueue(&mut self, ring: usize, is_barrier: bool) -> u32 {
         self.rings[ring].unread.push_back(is_barrier);
         self.rings[ring].awake = true;
         u32::from(is_barrier)
     }
 
-    fn answer(&mut self, ring: usize) {
+    fn complete(&mut self, ring: usize) {
         let here = &mut self.rings[ring];
         if here.in_flight == 0 {
             return;
         }
         here.in_flight -= 1;
         here.awake = true;
-        if self.passing == Some(ring) {
-            self.passing = None;
-            self.passed += 1;
+        if self.submitted == Some(ring) {
+            self.submitted = None;
+            self.completed += 1;
             self.barrier.end(ring as u8);
             assert!(!self.barrier.is_active());
             self.wake_all();
@@ -81,18 +81,18 @@ impl Disk {
 
     fn work(&mut self, ring: usize) {
         self.rings[ring].awake = false;
-        while !self.rings[ring].kept && !self.barrier.is_active() {
+        while !self.rings[ring].pending && !self.barrier.is_active() {
             let Some(is_barrier) = self.rings[ring].unread.pop_front() else {
                 break;
             };
-            assert_eq!(self.passing, None, "overtaken");
+            assert_eq!(self.submitted, None, "a request overtakes a barrier");
             match is_barrier {
-                true => self.rings[ring].kept = true,
+                true => self.rings[ring].pending = true,
                 false => self.rings[ring].in_flight += 1,
             }
         }
         let was_active = self.barrier.is_active();
-        if self.rings[ring].kept && !was_active && self.barrier.begin(ring as u8) {
+        if self.rings[ring].pending && !was_active && self.barrier.begin(ring as u8) {
             self.wake_all();
         }
         if self.barrier.is_active() && self.rings[ring].in_flight == 0 {
@@ -100,16 +100,16 @@ impl Disk {
                 self.rings[usize::from(owner)].awake = true;
             }
         }
-        if self.rings[ring].kept && self.barrier.may_submit(ring as u8) {
-            self.send(ring);
+        if self.rings[ring].pending && self.barrier.may_submit(ring as u8) {
+            self.submit(ring);
         }
     }
 
-    fn send(&mut self, ring: usize) {
+    fn submit(&mut self, ring: usize) {
         let in_flight: u32 = self.rings.iter().map(|ring| ring.in_flight).sum();
-        assert_eq!(in_flight, 0, "not alone on the disk");
-        assert_eq!(self.passing.replace(ring), None, "two at once");
-        self.rings[ring].kept = false;
+        assert_eq!(in_flight, 0, "a barrier is not alone in flight");
+        assert_eq!(self.submitted.replace(ring), None, "two barriers in flight");
+        self.rings[ring].pending = false;
         self.rings[ring].in_flight = 1;
     }
 
@@ -117,14 +117,14 @@ impl Disk {
         self.rings.iter_mut().for_each(|ring| ring.awake = true);
     }
 
-    /// Everything on the disk is answered, and whoever was woken runs.
-    fn come_to_rest(&mut self) {
+    /// Completes every request in flight, and runs every ring that is awake.
+    fn run_to_rest(&mut self) {
         loop {
             let next = |ring: &Ring| ring.awake || ring.in_flight > 0;
             let Some(ring) = self.rings.iter().position(next) else {
                 return;
             };
-            self.answer(ring);
+            self.complete(ring);
             self.work(ring);
         }
     }

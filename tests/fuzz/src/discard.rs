@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Any discard: what is erased is what was asked for, and on the disk.
+//! Any discard: the pieces cover exactly the range of the slot, and are within the disk.
 
 use rblkback_logic::protocol::abi::SLOT_MAX;
 use rblkback_logic::protocol::abi::Slot;
@@ -10,11 +10,11 @@ use rblkback_logic::protocol::request::parse;
 
 use crate::disk::abi;
 use crate::disk::disk;
-use crate::disk::lies_on;
+use crate::disk::is_within;
 use crate::disk::offsets;
 use crate::input::Input;
 
-/// More pieces than this are not followed to the end.
+/// The largest number of pieces that the test checks.
 const PIECES: u32 = 300;
 
 pub fn run(data: &[u8]) -> bool {
@@ -32,25 +32,25 @@ pub fn run(data: &[u8]) -> bool {
     let Ok(Parsed::Discard(discard)) = parse(&Slot(bytes), abi) else {
         panic!("no discard");
     };
-    let may_pass = disk.discard && !disk.read_only && lies_on(&disk, sector, u128::from(sectors));
+    let is_valid = disk.discard && !disk.read_only && is_within(&disk, sector, u128::from(sectors));
     let mut discard = match discard.check(&disk) {
         Ok(discard) => discard,
         Err(refusal) => {
-            assert!(!may_pass, "{refusal:?}");
+            assert!(!is_valid, "{refusal:?}");
             assert_eq!(refusal == Refusal::Operation, !disk.discard);
             return false;
         }
     };
-    assert!(may_pass, "{discard:?}");
+    assert!(is_valid, "{discard:?}");
     assert_eq!(discard.is_secure(), flags & 1 != 0 && disk.secure);
     let (mut at, end) = (sector, sector + sectors);
     for _ in 0..PIECES {
         let Some((first, length)) = discard.next_piece(most) else {
-            assert_eq!(at, end, "some of it was left out");
+            assert_eq!(at, end, "a part of the range is missing");
             assert_eq!(discard.next_piece(most), None);
             return sectors > 0;
         };
-        assert_eq!(first, at, "a gap, or twice");
+        assert_eq!(first, at, "a gap, or an overlap");
         assert!((1..=most.max(1)).contains(&length), "{length} of {most}");
         at += length;
         assert!(at <= end, "past the end");

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The disk that a request is for, and the rules that hold on any disk, in wide numbers.
+//! A disk, the check of a range in wide numbers, and the offsets of a slot.
 
 use rblkback_logic::protocol::abi::Abi;
 use rblkback_logic::protocol::disk_view::DiskView;
@@ -29,13 +29,13 @@ pub fn disk(input: &mut Input<'_>) -> DiskView {
     }
 }
 
-/// Does the range lie on the disk, in whole blocks?
-pub fn lies_on(disk: &DiskView, sector: u64, sectors: u128) -> bool {
+/// Whether the range is within the disk, in whole blocks.
+pub fn is_within(disk: &DiskView, sector: u64, sectors: u128) -> bool {
     let (first, block) = (u128::from(sector), u128::from(disk.block));
     first + sectors <= u128::from(disk.sectors) && first % block == 0 && sectors % block == 0
 }
 
-/// `offsetof` in `struct blkif_request_rw`, as a C compiler has it.
+/// The `offsetof` of fields of `struct blkif_request_rw`, as a C compiler computes them.
 pub struct Offsets {
     pub id: usize,
     pub sector: usize,

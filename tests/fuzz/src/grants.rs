@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The table of persistent grants against a plain map, for any sequence of what a ring
-//! does with it.
+//! The table of persistent grants is compared with a `BTreeMap`, for any sequence of
+//! operations.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +12,7 @@ use rblkback_logic::persistent::TableSlot;
 use crate::input::Input;
 
 struct Entry {
-    place: EntryIndex,
+    index: EntryIndex,
     users: u32,
     used_at: u64,
 }
@@ -50,7 +50,8 @@ pub fn run(data: &[u8]) -> bool {
     evicted
 }
 
-/// Few grants, so that they meet again; some that differ in one half only; any.
+/// A grant reference: one of a few, so that they repeat; one that differs only in the upper half;
+/// or any.
 fn gref(input: &mut Input<'_>) -> u32 {
     match input.up_to(3) {
         0 => u32::from(input.up_to(3)) << 16,
@@ -62,12 +63,16 @@ fn gref(input: &mut Input<'_>) -> u32 {
 impl Pair {
     fn use_grant(&mut self, gref: u32) {
         let known = self.table.acquire(gref, self.now);
-        let known = known.map(|(place, page)| (place, *page));
+        let known = known.map(|(index, page)| (index, *page));
         if let Some(entry) = self.model.get_mut(&gref) {
-            assert_eq!(known, Some((entry.place, gref)));
+            assert_eq!(known, Some((entry.index, gref)));
             entry.users += 1;
             entry.used_at = self.now;
-            assert_eq!(self.table.insert(gref, 7, self.now), Err(7), "twice");
+            assert_eq!(
+                self.table.insert(gref, 7, self.now),
+                Err(7),
+                "inserted twice"
+            );
             return;
         }
         assert_eq!(known, None);
@@ -75,11 +80,11 @@ impl Pair {
         assert_eq!(self.table.is_full(), is_full);
         match self.table.insert(gref, gref, self.now) {
             Err(page) => assert!(is_full && page == gref),
-            Ok(place) => {
-                assert!(!is_full && usize::from(place) < self.entries);
-                assert!(self.model.values().all(|entry| entry.place != place));
+            Ok(index) => {
+                assert!(!is_full && usize::from(index) < self.entries);
+                assert!(self.model.values().all(|entry| entry.index != index));
                 let entry = Entry {
-                    place,
+                    index,
                     users: 1,
                     used_at: self.now,
                 };
@@ -91,7 +96,7 @@ impl Pair {
     fn end_use(&mut self, gref: u32) {
         match self.model.get_mut(&gref) {
             Some(entry) if entry.users > 0 => {
-                assert_eq!(self.table.release(entry.place).copied(), Some(gref));
+                assert_eq!(self.table.release(entry.index).copied(), Some(gref));
                 entry.users -= 1;
             }
             Some(_) => {}
@@ -110,14 +115,17 @@ impl Pair {
             |gref: u32, entry: &Entry| entry.users == 0 && entry.used_at <= before && !busy(gref);
         let able = |(gref, entry): &(&u32, &Entry)| may_go(**gref, entry);
         let expected = self.model.iter().filter(able).count().min(most);
-        let mut gone = Vec::new();
+        let mut evicted = Vec::new();
         let is_busy = |page: &u32| busy(*page);
         self.table
-            .evict(before, most, is_busy, |page| gone.push(page));
-        assert_eq!(gone.len(), expected);
-        self.evicted |= !gone.is_empty();
-        for gref in gone {
-            let entry = self.model.remove(&gref).expect("a grant of ours, once");
+            .evict(before, most, is_busy, |page| evicted.push(page));
+        assert_eq!(evicted.len(), expected);
+        self.evicted |= !evicted.is_empty();
+        for gref in evicted {
+            let entry = self
+                .model
+                .remove(&gref)
+                .expect("each grant is in the table, once");
             assert!(may_go(gref, &entry), "{gref} was in use");
         }
     }
@@ -128,7 +136,7 @@ impl Pair {
         assert!(self.model.keys().all(|gref| self.table.contains(*gref)));
     }
 
-    /// Nothing was lost on the way: it can be emptied, and has as much room as at first.
+    /// Checks that no slot was lost: the table can be emptied and filled again.
     fn empty_and_fill(&mut self) {
         for gref in self.model.keys().copied().collect::<Vec<_>>() {
             while self.model[&gref].users > 0 {

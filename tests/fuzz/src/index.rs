@@ -1,19 +1,19 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A guest that publishes any producer index, against a ring of counters that never wrap.
+//! Ring indices are compared with counters that never wrap, for any published producer index.
 
 use rblkback_logic::protocol::index::Indices;
 use rblkback_logic::protocol::index::must_notify;
 
 use crate::input::Input;
 
-/// What is true of the ring: requests read and answered since it was attached.
+/// The true state of the ring: the numbers of requests and responses since it was attached.
 struct Model {
     entries: u32,
     /// The index at which the ring was attached.
     start: u32,
-    read: u64,
-    answered: u64,
+    consumed: u64,
+    responded: u64,
 }
 
 impl Model {
@@ -25,10 +25,10 @@ impl Model {
         ((u64::from(self.start) + number) & u64::from(u32::MAX)) as u32
     }
 
-    /// How many requests `req_prod` says are unread, if that can be true.
+    /// The number of unread requests according to `req_prod`, if that is possible.
     fn unread(&self, req_prod: u32) -> Option<u32> {
-        let room = u64::from(self.entries) - (self.read - self.answered);
-        (0..=room as u32).find(|more| self.index(self.read + u64::from(*more)) == req_prod)
+        let free = u64::from(self.entries) - (self.consumed - self.responded);
+        (0..=free as u32).find(|more| self.index(self.consumed + u64::from(*more)) == req_prod)
     }
 }
 
@@ -40,8 +40,8 @@ pub fn run(data: &[u8]) -> bool {
     let mut model = Model {
         entries,
         start,
-        read: 0,
-        answered: 0,
+        consumed: 0,
+        responded: 0,
     };
     let attached = Indices::attach(entries, req_prod, start);
     assert_eq!(attached.is_ok(), model.unread(req_prod).is_some());
@@ -50,46 +50,46 @@ pub fn run(data: &[u8]) -> bool {
     };
     while !input.is_empty() {
         step(&mut input, &mut ring, &mut model);
-        let in_flight = model.read - model.answered;
+        let in_flight = model.consumed - model.responded;
         assert_eq!(u64::from(ring.in_flight()), in_flight);
         assert!(in_flight <= u64::from(entries), "a slot is used twice");
-        assert_eq!(ring.rsp_prod(), model.index(model.answered));
-        assert_eq!(ring.next_event(), model.index(model.read + 1));
-        assert_eq!(ring.next_request(), model.slot(model.read));
+        assert_eq!(ring.rsp_prod(), model.index(model.responded));
+        assert_eq!(ring.next_event(), model.index(model.consumed + 1));
+        assert_eq!(ring.next_request(), model.slot(model.consumed));
     }
-    model.answered > 0
+    model.responded > 0
 }
 
 fn step(input: &mut Input<'_>, ring: &mut Indices, model: &mut Model) {
     if input.flag() {
-        let req_prod = publish(input, model.index(model.read), model.entries);
+        let req_prod = publish(input, model.index(model.consumed), model.entries);
         let unread = ring.unread(req_prod);
         assert_eq!(unread.ok(), model.unread(req_prod));
         if let Err(overrun) = unread {
             assert_eq!(overrun.req_prod, req_prod);
-            assert_eq!(overrun.req_cons, model.index(model.read));
+            assert_eq!(overrun.req_cons, model.index(model.consumed));
         }
         let most = u32::from(input.u8());
         for _ in 0..unread.unwrap_or(0).min(most) {
-            assert_eq!(ring.consume(), model.slot(model.read));
-            model.read += 1;
+            assert_eq!(ring.consume(), model.slot(model.consumed));
+            model.consumed += 1;
         }
         return;
     }
     let old = ring.rsp_prod();
     for _ in 0..input.u8() {
-        let in_flight = model.read > model.answered;
+        let in_flight = model.consumed > model.responded;
         let slot = ring.respond();
-        assert_eq!(slot, in_flight.then(|| model.slot(model.answered)));
+        assert_eq!(slot, in_flight.then(|| model.slot(model.responded)));
         if slot.is_none() {
             break;
         }
-        model.answered += 1;
+        model.responded += 1;
     }
     notify(old, ring.rsp_prod(), publish(input, old, model.entries));
 }
 
-/// An index near `from`, or any.
+/// An index near `from`, or any index.
 fn publish(input: &mut Input<'_>, from: u32, entries: u32) -> u32 {
     match input.up_to(4) {
         0 => input.u32(),
@@ -102,7 +102,7 @@ fn publish(input: &mut Input<'_>, from: u32, entries: u32) -> u32 {
     }
 }
 
-/// The frontend is told if and only if one of the new answers is the one it waits for.
+/// Checks that the frontend is notified if and only if `wanted` is among the new responses.
 fn notify(old: u32, new: u32, wanted: u32) {
     let count = new.wrapping_sub(old);
     let passed = (1..=count).any(|more| old.wrapping_add(more) == wanted);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Any slot that says its segments are in a frame, and any such frame.
+//! Any indirect request, and any frame of segments.
 
 use rblkback_logic::protocol::abi::Abi;
 use rblkback_logic::protocol::abi::SLOT_MAX;
@@ -11,22 +11,22 @@ use rblkback_logic::protocol::disk_view::Refusal;
 use rblkback_logic::protocol::request::Extent;
 use rblkback_logic::protocol::request::Operation;
 use rblkback_logic::protocol::request::Parsed;
-use rblkback_logic::protocol::request::answered_operation;
 use rblkback_logic::protocol::request::parse;
+use rblkback_logic::protocol::request::response_operation;
 
 use crate::disk::abi;
 use crate::disk::disk;
-use crate::disk::lies_on;
+use crate::disk::is_within;
 use crate::disk::offsets;
 use crate::disk::u32_at;
 use crate::disk::u64_at;
 use crate::input::Input;
 use crate::slot::Raw;
-use crate::slot::are_sound;
-use crate::slot::judge_extents;
+use crate::slot::are_valid;
+use crate::slot::check_extents;
 use crate::slot::length;
 
-/// A frame could hold more; this many are offered.
+/// The number of segments that are offered. A frame has space for more.
 const OFFERED: u16 = 256;
 
 pub fn run(data: &[u8]) -> bool {
@@ -34,7 +34,7 @@ pub fn run(data: &[u8]) -> bool {
     let (abi, disk) = (abi(&mut input), disk(&mut input));
     let slot = draw(&mut input, abi, &disk);
     let (inner, count) = (slot.0[1], u16::from_le_bytes([slot.0[2], slot.0[3]]));
-    assert_eq!(answered_operation(&slot), inner);
+    assert_eq!(response_operation(&slot), inner);
     let transfer = match parse(&slot, abi) {
         Ok(Parsed::Transfer(transfer)) => transfer,
         Ok(Parsed::Discard(_)) => panic!("a discard"),
@@ -55,21 +55,21 @@ pub fn run(data: &[u8]) -> bool {
         .map(|segment| (segment.gref, segment.first, segment.last))
         .collect();
     assert_eq!(listed, segments);
-    let room = vec![Extent::default(); usize::from(OFFERED)];
-    let outcome = transfer.check(&disk, Segment::list(&frame, count), room);
+    let extents = vec![Extent::default(); usize::from(OFFERED)];
+    let outcome = transfer.check(&disk, Segment::list(&frame, count), extents);
     let sector = u64_at(&slot.0, offsets(abi).sector);
-    let may_pass = segments.len() == usize::from(count)
+    let is_valid = segments.len() == usize::from(count)
         && (inner == 0 || !disk.read_only)
-        && are_sound(&segments, &disk)
-        && lies_on(&disk, sector, length(&segments));
-    assert_eq!(outcome.is_ok(), may_pass, "{outcome:?}");
+        && are_valid(&segments, &disk)
+        && is_within(&disk, sector, length(&segments));
+    assert_eq!(outcome.is_ok(), is_valid, "{outcome:?}");
     let Ok(request) = outcome else {
         return false;
     };
     let operation = [Operation::Read, Operation::Write][usize::from(inner)];
     assert_eq!(request.operation(), operation);
     assert_eq!(request.sector(), sector);
-    judge_extents(&request, &segments, &disk);
+    check_extents(&request, &segments, &disk);
     true
 }
 
@@ -90,7 +90,7 @@ fn draw(input: &mut Input<'_>, abi: Abi, disk: &DiskView) -> Slot {
     Slot(bytes)
 }
 
-/// A frame of segments, seldom a short one: a few of the fuzzer's, over and over.
+/// A frame of segments, sometimes a short one: a few segments of the fuzzer, repeated.
 fn draw_frame(input: &mut Input<'_>) -> Vec<u8> {
     let size = match input.u8() {
         0..=239 => 4096,
@@ -102,7 +102,7 @@ fn draw_frame(input: &mut Input<'_>) -> Vec<u8> {
         let mut segment = input.bytes::<8>();
         match segment[7] {
             0..=175 => (segment[4], segment[5]) = (segment[4] % 8, 7),
-            // Just past the end of its frame.
+            // Just beyond the end of its frame.
             176..=235 => (segment[4], segment[5]) = (segment[4] % 8, 8),
             _ => {}
         }

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What a target makes of the fuzzer's bytes. Input that has ended reads as zeroes,
-//! so every input is a whole one.
+//! Reading of typed values from the fuzzer's bytes. After the end of the input, all bytes
+//! are zeroes, so an input of any length is valid.
 
 use arbitrary::Unstructured;
 
-/// Bytes, taken from the front.
+/// The remaining bytes of an input.
 pub struct Input<'a>(Unstructured<'a>);
 
 impl<'a> Input<'a> {
@@ -37,7 +37,7 @@ impl<'a> Input<'a> {
         self.u8() & 1 != 0
     }
 
-    /// From 0 to `most`, both possible.
+    /// A number from 0 to `most`, inclusive.
     pub fn up_to(&mut self, most: u8) -> u8 {
         match most.checked_add(1) {
             Some(count) => self.u8() % count,
@@ -45,13 +45,13 @@ impl<'a> Input<'a> {
         }
     }
 
-    /// One of them.
+    /// An element of `of`.
     pub fn pick<T: Copy, const N: usize>(&mut self, of: [T; N]) -> T {
         const { assert!(0 < N && N <= 256) };
         of[usize::from(self.u8()) % N]
     }
 
-    /// A number near the edges of `limit` and of arithmetic, or any.
+    /// A number near 0, near `limit`, or near the largest number, or any number.
     pub fn near(&mut self, limit: u64) -> u64 {
         match self.up_to(5) {
             0 => self.u64(),
@@ -63,7 +63,7 @@ impl<'a> Input<'a> {
         }
     }
 
-    /// As many bytes as wanted.
+    /// The next `N` bytes.
     pub fn bytes<const N: usize>(&mut self) -> [u8; N] {
         let mut bytes = [0; N];
         self.fill(&mut bytes);
@@ -71,11 +71,11 @@ impl<'a> Input<'a> {
     }
 
     pub fn fill(&mut self, bytes: &mut [u8]) {
-        // It fails for no input, and fills up with zeroes itself.
+        // `fill_buffer` never fails, and adds the zeroes.
         let _ = self.0.fill_buffer(bytes);
     }
 
-    /// At most `most` bytes, their number first; fewer if the input ends.
+    /// At most `most` bytes, after a byte with their number; fewer if the input ends.
     pub fn text(&mut self, most: u8) -> &'a [u8] {
         let length = usize::from(self.up_to(most)).min(self.0.len());
         self.0.bytes(length).unwrap_or_default()

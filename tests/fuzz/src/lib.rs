@@ -1,22 +1,22 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! Fuzz targets for the pure code of the module: what a guest writes into a ring or
-//! into xenstore, and every order of events.
+//! into xenstore, and any order of events.
 //!
-//! A target takes any bytes and panics if a rule does not hold. It returns whether the
-//! input got to what the target is about (a request that was let through, say): a target
-//! that hardly ever gets there proves nothing, and tests/depth.rs sees it.
+//! A target takes any bytes and panics if a rule is violated. It returns whether the input
+//! reached the code that the target is for, for example a request that passes all checks. A
+//! target that rarely gets there proves nothing; tests/depth.rs detects that.
 //!
 //! | target | any | rule |
 //! |---|---|---|
-//! | [`slot`] | slot of either ABI | let through if and only if it lies on the disk and in its frames |
+//! | [`slot`] | slot of either ABI | passes if and only if it is within the disk and its frames |
 //! | [`indirect`] | frame of segments | the same |
 //! | [`discard`] | slot | its pieces cover its range, in order and once |
-//! | [`texts`] | text in xenstore | means what the standard library reads, or nothing |
-//! | [`index`] | indices of a lying guest | no slot is lost, doubled or reused too early |
-//! | [`lifecycle`] | order of states | Closed only when drained; comes to rest; can be left |
-//! | [`grants`] | order of uses | the table is a map, and loses no room |
-//! | [`barrier`] | order of rings | a barrier is alone on the disk, and goes in the end |
+//! | [`texts`] | text in xenstore | means what the standard library parses, or nothing |
+//! | [`index`] | indices that a guest publishes | no slot is lost, doubled or reused too early |
+//! | [`lifecycle`] | order of states | Closed only when drained; the steps end; the device can be removed |
+//! | [`grants`] | order of uses | the table behaves like a map, and loses no slot |
+//! | [`barrier`] | order of rings | a barrier is alone in flight, and completes in the end |
 
 #![forbid(unsafe_code)]
 
@@ -31,10 +31,10 @@ mod lifecycle;
 mod slot;
 mod texts;
 
-/// A target: its name and what it does with an input.
+/// A target: its name, and the function that runs it on an input.
 pub type Target = (&'static str, fn(&[u8]) -> bool);
 
-/// All of them.
+/// All targets.
 pub const TARGETS: &[Target] = &[
     ("slot", slot::run),
     ("indirect", indirect::run),
@@ -46,7 +46,7 @@ pub const TARGETS: &[Target] = &[
     ("barrier", barrier::run),
 ];
 
-/// The target of that name.
+/// The target named `name`.
 pub fn target(name: &str) -> Option<Target> {
     TARGETS.iter().find(|target| target.0 == name).copied()
 }

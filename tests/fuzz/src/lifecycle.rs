@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A frontend and a toolstack that do anything in any order, also between two steps of
-//! ours.
+//! A frontend and a toolstack that do anything in any order, also between two steps of the
+//! backend.
 
 use rblkback_logic::lifecycle::Frontend;
 use rblkback_logic::lifecycle::Phase;
@@ -11,18 +11,18 @@ use rblkback_logic::lifecycle::decide;
 
 use crate::input::Input;
 
-/// More steps than it takes to come to rest while nothing else happens.
-const STEPS_MOST: u32 = 4;
+/// The largest number of steps without another event.
+const STEPS_MAX: u32 = 4;
 
-/// A device, and what is true of it.
+/// The model of a device.
 struct Device {
     phase: Phase,
     seen: Seen,
-    /// The next connect will fail.
+    /// The next attempt to connect fails.
     fails: bool,
     mapped: bool,
     in_flight: u32,
-    /// It served a ring and let go of it.
+    /// The device mapped a ring and released it.
     was_released: bool,
 }
 
@@ -32,14 +32,14 @@ pub fn run(data: &[u8]) -> bool {
     while !input.is_empty() {
         let event = input.u8();
         device.happen(event & 15, &mut input);
-        // One step, or as many as it takes.
+        // One step, or steps until there is nothing to do.
         match event & 16 {
-            0 => device.come_to_rest(),
+            0 => device.run_to_rest(),
             _ => drop(device.step()),
         }
     }
-    device.come_to_rest();
-    device.can_be_left();
+    device.run_to_rest();
+    device.check_removal();
     device.was_released
 }
 
@@ -69,30 +69,30 @@ impl Device {
             2 => self.seen.disk = input.flag(),
             3 => self.seen.online = input.flag(),
             4 => self.fails = input.flag(),
-            // Nobody binds it again: that makes a new device.
+            // The driver stays unbound: binding makes a new device.
             5 => self.seen.unbound |= input.u8() > 200,
-            6 | 7 => self.take(),
-            8 | 9 => self.answer(),
+            6 | 7 => self.consume(),
+            8 | 9 => self.respond(),
             10 => self.seen.disk = true,
             _ => self.seen.frontend = Frontend::parse(Some(&[b'0' + input.up_to(9)])),
         }
     }
 
-    /// Only a ring that is served has requests taken off it.
-    fn take(&mut self) {
+    /// Consumes a request, if the ring is served.
+    fn consume(&mut self) {
         if self.phase == Phase::Connected {
             self.in_flight += 1;
             self.seen.drained = false;
         }
     }
 
-    fn answer(&mut self) {
+    fn respond(&mut self) {
         self.in_flight = self.in_flight.saturating_sub(1);
         self.seen.drained = self.in_flight == 0;
     }
 
-    fn come_to_rest(&mut self) {
-        for _ in 0..=STEPS_MOST {
+    fn run_to_rest(&mut self) {
+        for _ in 0..=STEPS_MAX {
             if !self.step() {
                 return;
             }
@@ -100,18 +100,18 @@ impl Device {
         panic!("no rest in {:?} with {:?}", self.phase, self.seen);
     }
 
-    /// False: there is nothing to do.
+    /// Carries out one step. Returns false if there is nothing to do.
     fn step(&mut self) -> bool {
         let step = decide(self.phase, &self.seen);
         if self.phase == Phase::Leaving || self.seen.unbound {
             let allowed = matches!(step, Step::Rest | Step::Stop | Step::Release);
-            assert!(allowed, "{step:?} after the end");
+            assert!(allowed, "{step:?} after unregister or unbind");
         }
         match step {
             Step::Rest => return false,
             Step::AnnounceClosing => {
                 assert_eq!(self.seen.frontend, Frontend::Closing);
-                // Announced again it writes nothing.
+                // The same state is not written again.
                 return false;
             }
             Step::Offer => self.enter(Phase::Waiting),
@@ -147,23 +147,23 @@ impl Device {
         self.enter(Phase::Closed);
     }
 
-    /// Whatever it announces, it holds nothing of the guest any more.
+    /// Enters a phase in which nothing is mapped.
     fn enter(&mut self, phase: Phase) {
         assert!(!self.mapped, "{phase:?} while mapped");
         assert_eq!(self.in_flight, 0, "{phase:?} with requests in flight");
         self.phase = phase;
     }
 
-    /// A guest that is gone leaves nothing behind, once its requests are answered and the toolstack
-    /// wants the disk back.
-    fn can_be_left(&mut self) {
+    /// Checks that all rings can be unmapped and the device removed, after the guest is gone, its
+    /// requests have responses, and the toolstack detaches the disk.
+    fn check_removal(&mut self) {
         self.seen.frontend = Frontend::Gone;
         self.seen.online = false;
-        self.come_to_rest();
+        self.run_to_rest();
         while self.in_flight > 0 {
             assert!(self.mapped);
-            self.answer();
-            self.come_to_rest();
+            self.respond();
+            self.run_to_rest();
         }
         assert!(!self.mapped);
         assert!(self.seen.unbound || self.phase == Phase::Leaving);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! libFuzzer on the target that `FUZZ_TARGET` names; the arguments are libFuzzer's.
+//! Runs libFuzzer on the target that the environment variable `FUZZ_TARGET` names. The
+//! arguments are those of libFuzzer.
 
 #![no_main]
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Any slot of either ABI whose segments are in it.
+//! Any slot of either ABI whose segments are in the slot.
 
 use rblkback_logic::protocol::abi::Abi;
 use rblkback_logic::protocol::abi::SEGMENTS_MAX;
@@ -12,19 +12,19 @@ use rblkback_logic::protocol::request::Extent;
 use rblkback_logic::protocol::request::Operation;
 use rblkback_logic::protocol::request::Parsed;
 use rblkback_logic::protocol::request::Request;
-use rblkback_logic::protocol::request::answered_operation;
 use rblkback_logic::protocol::request::parse;
+use rblkback_logic::protocol::request::response_operation;
 
 use crate::disk::Offsets;
 use crate::disk::abi;
 use crate::disk::disk;
-use crate::disk::lies_on;
+use crate::disk::is_within;
 use crate::disk::offsets;
 use crate::disk::u32_at;
 use crate::disk::u64_at;
 use crate::input::Input;
 
-/// A segment as it stands in the slot: frame, first and last sector.
+/// A segment in the slot: grant reference of the frame, first and last sector.
 pub type Raw = (u32, u8, u8);
 
 type Outcome = Result<Request<Vec<Extent>>, (Refusal, Vec<Extent>)>;
@@ -41,20 +41,20 @@ pub fn run(data: &[u8]) -> bool {
             return false;
         }
         Err(_) => {
-            assert!(slot.0[0] == 6 || !may_pass(&slot, abi, &disk));
+            assert!(slot.0[0] == 6 || !is_valid(&slot, abi, &disk));
             return false;
         }
     };
-    assert_eq!(answered_operation(&slot), slot.0[0]);
+    assert_eq!(response_operation(&slot), slot.0[0]);
     let count = transfer.count();
-    let check = |room| transfer.check(&disk, slot.segments(abi, count), room);
-    // What the room held before is of no consequence.
+    let check = |extents| transfer.check(&disk, slot.segments(abi, count), extents);
+    // The old contents of the extents have no effect.
     let outcome = check(vec![earlier(&slot, abi); SEGMENTS_MAX]);
     let other = check(vec![Extent::default(); SEGMENTS_MAX]);
     assert_eq!(summary(&outcome), summary(&other));
-    assert_eq!(outcome.is_ok(), may_pass(&slot, abi, &disk), "{outcome:?}");
+    assert_eq!(outcome.is_ok(), is_valid(&slot, abi, &disk), "{outcome:?}");
     match outcome {
-        Ok(request) => judge(&request, &slot.0, abi, &disk),
+        Ok(request) => check_request(&request, &slot.0, abi, &disk),
         Err((refusal, _)) => {
             assert_ne!(refusal, Refusal::Operation);
             return false;
@@ -64,24 +64,24 @@ pub fn run(data: &[u8]) -> bool {
         Extent::default();
         usize::from(count).saturating_sub(1)
     ]);
-    assert_eq!(short.is_err(), count > 0, "more extents than there is room");
+    assert_eq!(short.is_err(), count > 0, "more segments than extents");
     true
 }
 
-/// A slot of the fuzzer's bytes, most of them with fields that are nearly right.
+/// A slot of the fuzzer's bytes, mostly with fields that are nearly valid.
 fn draw(input: &mut Input<'_>, abi: Abi, disk: &DiskView) -> Slot {
     let Offsets {
         sector, segments, ..
     } = offsets(abi);
-    let (operation, count, sound) = (input.u8(), input.u8(), input.flag());
+    let (operation, count, nearly_valid) = (input.u8(), input.u8(), input.flag());
     let near = input.near(disk.sectors);
     let mut bytes = [0; SLOT_MAX];
     input.fill(&mut bytes);
     (bytes[0], bytes[1]) = (operation, count);
-    if sound {
+    if nearly_valid {
         (bytes[0], bytes[1]) = (operation % 4, count % 13);
         bytes[sector..sector + 8].copy_from_slice(&near.to_le_bytes());
-        // Of either length, and one in eight past the end of its frame.
+        // Most segments are valid. One in eight ends just beyond its frame.
         for at in (segments..segments + 8 * SEGMENTS_MAX).step_by(8) {
             let (first, last) = (bytes[at + 4] % 8, bytes[at + 5]);
             bytes[at + 4] = first;
@@ -95,7 +95,7 @@ fn draw(input: &mut Input<'_>, abi: Abi, disk: &DiskView) -> Slot {
     Slot(bytes)
 }
 
-/// An extent that an earlier request may have left behind.
+/// An extent of an earlier request.
 fn earlier(slot: &Slot, abi: Abi) -> Extent {
     let mut bytes = slot.0;
     let at = offsets(abi).segments;
@@ -114,7 +114,7 @@ fn earlier(slot: &Slot, abi: Abi) -> Extent {
     };
     match transfer.check(&disk, slot.segments(abi, 1), vec![Extent::default()]) {
         Ok(request) => request.extents().first().copied().expect("an extent"),
-        // At the end of the arithmetic there is no room on any disk.
+        // The range would exceed the largest number.
         Err(_) => Extent::default(),
     }
 }
@@ -127,12 +127,12 @@ fn raw_segments(bytes: &[u8; SLOT_MAX], abi: Abi) -> Vec<Raw> {
         .collect()
 }
 
-/// By the rules of blkif.h, from the raw bytes.
-fn may_pass(slot: &Slot, abi: Abi, disk: &DiskView) -> bool {
+/// Whether the request is valid, by the rules of blkif.h, from the raw bytes.
+fn is_valid(slot: &Slot, abi: Abi, disk: &DiskView) -> bool {
     let bytes = &slot.0;
     let (operation, count) = (bytes[0], bytes[1]);
     let segments = raw_segments(bytes, abi);
-    // A flush without data names no place.
+    // The sector of a flush without data has no meaning.
     let sector = match count {
         0 => 0,
         _ => u64_at(bytes, offsets(abi).sector),
@@ -141,24 +141,24 @@ fn may_pass(slot: &Slot, abi: Abi, disk: &DiskView) -> bool {
         && count <= 11
         && (count > 0 || operation >= 2)
         && (operation == 0 || !disk.read_only)
-        && are_sound(&segments, disk)
-        && lies_on(disk, sector, length(&segments))
+        && are_valid(&segments, disk)
+        && is_within(disk, sector, length(&segments))
 }
 
-/// Does every segment lie in its frame, in whole blocks of the disk?
-pub fn are_sound(segments: &[Raw], disk: &DiskView) -> bool {
+/// Whether every segment is within its frame, in whole blocks of the disk.
+pub fn are_valid(segments: &[Raw], disk: &DiskView) -> bool {
     segments.iter().all(|(_, first, last)| {
         first <= last && *last < 8 && (u32::from(last - first) + 1) % disk.block == 0
     })
 }
 
-/// Sectors in all of them.
+/// The number of sectors of all segments.
 pub fn length(segments: &[Raw]) -> u128 {
     let sectors = |(_, first, last): &Raw| u128::from(last - first) + 1;
     segments.iter().map(sectors).sum()
 }
 
-/// What came of it, whatever the room holds beyond the extents.
+/// The result, without the memory beyond the extents.
 fn summary(outcome: &Outcome) -> Result<(Operation, u64, u32, Vec<Extent>), Refusal> {
     match outcome {
         Ok(request) => Ok((
@@ -171,8 +171,13 @@ fn summary(outcome: &Outcome) -> Result<(Operation, u64, u32, Vec<Extent>), Refu
     }
 }
 
-/// What was let through is what the slot says, and safe.
-fn judge(request: &Request<Vec<Extent>>, bytes: &[u8; SLOT_MAX], abi: Abi, disk: &DiskView) {
+/// Checks that the request is what the slot says, and safe.
+fn check_request(
+    request: &Request<Vec<Extent>>,
+    bytes: &[u8; SLOT_MAX],
+    abi: Abi,
+    disk: &DiskView,
+) {
     let operation = match bytes[0] {
         0 => Operation::Read,
         1 => Operation::Write,
@@ -183,13 +188,14 @@ fn judge(request: &Request<Vec<Extent>>, bytes: &[u8; SLOT_MAX], abi: Abi, disk:
     if bytes[1] > 0 {
         assert_eq!(request.sector(), u64_at(bytes, offsets(abi).sector));
     }
-    judge_extents(request, &raw_segments(bytes, abi), disk);
+    check_extents(request, &raw_segments(bytes, abi), disk);
 }
 
-/// The extents are these segments, lie within their frames and cover what is moved.
-pub fn judge_extents(request: &Request<Vec<Extent>>, segments: &[Raw], disk: &DiskView) {
+/// Checks that the extents are these segments, are within their frames, and have the length of the
+/// request.
+pub fn check_extents(request: &Request<Vec<Extent>>, segments: &[Raw], disk: &DiskView) {
     let sectors = u128::from(request.sectors());
-    assert!(lies_on(disk, request.sector(), sectors), "{request:?}");
+    assert!(is_within(disk, request.sector(), sectors), "{request:?}");
     assert_eq!(usize::from(request.extent_count()), segments.len());
     assert_eq!(request.extents().len(), segments.len());
     let mut bytes = 0;

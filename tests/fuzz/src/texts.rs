@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Any text in xenstore, whoever wrote it.
+//! Any text in xenstore, of a guest or an administrator.
 
 use std::str;
 
@@ -18,7 +18,7 @@ use rblkback_logic::tokens::limits::setting;
 use crate::input::Input;
 
 /// The largest limit that Documentation/ABI allows.
-const LIMIT_MOST: u32 = 1_000_000_000;
+const LIMIT_MAX: u32 = 1_000_000_000;
 
 pub fn run(data: &[u8]) -> bool {
     let mut input = Input::new(data);
@@ -33,8 +33,8 @@ pub fn run(data: &[u8]) -> bool {
     assert_eq!(hexadecimal(&text), strict(&text, 16));
     device_number(&text);
     device_number(&[&text, &b":"[..], &other].concat());
-    foreign(&text);
-    foreign(&[text.as_slice(), &other].concat());
+    untrusted(&text);
+    untrusted(&[text.as_slice(), &other].concat());
     frontend(&text);
     let abi = match text.as_slice() {
         b"x86_64-abi" => Some(Abi::X86_64),
@@ -47,7 +47,7 @@ pub fn run(data: &[u8]) -> bool {
     limits(Some(&text), Some(&other))
 }
 
-/// A text of any bytes, or of those that matter.
+/// A text of any bytes, or of bytes that the parsers distinguish.
 fn draw(input: &mut Input<'_>) -> Vec<u8> {
     let of: &[u8] = match input.up_to(4) {
         0 => return input.text(80).to_vec(),
@@ -59,7 +59,7 @@ fn draw(input: &mut Input<'_>) -> Vec<u8> {
     input.text(14).iter().map(choose).collect()
 }
 
-/// As the standard library reads it, signs aside.
+/// The number that the standard library parses, without a sign.
 fn strict(text: &[u8], radix: u32) -> Option<u32> {
     let text = str::from_utf8(text).ok().filter(|t| !t.starts_with('+'))?;
     u32::from_str_radix(text, radix).ok()
@@ -82,12 +82,12 @@ fn device_number(text: &[u8]) {
     }
 }
 
-/// It cannot forge a line of the log, or fill it.
-fn foreign(text: &[u8]) {
-    let shown = UntrustedText(text).to_string();
-    assert!(shown.len() <= 36, "{shown}");
-    assert!(shown.bytes().all(|byte| (b' '..=b'~').contains(&byte)));
-    let inner = shown.strip_prefix('"').expect("a quote");
+/// Checks that printed text is short and cannot forge a line of the log.
+fn untrusted(text: &[u8]) {
+    let printed = UntrustedText(text).to_string();
+    assert!(printed.len() <= 36, "{printed}");
+    assert!(printed.bytes().all(|byte| (b' '..=b'~').contains(&byte)));
+    let inner = printed.strip_prefix('"').expect("a quote");
     let (inner, after) = inner.rsplit_once('"').expect("a quote");
     assert!(!inner.contains(['"', '\\']));
     assert_eq!(after, if text.len() > 32 { ".." } else { "" });
@@ -108,10 +108,10 @@ fn frontend(text: &[u8]) {
 }
 
 fn amount(text: &[u8]) -> Option<u32> {
-    strict(text, 10).filter(|value| *value <= LIMIT_MOST)
+    strict(text, 10).filter(|value| *value <= LIMIT_MAX)
 }
 
-/// Whoever mistypes a limit is told. Returns whether there is a limit.
+/// Checks that a mistyped limit is invalid. Returns whether there is a limit.
 fn limits(refill: Option<&[u8]>, max: Option<&[u8]>) -> bool {
     let is_junk = |text: Option<&[u8]>| text.is_some_and(|text| amount(text).is_none());
     let [r, m] = [refill, max].map(|text| text.and_then(amount).unwrap_or(0));

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Every target gets to what it is about, with bytes that nobody chose. A target that
-//! is always turned away at the door would find nothing, for ever.
+//! Every target reaches the code that it is for, with random bytes. A target whose inputs
+//! are all refused early would never find anything.
 
 use rblkback_fuzz::TARGETS;
 
-/// Bytes without end, the same in every run (xorshift).
+/// A generator of pseudo-random bytes (xorshift), the same in every run.
 struct Bytes(u64);
 
 impl Bytes {
@@ -18,7 +18,7 @@ impl Bytes {
 }
 
 #[test]
-fn one_input_in_a_hundred_gets_to_the_point() {
+fn one_random_input_in_a_hundred_reaches_the_target_code() {
     for (name, run) in TARGETS {
         let mut bytes = Bytes(0x2545_f491_4f6c_dd1d);
         let mut deep = 0;
@@ -33,7 +33,7 @@ fn one_input_in_a_hundred_gets_to_the_point() {
 }
 
 #[test]
-fn no_input_is_too_short() {
+fn short_inputs_do_not_panic() {
     for (_, run) in TARGETS {
         for length in 0..64 {
             run(&vec![0; length]);

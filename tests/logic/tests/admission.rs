@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Who may go, who waits and for how long, case by case.
+//! Examples of admission: which ring is served, which ring waits, and how long.
 
 use rblkback_logic::tokens::admission::Admission;
 use rblkback_logic::tokens::admission::Change;
@@ -25,7 +25,7 @@ fn started(setting: Setting) -> Admission {
 }
 
 #[test]
-fn without_a_limit_everything_is_free_and_no_timer_runs() {
+fn without_a_limit_no_token_is_needed_and_no_timer_runs() {
     let mut a = started(Setting::Unlimited);
     assert!(!a.is_gated());
     assert_eq!(a.take(None, 0, 32, 0), Take::Free);
@@ -35,7 +35,7 @@ fn without_a_limit_everything_is_free_and_no_timer_runs() {
 }
 
 #[test]
-fn a_ring_waits_for_the_next_token_and_then_goes() {
+fn a_ring_waits_for_the_next_token() {
     let mut a = started(limited(10, 2));
     assert_eq!(a.view(0).state, LimitState::Idle);
     assert_eq!(a.take(None, 0, 5, 0), Take::Tokens(2));
@@ -47,12 +47,12 @@ fn a_ring_waits_for_the_next_token_and_then_goes() {
     assert_eq!(a.take(None, 0, 3, 100 * MS), Take::Tokens(1));
     assert_eq!(a.take(None, 0, 2, 100 * MS), Take::Wait);
     let view = a.view(150 * MS);
-    assert_eq!((a.spent(), view.meter.held), (3, 3));
+    assert_eq!((a.spent(), view.meter.nr_throttled), (3, 3));
     assert_eq!((view.throttled, view.meter.wait_max), (150 * MS, 100 * MS));
 }
 
 #[test]
-fn nobody_passes_a_ring_that_waits() {
+fn no_ring_overtakes_a_ring_that_waits() {
     let mut a = started(limited(10, 1));
     assert_eq!(a.take(None, 0, 1, 0), Take::Tokens(1));
     assert_eq!(a.take(None, 0, 1, 0), Take::Wait);
@@ -66,7 +66,7 @@ fn nobody_passes_a_ring_that_waits() {
 }
 
 #[test]
-fn a_ring_that_goes_away_lets_the_next_one_through() {
+fn the_next_ring_is_served_when_a_ring_leaves() {
     let mut a = started(limited(10, 1));
     a.take(None, 0, 1, 0);
     a.take(None, 0, 1, 0);
@@ -79,29 +79,29 @@ fn a_ring_that_goes_away_lets_the_next_one_through() {
 }
 
 #[test]
-fn a_ring_that_leaves_unnoticed_leaves_nothing_undone() {
+fn leave_idle_has_the_effect_of_leave() {
     let mut a = started(limited(10, 2));
     assert_eq!(a.take(None, 0, 1, 0), Take::Tokens(1));
-    let mut noticed = a.clone();
-    noticed.leave(0, 50 * MS);
-    assert!(a.leave_unnoticed(0));
-    assert_eq!(format!("{a:?}"), format!("{noticed:?}"));
+    let mut other = a.clone();
+    other.leave(0, 50 * MS);
+    assert!(a.leave_idle(0));
+    assert_eq!(format!("{a:?}"), format!("{other:?}"));
     assert!(a.is_idle());
     assert_eq!(a.next(50 * MS), TimerAction::Stop);
 }
 
 #[test]
-fn a_ring_whose_leaving_matters_to_others_does_not_leave_unnoticed() {
+fn leave_idle_does_nothing_while_a_ring_waits() {
     let mut a = started(limited(10, 1));
     a.take(None, 0, 1, 0);
     a.take(None, 1, 1, 0);
     let before = format!("{a:?}");
-    assert!(!a.leave_unnoticed(0) && !a.leave_unnoticed(1));
+    assert!(!a.leave_idle(0) && !a.leave_idle(1));
     assert_eq!(format!("{a:?}"), before);
 }
 
 #[test]
-fn lifting_the_limit_releases_one_ring_after_the_other() {
+fn removing_the_limit_releases_one_ring_after_the_other() {
     let mut a = started(limited(1, 1));
     a.take(None, 0, 1, 0);
     a.take(None, 0, 1, 0);
@@ -117,7 +117,7 @@ fn lifting_the_limit_releases_one_ring_after_the_other() {
 }
 
 #[test]
-fn a_higher_rate_is_felt_at_once() {
+fn a_higher_rate_sets_the_timer_again_at_once() {
     let mut a = started(limited(1, 1));
     a.take(None, 0, 1, 0);
     a.take(None, 0, 1, 0);
@@ -127,10 +127,10 @@ fn a_higher_rate_is_felt_at_once() {
 }
 
 #[test]
-fn a_bucket_that_another_driver_kept_is_not_filled_up() {
-    let tokens = |kept| {
+fn a_saved_bucket_is_not_filled_up() {
+    let tokens = |saved| {
         let mut a = Admission::unlimited();
-        a.start(limited(10, 100), Some(kept), 0);
+        a.start(limited(10, 100), Some(saved), 0);
         a.view(0).tokens
     };
     assert_eq!(tokens(0), 0);
@@ -139,7 +139,7 @@ fn a_bucket_that_another_driver_kept_is_not_filled_up() {
 }
 
 #[test]
-fn switching_off_and_on_mints_no_burst() {
+fn switching_a_limit_off_and_on_causes_no_burst() {
     let mut a = started(limited(1000, 1000));
     a.configure(Setting::Unlimited, 0);
     a.configure(limited(1000, 1000), 60 * SECOND);
@@ -166,7 +166,7 @@ fn an_invalid_pair_changes_nothing_but_the_state() {
 }
 
 #[test]
-fn invalid_at_the_start_is_unlimited_and_says_so() {
+fn invalid_keys_at_the_start_are_unlimited_and_invalid() {
     let mut a = Admission::unlimited();
     assert_eq!(
         a.start(Setting::Invalid, None, 0),
@@ -186,7 +186,7 @@ fn a_bucket_size_alone_is_incomplete() {
 }
 
 #[test]
-fn what_a_detach_lets_through_is_paid_back() {
+fn requests_of_a_detach_are_charged() {
     let mut a = started(limited(10, 1));
     assert!(a.charge(&mut None, 32, 0).is_some());
     assert_eq!(a.view(0).tokens, -31);
@@ -195,7 +195,7 @@ fn what_a_detach_lets_through_is_paid_back() {
 }
 
 #[test]
-fn tokens_given_back_are_there_again() {
+fn tokens_given_back_are_available_again() {
     let mut a = started(limited(10, 10));
     let charge = a.payers(&None);
     assert_eq!(a.take(None, 0, 10, 0), Take::Tokens(10));
@@ -205,7 +205,7 @@ fn tokens_given_back_are_there_again() {
 }
 
 #[test]
-fn a_bucket_that_did_not_pay_gets_nothing_back() {
+fn only_the_charged_bucket_gets_tokens_back() {
     let mut a = started(limited(10, 10));
     let charge = a.payers(&None);
     assert_eq!(a.take(None, 0, 10, 0), Take::Tokens(10));
@@ -216,7 +216,7 @@ fn a_bucket_that_did_not_pay_gets_nothing_back() {
 }
 
 #[test]
-fn a_cap_that_did_not_pay_gets_nothing_back() {
+fn only_the_charged_cap_gets_tokens_back() {
     let cap_tokens = |capped_before: bool| {
         let mut a = started(limited(10, 10));
         let mut cap = Cap::new();
@@ -234,8 +234,8 @@ fn a_cap_that_did_not_pay_gets_nothing_back() {
 }
 
 #[test]
-fn who_works_on_what_it_got_does_not_hold_up_the_cap() {
-    // With a third ring behind it, the one that is served in part keeps its turn.
+fn a_busy_ring_does_not_block_the_cap() {
+    // If a third ring waits, the ring that is served in part stays next.
     for (rings, next) in [(2, TimerAction::Stop), (3, TimerAction::Wake(1))] {
         let mut a = started(Setting::Unlimited);
         let mut cap = Cap::new();
@@ -247,7 +247,7 @@ fn who_works_on_what_it_got_does_not_hold_up_the_cap() {
         assert!(a.release_from_cap(true, later));
         assert_eq!(a.take(Some((&mut cap, 0)), 1, 9, later), Take::Tokens(2));
         assert_eq!(a.next(later), next);
-        // Its device may keep it: others can have the cap until it asks again.
+        // The ring may be busy for long. Other disks can use the cap until it asks again.
         assert!(!a.release_from_cap(true, later));
         assert_eq!(a.take(Some((&mut cap, 0)), 1, 7, later), Take::Wait);
         assert!(a.release_from_cap(true, later));
@@ -255,7 +255,7 @@ fn who_works_on_what_it_got_does_not_hold_up_the_cap() {
 }
 
 #[test]
-fn nobody_stays_busy_when_the_last_limit_goes() {
+fn no_ring_stays_busy_when_the_last_limit_is_removed() {
     let mut a = started(Setting::Unlimited);
     let mut cap = Cap::new();
     cap.request(0, Limit::new(10, 10), 0);
@@ -266,7 +266,7 @@ fn nobody_stays_busy_when_the_last_limit_goes() {
 }
 
 #[test]
-fn who_asks_without_a_cap_is_not_held_by_one() {
+fn a_ring_that_asks_without_a_cap_is_not_blocked_by_one() {
     let mut a = started(limited(10, 1));
     let mut cap = Cap::new();
     cap.request(0, Limit::new(1, 1), 0);
@@ -279,14 +279,14 @@ fn who_asks_without_a_cap_is_not_held_by_one() {
 }
 
 #[test]
-fn a_guest_is_told_what_the_limit_is_not_who_waits() {
+fn the_published_state_does_not_show_whether_a_ring_waits() {
     let mut a = started(limited(1, 1));
     a.take(None, 0, 1, 0);
     a.take(None, 0, 1, 0);
     assert_eq!(a.view(0).published, "limited");
     a.configure(Setting::Invalid, 0);
     assert_eq!(a.view(0).published, "invalid");
-    // The ring that waited has yet to hear of it.
+    // The ring that waited has not asked again yet.
     a.configure(Setting::Incomplete, 0);
     assert_eq!(
         (a.view(0).state, a.view(0).published),

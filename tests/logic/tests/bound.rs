@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Never more than the limit: how much is admitted in any window of time, and
-//! that whoever waits is served.
+//! No window of time admits more than the limit, and every ring that waits is served.
 //!
 //! [`host::ledger`] states the bound and asserts it at every admission.
 
@@ -27,7 +26,7 @@ use rblkback_logic::tokens::limits::Setting;
 
 const RINGS: usize = 4;
 
-/// All windows one by one, so that the ledger's single pass has a witness.
+/// Checks all windows one by one, to confirm the incremental check of the ledger.
 fn check_every_window(host: &Host, limit: Limit) {
     let entries = &host.ledger.entries[..host.ledger.entries.len().min(600)];
     for (i, first) in entries.iter().enumerate() {
@@ -44,7 +43,7 @@ fn check_every_window(host: &Host, limit: Limit) {
     }
 }
 
-/// Nobody does anything any more but the timer.
+/// Lets the timer fire until no request waits.
 fn drain(host: &mut Host, deadline: u64) {
     while host.fire() {
         assert!(
@@ -84,7 +83,7 @@ proptest! {
     }
 
     #[test]
-    fn whoever_waits_is_served_when_the_tokens_for_it_are_there(
+    fn a_ring_that_waits_is_served_when_there_are_tokens(
         setting in settings(),
         script in under_any_limit(RINGS as u8),
         seed: u64,
@@ -96,7 +95,7 @@ proptest! {
     }
 
     #[test]
-    fn whoever_waits_is_served_even_if_every_timer_is_late(
+    fn a_ring_that_waits_is_served_even_if_every_timer_is_late(
         setting in settings(),
         script in under_any_limit(RINGS as u8),
         late in 0..100 * MS,
@@ -104,7 +103,7 @@ proptest! {
     ) {
         let mut host = Host::new(setting, RINGS, late, seed);
         play(&mut host, &script);
-        // Every wake-up serves somebody, so each request waits for one at most.
+        // Every wakeup admits at least one request.
         let left = host.waiting();
         let deadline = host.now + host.ledger.time_for(left) + (left + 1) * (late + MS);
         drain(&mut host, deadline);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The arithmetic of one bucket: exact, and the same however time is cut.
+//! The arithmetic of one bucket is exact, however often the bucket is refilled.
 
 mod host;
 
@@ -15,20 +15,20 @@ use proptest::prelude::*;
 use rblkback_logic::tokens::bucket::Bucket;
 use rblkback_logic::tokens::limits::Limit;
 
-/// An empty bucket; tokens that it takes several steps to take are taken so.
+/// An empty bucket.
 fn empty(limit: Limit) -> Bucket {
     let mut bucket = Bucket::full(limit, 0);
     bucket.take(u32::MAX);
     bucket
 }
 
-/// All that can be seen of a bucket, to the nano-token: its whole tokens, and the
-/// nanosecond at which the next batch is complete.
-fn seen(bucket: &Bucket) -> (i64, u64, bool) {
+/// The visible state of a bucket, exact to the nano-token: its whole tokens, and the nanosecond at
+/// which the next batch is complete.
+fn visible(bucket: &Bucket) -> (i64, u64, bool) {
     (bucket.tokens(), bucket.ready_at(), bucket.is_full())
 }
 
-/// A bucket somewhere between debt and overflow.
+/// A bucket with any level, from debt to above `max`.
 fn some_bucket() -> impl Strategy<Value = Bucket> {
     (limits(), gaps(), any::<bool>(), 0..5000u32, 0..100u32).prop_map(
         |(limit, gap, waiting, taken, charged)| {
@@ -45,7 +45,7 @@ proptest! {
     #![proptest_config(cases(4000))]
 
     #[test]
-    fn cutting_time_into_pieces_changes_nothing(
+    fn refills_in_between_change_nothing(
         start in some_bucket(),
         at in 0..2_000_000 * SECOND,
         mut cuts in vec(0..=1_000_000u64, 0..20),
@@ -63,11 +63,11 @@ proptest! {
         }
         whole.accrue(from + time, waiting);
         pieces.accrue(from + time, waiting);
-        prop_assert_eq!(seen(&whole), seen(&pieces));
+        prop_assert_eq!(visible(&whole), visible(&pieces));
     }
 
     #[test]
-    fn a_clock_that_goes_back_changes_nothing(
+    fn an_older_time_changes_nothing(
         start in some_bucket(),
         now in 0..u64::MAX,
         back in 0..=100_000u64,
@@ -77,7 +77,7 @@ proptest! {
         bucket.accrue(now, waiting);
         let mut again = bucket;
         again.accrue(now.saturating_sub(back), waiting);
-        prop_assert_eq!(seen(&bucket), seen(&again));
+        prop_assert_eq!(visible(&bucket), visible(&again));
     }
 
     #[test]
@@ -127,7 +127,7 @@ proptest! {
     }
 
     #[test]
-    fn taking_giving_back_and_charging_conserve_tokens(
+    fn take_give_back_and_charge_conserve_tokens(
         start in some_bucket(),
         steps in vec((0..100u32, 0..100u32, 0..20u32), 1..20),
     ) {
@@ -146,7 +146,7 @@ proptest! {
     }
 
     #[test]
-    fn nothing_overflows_whatever_the_numbers(
+    fn no_number_overflows(
         limit in limits(),
         start: u64,
         steps in vec((any::<u64>(), any::<u32>(), any::<bool>()), 1..20),
@@ -158,7 +158,7 @@ proptest! {
             bucket.ready_at();
             bucket.give_back(count);
             bucket.charge(count);
-            prop_assert!(bucket.tokens() >= -1_000_000_000, "debt without end");
+            prop_assert!(bucket.tokens() >= -1_000_000_000, "unlimited debt");
         }
     }
 }

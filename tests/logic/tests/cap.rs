@@ -2,10 +2,10 @@
 
 //! The disks of one guest under a cap, each with a limit of its own or none.
 //!
-//! A simulated host does around [`Cap`] and [`Admission`] what the module does: it
-//! asks, does what each `next` says, and comes back when told to. Held to: nobody is
-//! forgotten, the bound of the cap and of each disk in every window, nothing lost
-//! while all wait, equal shares.
+//! A simulated host calls [`Cap`] and [`Admission`] as the module does, and carries out
+//! every timer action. The tests check that every ring that waits is woken, that every
+//! window keeps the bounds of the cap and of each disk, that no token is lost while all
+//! disks wait, and that the disks get equal parts.
 
 mod host;
 
@@ -26,7 +26,7 @@ use rblkback_logic::tokens::timer_action::TimerAction;
 
 const RINGS: usize = 2;
 
-struct DiskView {
+struct Disk {
     admission: Admission,
     backlog: [u32; RINGS],
     limit: Option<Limit>,
@@ -34,9 +34,9 @@ struct DiskView {
 
 struct World {
     cap: Cap,
-    disks: Vec<DiskView>,
+    disks: Vec<Disk>,
     now: u64,
-    /// DiskView, time, tokens.
+    /// The disk, time and tokens of each admission.
     admitted: Vec<(usize, u64, u32)>,
 }
 
@@ -52,7 +52,7 @@ impl World {
         for limit in limits {
             let mut admission = Admission::unlimited();
             admission.start(setting(*limit), None, 0);
-            world.disks.push(DiskView {
+            world.disks.push(Disk {
                 admission,
                 backlog: [0; RINGS],
                 limit: *limit,
@@ -81,7 +81,7 @@ impl World {
                 self.disks[disk]
                     .admission
                     .release_from_cap(capped, self.now);
-                // Without a limit of any kind nothing wakes a ring but this.
+                // Without any limit, only this wakes a ring.
                 self.wake(disk);
             }
         }
@@ -105,7 +105,8 @@ impl World {
         }
     }
 
-    /// The worker of a ring looks. True if it got anything, or wants nothing.
+    /// The worker of a ring asks for tokens. Returns true if a request was admitted, or if there
+    /// is none.
     fn work(&mut self, disk: usize, ring: usize) -> bool {
         let mut got_any = false;
         loop {
@@ -140,10 +141,10 @@ impl World {
         }
     }
 
-    /// Does what there is to do now.
+    /// Carries out timer actions until only timers are left.
     fn settle(&mut self) {
         for round in 0.. {
-            assert!(round < 10_000, "it never comes to rest");
+            assert!(round < 10_000, "the wakeups never end");
             let mut moved = false;
             for disk in 0..self.disks.len() {
                 moved |= self.wake(disk);
@@ -162,7 +163,7 @@ impl World {
         }
     }
 
-    /// When there is something to do next.
+    /// The time of the next timer.
     fn next(&mut self) -> Option<u64> {
         let now = self.now;
         let disks = self.disks.iter_mut();
@@ -179,21 +180,21 @@ impl World {
 
     fn run(&mut self, then: u64) {
         while let Some(at) = self.next().filter(|at| *at <= then) {
-            assert!(at > self.now, "told to come back at a time gone by");
+            assert!(at > self.now, "the timer is set to a past time");
             self.now = at;
             self.settle();
         }
         let waits = self.disks.iter().any(|disk| disk.backlog != [0; RINGS]);
-        assert!(!waits || self.next().is_some(), "somebody is forgotten");
+        assert!(!waits || self.next().is_some(), "a ring is never woken");
         self.now = self.now.max(then);
     }
 
-    /// In no window more than the bound, for what `which` selects.
+    /// Checks that no window admits more than the bound, for the disks that `which` selects.
     fn check_bound(&self, limit: Limit, which: impl Fn(usize) -> bool) {
         let mut level = i128::from(limit.max()) * NANO;
         let most = level;
         let mut last = 0;
-        // A bucket of the bound's size that is refilled at the rate never runs dry.
+        // A bucket of the size of the bound, refilled at the rate, never gets empty.
         let slack = NANO + i128::from(limit.refill()) * i128::from(10 * MS);
         for (disk, at, count) in &self.admitted {
             if !which(*disk) {
@@ -230,7 +231,7 @@ enum Event {
     Close(usize, usize),
     Request(usize, Option<Limit>),
     Set(usize, Option<Limit>),
-    Pass(u64),
+    Advance(u64),
 }
 
 fn events(disks: usize) -> impl Strategy<Value = Vec<Event>> {
@@ -239,7 +240,7 @@ fn events(disks: usize) -> impl Strategy<Value = Vec<Event>> {
         1 => (0..disks, 0..RINGS).prop_map(|(d, r)| Event::Close(d, r)),
         1 => (0..disks, maybe()).prop_map(|(d, w)| Event::Request(d, w)),
         1 => (0..disks, maybe()).prop_map(|(d, l)| Event::Set(d, l)),
-        4 => (0u64..2 * SECOND).prop_map(Event::Pass),
+        4 => (0u64..2 * SECOND).prop_map(Event::Advance),
     ];
     vec(event, 1..60)
 }
@@ -248,7 +249,7 @@ proptest! {
     #![proptest_config(cases(60))]
 
     #[test]
-    fn nobody_is_forgotten_whatever_happens(
+    fn every_ring_that_waits_is_woken(
         cap in maybe(),
         limits in vec(maybe(), 4),
         events in events(4),
@@ -260,13 +261,13 @@ proptest! {
                 Event::Close(disk, ring) => world.close(disk, ring),
                 Event::Request(disk, limit) => world.request(disk, limit),
                 Event::Set(disk, limit) => world.set(disk, limit),
-                Event::Pass(time) => {
+                Event::Advance(time) => {
                     let then = world.now + time;
                     world.run(then);
                 }
             }
         }
-        // And all of it gets through in the end.
+        // All requests are admitted in the end.
         while let Some(at) = world.next() {
             world.run(at);
         }
@@ -296,7 +297,7 @@ proptest! {
     }
 
     #[test]
-    fn backlogged_disks_share_the_whole_cap_equally(
+    fn backlogged_disks_get_equal_parts_of_the_cap(
         cap in some_limit(),
         count in 1usize..=8,
         rings in vec(1usize..=RINGS, 8),
@@ -313,16 +314,16 @@ proptest! {
         let totals: Vec<u64> = (0..count).map(|disk| world.total(disk)).collect();
         let all: u64 = totals.iter().sum();
         let due = u64::from(cap.max()) + 8 * u64::from(cap.refill());
-        // At high rates the timer gathers a millisecond's tokens.
+        // At high rates the timer waits for the tokens of a millisecond.
         let batch = u64::from(host::batch(cap));
         prop_assert!((due - batch..=due).contains(&all), "{all} of {due}");
-        // The first burst goes to who came first.
+        // The first disk gets the first burst.
         let (most, least) = (totals.iter().max().unwrap(), totals.iter().min().unwrap());
         prop_assert!(most - least <= u64::from(cap.max()) + 32, "{totals:?}");
     }
 
     #[test]
-    fn a_disk_that_gets_a_limit_while_it_waits_makes_way(
+    fn a_disk_that_gets_a_limit_while_it_waits_does_not_block_others(
         cap in (100u32..3000).prop_map(|refill| limit(refill, 10)),
     ) {
         let mut world = World::new(Some(cap), &[None, None]);
@@ -330,7 +331,7 @@ proptest! {
             world.arrive(disk, 0, 1_000_000);
         }
         world.run(SECOND);
-        // It holds the first place, perhaps, and has nothing of its own for a second.
+        // Disk 0 may be next in the queue of the cap, and has no token of its own for a second.
         world.set(0, Some(limit(1, 1)));
         let before = world.total(1);
         world.run(2 * SECOND - 1);
@@ -340,7 +341,7 @@ proptest! {
     }
 
     #[test]
-    fn a_disk_held_by_its_own_limit_keeps_no_other_from_the_cap(
+    fn a_disk_that_waits_for_its_own_limit_does_not_block_others(
         cap in (100u32..3000).prop_map(|refill| limit(refill, 10)),
     ) {
         let slow = limit(1, 1);

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What a change of the keys does, and what it does not do.
+//! The effects of a change of the keys.
 //!
-//! The table is that of `src/logic/admission.rs`.
+//! The rules are those of the table in `src/logic/tokens/admission.rs`.
 
 mod host;
 
@@ -28,18 +28,18 @@ use rblkback_logic::tokens::limits::Setting;
 
 const RINGS: usize = 3;
 
-/// A disk that has seen something. Its timers are punctual: whoever asks before
-/// a late one fires is served earlier for it, which is no change of the limit.
+/// A host after `script`. Its timer is punctual. With a late timer, a ring that asks before
+/// the timer fires would be served earlier, which has nothing to do with the limit.
 fn host_after(setting: Setting, script: &Script) -> Host {
     let mut host = Host::new(setting, RINGS, 0, 0);
     play(&mut host, script);
     host
 }
 
-/// What two disks have in common if one cannot tell them apart from now on.
+/// The behaviour of a host under `script`. Two hosts with equal results have the same state.
 fn future(mut host: Host, script: &Script) -> String {
     host.ledger.entries.clear();
-    // With an older clock it would show when the last one was read.
+    // A time in the past would reveal the latest time that the limit has seen.
     play(&mut host, &on_one_clock(script.clone()));
     let view = host.look();
     format!(
@@ -118,7 +118,7 @@ proptest! {
     }
 
     #[test]
-    fn keys_that_make_no_sense_change_neither_limit_nor_level(
+    fn invalid_keys_change_neither_limit_nor_level(
         first in settings(),
         before in under_any_limit(RINGS as u8),
         gap in gaps(),
@@ -139,7 +139,7 @@ proptest! {
     }
 
     #[test]
-    fn a_limit_after_none_holds_a_tenth_of_a_second_and_no_more(
+    fn a_limit_after_none_starts_with_a_tenth_of_a_second(
         first in settings(),
         before in under_any_limit(RINGS as u8),
         gap in gaps(),
@@ -157,20 +157,20 @@ proptest! {
     }
 
     #[test]
-    fn a_disk_that_another_driver_had_goes_on_with_its_tokens(
+    fn a_disk_continues_with_the_tokens_of_another_driver(
         limit in limits(),
-        kept in prop_oneof![0..100u32, any::<u32>()],
+        saved in prop_oneof![0..100u32, any::<u32>()],
         now in gaps(),
     ) {
         let mut admission = Admission::unlimited();
-        admission.start(Setting::Limited(limit), Some(kept), now);
-        let expected = i64::from(kept.min(limit.max()));
+        admission.start(Setting::Limited(limit), Some(saved), now);
+        let expected = i64::from(saved.min(limit.max()));
         prop_assert_eq!(tokens(&mut admission, now), expected);
         prop_assert_eq!(admission.view(now).meter.changes, 0);
     }
 
     #[test]
-    fn a_change_at_most_takes_tokens_away(
+    fn a_change_adds_no_token(
         first in limits(),
         before in under_one_limit(RINGS as u8),
         gap in gaps(),
@@ -182,7 +182,7 @@ proptest! {
         let old = tokens(&mut host.admission, now);
         host.admission.configure(Setting::Limited(second), now);
         let new = tokens(&mut host.admission, now);
-        prop_assert!(new <= old, "a gift: {old} to {new}");
+        prop_assert!(new <= old, "tokens added: {old} to {new}");
         let spilled = old > i64::from(second.max());
         prop_assert!(spilled || new == old, "lost: {old} to {new}");
     }
@@ -196,10 +196,10 @@ proptest! {
     ) {
         let mut changed = Bucket::full(first, 0);
         changed.take(taken);
-        let mut kept = changed;
+        let mut unchanged = changed;
         changed.set_limit(second, gap, false);
-        kept.accrue(gap, false);
-        let brought = kept.tokens();
+        unchanged.accrue(gap, false);
+        let brought = unchanged.tokens();
         prop_assert_eq!(changed.tokens(), brought.min(i64::from(second.max())));
     }
 
@@ -210,7 +210,7 @@ proptest! {
         more in 0..1000u32,
         late in 0..10 * MS,
     ) {
-        // At least the old refill, so that the new allowance is no smaller.
+        // At least the old refill, so that the allowed excess is not smaller.
         let refill = refill.max(first.refill());
         let max = first.max().saturating_add(more).min(1_000_000_000);
         let mut bucket = Bucket::full(first, 0);
@@ -223,7 +223,7 @@ proptest! {
     }
 
     #[test]
-    fn a_change_is_felt_by_those_who_wait_at_once(
+    fn a_change_applies_to_waiting_rings_at_once(
         first in limits(),
         before in under_one_limit(RINGS as u8),
         gap in 0..10 * MS,
@@ -239,7 +239,7 @@ proptest! {
     }
 
     #[test]
-    fn lifting_the_limit_releases_everybody_now(
+    fn removing_the_limit_releases_all_rings_at_once(
         first in settings(),
         before in under_any_limit(RINGS as u8),
         off in prop_oneof![Just(Setting::Unlimited), Just(Setting::Incomplete)],

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The counters that an administrator reads, against somebody who counts along.
+//! The counters in sysfs, compared with an independent count.
 
 mod host;
 
@@ -23,7 +23,7 @@ proptest! {
     #![proptest_config(cases(1500))]
 
     #[test]
-    fn the_time_in_which_somebody_waited_is_counted(
+    fn the_time_during_which_a_ring_waits_is_counted(
         setting in settings(),
         script in under_any_limit(RINGS as u8),
         late in 0..10 * MS,
@@ -32,12 +32,12 @@ proptest! {
         let mut host = Host::new(setting, RINGS, late, seed);
         play(&mut host, &on_one_clock(script));
         let view = host.look();
-        prop_assert_eq!(view.throttled, host.watch.throttled(host.now));
-        prop_assert_eq!(view.meter.wait_max, host.watch.longest);
+        prop_assert_eq!(view.throttled, host.observer.throttled(host.now));
+        prop_assert_eq!(view.meter.wait_max, host.observer.longest);
     }
 
     #[test]
-    fn each_request_that_had_to_wait_is_counted_once_and_no_other(
+    fn each_request_that_waits_is_counted_once(
         setting in settings(),
         script in under_any_limit(RINGS as u8),
         late in 0..10 * MS,
@@ -45,11 +45,11 @@ proptest! {
     ) {
         let mut host = Host::new(setting, RINGS, late, seed);
         play(&mut host, &script);
-        prop_assert_eq!(host.look().meter.held, host.watch.held);
+        prop_assert_eq!(host.look().meter.nr_throttled, host.observer.nr_throttled);
     }
 
     #[test]
-    fn the_rate_is_what_was_spent_in_the_last_full_second(
+    fn the_rate_is_the_number_of_tokens_spent_in_the_last_full_second(
         limit in limits(),
         script in under_one_limit(RINGS as u8),
         seed: u64,

@@ -2,11 +2,11 @@
 
 //! Every schedule of five steps of two rings, for every small limit.
 //!
-//! Twelve limits (refill 1 to 4 per second, bucket 1 to 3), two beginnings (a full
-//! bucket; an empty one with both rings waiting), ten steps: 2.4 million schedules.
-//! After each step: the bound of the ledger; nobody was passed; nobody was refused
-//! a token that was there. After the last: whoever waits is served as soon as the
-//! refill allows.
+//! There are twelve limits (refill 1 to 4 per second, bucket 1 to 3), two initial states (a
+//! full bucket, and an empty one with both rings waiting) and ten kinds of steps: 2.4
+//! million schedules. After each step the test checks the bound of the ledger, that no ring
+//! overtook another, and that no ring was refused an available token. After the last step it
+//! checks that every ring that waits is served as soon as the refill allows.
 
 mod host;
 
@@ -28,10 +28,10 @@ const DEPTH: u32 = 5;
 enum Step {
     Ask(u8, u32),
     Leave(u8),
-    Pass(u64),
-    /// To the time that the timer is set to, and wake whom it says.
+    Advance(u64),
+    /// Advance to the time of the timer, and wake the ring.
     Timer,
-    /// To the other limit, or back.
+    /// Change to the other limit, or back.
     Switch,
     Off,
 }
@@ -42,8 +42,8 @@ const STEPS: [Step; 10] = [
     Step::Ask(1, 1),
     Step::Ask(1, 2),
     Step::Leave(0),
-    Step::Pass(SECOND / 4),
-    Step::Pass(SECOND / 3 + 1),
+    Step::Advance(SECOND / 4),
+    Step::Advance(SECOND / 3 + 1),
     Step::Timer,
     Step::Switch,
     Step::Off,
@@ -56,9 +56,9 @@ struct World {
     now: u64,
     limit: Option<Limit>,
     other: Limit,
-    /// Who waits, in the order in which they came.
-    line: Vec<u8>,
-    /// Nano-tokens brought since somebody was last served, or the limit began.
+    /// The rings that wait, in order.
+    queue: Vec<u8>,
+    /// Nano-tokens of refill since a ring was last served, or since the limit began.
     brought: i128,
 }
 
@@ -73,7 +73,7 @@ impl World {
             now: 0,
             limit: Some(limit),
             other,
-            line: Vec::new(),
+            queue: Vec::new(),
             brought: 0,
         }
     }
@@ -83,32 +83,35 @@ impl World {
             Step::Ask(ring, count) => self.ask(ring, count),
             Step::Leave(ring) => {
                 leave(&mut self.admission, ring, self.now);
-                self.line.retain(|other| *other != ring);
+                self.queue.retain(|other| *other != ring);
             }
-            Step::Pass(time) => self.pass(time),
+            Step::Advance(time) => self.advance(time),
             Step::Timer => self.timer(),
             Step::Switch => self.switch(),
             Step::Off => self.set(None),
         }
     }
 
-    fn pass(&mut self, time: u64) {
+    fn advance(&mut self, time: u64) {
         self.now += time;
         if let Some(limit) = self.limit {
             self.brought += i128::from(time) * i128::from(limit.refill());
         }
     }
 
-    /// A worker with `left` requests asks until it has to wait or none is left.
+    /// The worker of `ring` asks until it has to wait or no request is left.
     fn ask(&mut self, ring: u8, mut left: u32) {
         while left > 0 {
             left -= match self.admission.take(None, ring, left, self.now) {
                 Take::Free => {
-                    assert!(self.limit.is_none(), "free under a limit");
+                    assert!(
+                        self.limit.is_none(),
+                        "admitted without tokens under a limit"
+                    );
                     left
                 }
                 Take::Tokens(got) => {
-                    assert!(self.is_turn_of(ring), "{ring} passed {:?}", self.line);
+                    assert!(self.is_next(ring), "{ring} overtook {:?}", self.queue);
                     assert!((1..=left).contains(&got));
                     self.ledger.admit(ring, got, self.now);
                     self.brought = 0;
@@ -116,35 +119,39 @@ impl World {
                 }
                 Take::Wait => return self.wait(ring),
             };
-            self.line.retain(|other| *other != ring);
+            self.queue.retain(|other| *other != ring);
         }
         leave(&mut self.admission, ring, self.now);
     }
 
     fn wait(&mut self, ring: u8) {
-        assert!(self.limit.is_some(), "made to wait for nothing");
-        let refused = self.is_turn_of(ring) && self.brought >= NANO;
-        assert!(!refused, "refused a token that was there");
-        if !self.line.contains(&ring) {
-            self.line.push(ring);
+        assert!(self.limit.is_some(), "a ring waits without a limit");
+        let refused = self.is_next(ring) && self.brought >= NANO;
+        assert!(!refused, "an available token was refused");
+        if !self.queue.contains(&ring) {
+            self.queue.push(ring);
         }
     }
 
-    fn is_turn_of(&self, ring: u8) -> bool {
-        self.line.first().is_none_or(|first| *first == ring)
+    fn is_next(&self, ring: u8) -> bool {
+        self.queue.first().is_none_or(|first| *first == ring)
     }
 
     fn timer(&mut self) {
         match self.admission.next(self.now) {
-            TimerAction::Stop => assert!(self.line.is_empty(), "forgotten: {:?}", self.line),
+            TimerAction::Stop => assert!(
+                self.queue.is_empty(),
+                "a ring is never woken: {:?}",
+                self.queue
+            ),
             TimerAction::ArmAt(at) => {
-                assert!(at > self.now && !self.line.is_empty() && self.limit.is_some());
-                self.pass(at - self.now);
+                assert!(at > self.now && !self.queue.is_empty() && self.limit.is_some());
+                self.advance(at - self.now);
             }
             TimerAction::Wake(ring) => {
-                assert_eq!(self.line.first(), Some(&ring));
+                assert_eq!(self.queue.first(), Some(&ring));
                 self.ask(ring, 1);
-                assert!(!self.line.contains(&ring), "woken for nothing");
+                assert!(!self.queue.contains(&ring), "woken without effect");
             }
         }
     }
@@ -167,17 +174,17 @@ impl World {
         self.limit = limit;
     }
 
-    /// Only the timer goes on.
+    /// Lets the timer fire until no ring waits.
     fn drain(mut self) {
         let refill = self.limit.map_or(1, |limit| limit.refill());
         let each = SECOND.div_ceil(u64::from(refill)) + 1;
-        let deadline = self.now + self.line.len() as u64 * each;
-        while !self.line.is_empty() {
+        let deadline = self.now + self.queue.len() as u64 * each;
+        while !self.queue.is_empty() {
             self.timer();
             assert!(
                 self.now <= deadline,
                 "{:?} still wait at {}",
-                self.line,
+                self.queue,
                 self.now
             );
         }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Ring indices against a ring that counts in 64 bits and never wraps: whatever
-//! producer index a frontend publishes, wherever its indices stand.
+//! Ring indices are compared with a model that counts in 64 bits and never wraps, for any
+//! published producer index and any start.
 
 mod host;
 
@@ -12,12 +12,12 @@ use rblkback_logic::protocol::index::must_notify;
 use rblkback_logic::protocol::index::Indices;
 use std::collections::VecDeque;
 
-/// What truly happened on a ring since its first request.
+/// The true state of a ring, in indices that never wrap.
 struct Model {
     entries: u64,
     produced: u64,
     consumed: u64,
-    answered: u64,
+    responded: u64,
 }
 
 impl Model {
@@ -26,13 +26,14 @@ impl Model {
             entries,
             produced: start,
             consumed: start,
-            answered: start,
+            responded: start,
         }
     }
 
-    /// Is `claim` a producer index that an honest frontend could publish?
-    fn believes(&self, claim: u32) -> Option<u32> {
-        (self.consumed..=self.answered + self.entries)
+    /// The number of unread requests if `claim` is a producer index that a correct frontend could
+    /// publish.
+    fn unread(&self, claim: u32) -> Option<u32> {
+        (self.consumed..=self.responded + self.entries)
             .find(|index| *index as u32 == claim)
             .map(|index| (index - self.consumed) as u32)
     }
@@ -44,31 +45,31 @@ impl Model {
 
 #[derive(Clone, Copy, Debug)]
 enum Step {
-    /// The frontend puts as many requests on the ring as fit, up to this.
+    /// The frontend puts up to so many requests on the ring.
     Produce(u64),
-    /// The frontend publishes something.
+    /// The frontend publishes an arbitrary producer index.
     Claim(u32),
-    /// The backend takes up to so many.
+    /// The backend consumes up to so many requests.
     Consume(u64),
-    /// The backend answers up to so many.
-    Answer(u64),
+    /// The backend writes up to so many responses.
+    Respond(u64),
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let step = prop_oneof![
         3 => (0..600u64).prop_map(Step::Produce),
         3 => (0..600u64).prop_map(Step::Consume),
-        3 => (0..600u64).prop_map(Step::Answer),
+        3 => (0..600u64).prop_map(Step::Respond),
         2 => any::<u32>().prop_map(Step::Claim),
     ];
     vec(step, 1..80)
 }
 
-/// Claims near the truth are the interesting ones.
+/// Moves most claims near the true indices.
 fn near(model: &Model, claim: u32) -> u32 {
     match claim % 4 {
         0 => claim,
-        1 => (model.answered + model.entries) as u32 ^ (claim >> 30),
+        1 => (model.responded + model.entries) as u32 ^ (claim >> 30),
         2 => (model.consumed as u32).wrapping_sub(claim >> 29),
         _ => (model.produced as u32).wrapping_add(claim >> 29),
     }
@@ -77,14 +78,14 @@ fn near(model: &Model, claim: u32) -> u32 {
 fn apply(ring: &mut Indices, model: &mut Model, step: Step) {
     match step {
         Step::Produce(count) => {
-            model.produced = (model.produced + count).min(model.answered + model.entries);
+            model.produced = (model.produced + count).min(model.responded + model.entries);
         }
         Step::Claim(claim) => {
             let claim = near(model, claim);
             match ring.unread(claim) {
-                Ok(unread) => assert_eq!(Some(unread), model.believes(claim)),
+                Ok(unread) => assert_eq!(Some(unread), model.unread(claim)),
                 Err(overrun) => {
-                    assert_eq!(model.believes(claim), None, "{claim} is possible");
+                    assert_eq!(model.unread(claim), None, "{claim} is possible");
                     assert_eq!(
                         (overrun.req_prod, overrun.req_cons),
                         (claim, model.consumed as u32)
@@ -98,12 +99,12 @@ fn apply(ring: &mut Indices, model: &mut Model, step: Step) {
                 model.consumed += 1;
             }
         }
-        Step::Answer(most) => {
-            for _ in 0..most.min(model.consumed - model.answered) {
-                assert_eq!(ring.respond(), Some(model.slot(model.answered)));
-                model.answered += 1;
+        Step::Respond(most) => {
+            for _ in 0..most.min(model.consumed - model.responded) {
+                assert_eq!(ring.respond(), Some(model.slot(model.responded)));
+                model.responded += 1;
             }
-            if model.answered == model.consumed {
+            if model.responded == model.consumed {
                 assert_eq!(ring.respond(), None);
             }
         }
@@ -111,15 +112,18 @@ fn apply(ring: &mut Indices, model: &mut Model, step: Step) {
 }
 
 fn check(ring: &Indices, model: &Model) {
-    assert_eq!(u64::from(ring.in_flight()), model.consumed - model.answered);
-    assert_eq!(ring.rsp_prod(), model.answered as u32);
+    assert_eq!(
+        u64::from(ring.in_flight()),
+        model.consumed - model.responded
+    );
+    assert_eq!(ring.rsp_prod(), model.responded as u32);
     assert_eq!(ring.next_event(), (model.consumed + 1) as u32);
     let unread = (model.produced - model.consumed) as u32;
     assert_eq!(ring.unread(model.produced as u32), Ok(unread));
 }
 
-/// Ring sizes of one to sixteen pages, and where their indices stand.
-fn places() -> impl Strategy<Value = (u32, u64)> {
+/// Ring sizes of one to sixteen pages, and start indices.
+fn starts() -> impl Strategy<Value = (u32, u64)> {
     let start = prop_oneof![
         Just(0u64),
         (0..1200u64).prop_map(|back| (1 << 32) - back),
@@ -132,7 +136,7 @@ proptest! {
     #![proptest_config(cases(4000))]
 
     #[test]
-    fn indices_do_what_endless_counters_would((entries, start) in places(), steps in steps()) {
+    fn indices_behave_like_counters_that_never_wrap((entries, start) in starts(), steps in steps()) {
         let at = start as u32;
         let mut ring = Indices::attach(entries, at, at).expect("an empty ring");
         let mut model = Model::new(u64::from(entries), start);
@@ -143,8 +147,8 @@ proptest! {
     }
 
     #[test]
-    fn a_ring_is_taken_over_with_what_is_unread_and_never_with_more_than_fits(
-        (entries, start) in places(),
+    fn a_ring_is_attached_with_at_most_as_many_unread_requests_as_slots(
+        (entries, start) in starts(),
         unread in prop_oneof![0..=600u32, any::<u32>()],
     ) {
         let (rsp_prod, req_prod) = (start as u32, (start as u32).wrapping_add(unread));
@@ -159,34 +163,34 @@ proptest! {
     }
 
     #[test]
-    fn the_frontend_is_told_if_it_asked_for_one_of_the_new_answers(
-        start in places().prop_map(|(_, start)| start),
+    fn the_frontend_is_notified_if_its_event_index_is_among_the_new_responses(
+        start in starts().prop_map(|(_, start)| start),
         new in 0..=512u64,
         event: u32,
     ) {
         let (old, new) = (start as u32, (start + new) as u32);
-        // Beside the old index, beside the new one, or anywhere.
+        // Near the old index, near the new one, or anywhere.
         let event = match event % 3 {
             0 => old.wrapping_add(event >> 29).wrapping_sub(4),
             1 => new.wrapping_add(event >> 29).wrapping_sub(4),
             _ => event,
         };
-        let mut answers = (1..=new.wrapping_sub(old)).map(|count| old.wrapping_add(count));
-        prop_assert_eq!(must_notify(old, new, event), answers.any(|answer| answer == event));
+        let mut responses = (1..=new.wrapping_sub(old)).map(|count| old.wrapping_add(count));
+        prop_assert_eq!(must_notify(old, new, event), responses.any(|response| response == event));
     }
 
     #[test]
-    fn requests_leave_in_the_order_in_which_they_came(
-        (entries, start) in places(),
+    fn responses_have_the_order_of_the_requests(
+        (entries, start) in starts(),
         count in 0..=512u32,
     ) {
         let at = start as u32;
         let count = count.min(entries);
         let mut ring = Indices::attach(entries, at.wrapping_add(count), at).expect("a ring");
-        let mut taken: VecDeque<u32> = (0..count).map(|_| ring.consume()).collect();
+        let mut consumed: VecDeque<u32> = (0..count).map(|_| ring.consume()).collect();
         while let Some(slot) = ring.respond() {
-            prop_assert_eq!(Some(slot), taken.pop_front());
+            prop_assert_eq!(Some(slot), consumed.pop_front());
         }
-        prop_assert!(taken.is_empty());
+        prop_assert!(consumed.is_empty());
     }
 }

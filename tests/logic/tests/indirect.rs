@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Indirect requests and discards: the rules once more, from the raw bytes and in wide
-//! numbers, with the offsets of `blkif.h` as a C compiler lays them out.
+//! Indirect requests and discards are checked against a second implementation of the
+//! rules. It uses the raw bytes, wide numbers, and the offsets that a C compiler computes
+//! for `blkif.h`.
 
 mod host;
 
@@ -46,7 +47,7 @@ fn disks() -> impl Strategy<Value = DiskView> {
         })
 }
 
-fn places(disk: DiskView) -> impl Strategy<Value = u64> {
+fn sectors(disk: DiskView) -> impl Strategy<Value = u64> {
     prop_oneof![
         (0..64u64).prop_map(|block| block * 8),
         (0..3000u64).prop_map(move |back| disk.sectors.wrapping_sub(back)),
@@ -54,7 +55,7 @@ fn places(disk: DiskView) -> impl Strategy<Value = u64> {
     ]
 }
 
-/// Whole frames mostly, so that some requests are right.
+/// Segments, mostly whole frames, so that some requests are valid.
 fn descriptors() -> impl Strategy<Value = (u32, u8, u8)> {
     let range = prop_oneof![
         200 => Just((0u8, 7u8)),
@@ -88,15 +89,15 @@ proptest! {
     #![proptest_config(cases(4000))]
 
     #[test]
-    fn an_indirect_request_is_sound_or_refused(
-        (disk, sector) in disks().prop_flat_map(|disk| (Just(disk), places(disk))),
+    fn an_indirect_request_is_valid_or_refused(
+        (disk, sector) in disks().prop_flat_map(|disk| (Just(disk), sectors(disk))),
         abi in abis(),
         inner in prop_oneof![8 => 0..2u8, 1 => any::<u8>()],
         descriptors in prop_oneof![vec(descriptors(), 1..16), vec(descriptors(), 256)],
-        lie in prop_oneof![8 => Just(None), 1 => any::<u16>().prop_map(Some)],
+        wrong_count in prop_oneof![8 => Just(None), 1 => any::<u16>().prop_map(Some)],
         frame: u32,
     ) {
-        let count = lie.unwrap_or(descriptors.len() as u16);
+        let count = wrong_count.unwrap_or(descriptors.len() as u16);
         let slot = indirect(abi, inner, count, sector, frame);
         let bytes: Vec<u8> = descriptors
             .iter()
@@ -111,7 +112,7 @@ proptest! {
             .sum();
         let end = u128::from(sector) + length;
         let block = u128::from(disk.block);
-        let right = inner < 2
+        let valid = inner < 2
             && usize::from(count) == descriptors.len()
             && !(inner == 1 && disk.read_only)
             && descriptors.iter().all(|(_, first, last)| first <= last && *last < 8)
@@ -123,34 +124,34 @@ proptest! {
         let checked = match parse(&slot, abi) {
             Ok(Parsed::Transfer(transfer)) => {
                 prop_assert_eq!(transfer.frame(), Some(frame));
-                let room = vec![Extent::default(); 256];
-                transfer.check(&disk, Segment::list(&bytes, transfer.count()), room).ok()
+                let extents = vec![Extent::default(); 256];
+                transfer.check(&disk, Segment::list(&bytes, transfer.count()), extents).ok()
             }
             Ok(Parsed::Discard(_)) => panic!("a discard"),
             Err(_) => None,
         };
-        // A count smaller than the list is no lie that anybody could see.
-        if lie.is_none() {
-            prop_assert_eq!(checked.is_some(), right, "{:?}", disk);
+        // A count that is smaller than the list cannot be detected.
+        if wrong_count.is_none() {
+            prop_assert_eq!(checked.is_some(), valid, "{:?}", disk);
         }
-        if let Some(request) = checked.filter(|_| lie.is_none()) {
+        if let Some(request) = checked.filter(|_| wrong_count.is_none()) {
             let operation = if inner == 0 { Operation::Read } else { Operation::Write };
             prop_assert_eq!(request.operation(), operation);
             prop_assert_eq!((request.sector(), u128::from(request.sectors())), (sector, length));
-            let seen: Vec<_> = request.extents().iter().map(|e| (e.gref(), e.offset(), e.bytes())).collect();
+            let extents: Vec<_> = request.extents().iter().map(|e| (e.gref(), e.offset(), e.bytes())).collect();
             let expected: Vec<_> = descriptors
                 .iter()
                 .map(|(gref, first, last)| {
                     (*gref, u32::from(*first) * 512, u32::from(last - first + 1) * 512)
                 })
                 .collect();
-            prop_assert_eq!(seen, expected);
+            prop_assert_eq!(extents, expected);
         }
     }
 
     #[test]
-    fn a_discard_is_sound_or_refused(
-        (disk, sector) in disks().prop_flat_map(|disk| (Just(disk), places(disk))),
+    fn a_discard_is_valid_or_refused(
+        (disk, sector) in disks().prop_flat_map(|disk| (Just(disk), sectors(disk))),
         sectors in prop_oneof![(0..100u64).prop_map(|n| n * 8), any::<u64>()],
         flags: u8,
         abi in abis(),
@@ -158,7 +159,7 @@ proptest! {
     ) {
         let end = u128::from(sector) + u128::from(sectors);
         let block = u128::from(disk.block);
-        let right = disk.discard
+        let valid = disk.discard
             && !disk.read_only
             && end <= u128::from(disk.sectors)
             && u128::from(sector) % block == 0
@@ -167,10 +168,10 @@ proptest! {
             panic!("no discard");
         };
         let discard = parsed.check(&disk);
-        prop_assert_eq!(discard.is_ok(), right);
+        prop_assert_eq!(discard.is_ok(), valid);
         if let Ok(mut discard) = discard {
             prop_assert_eq!(discard.is_secure(), flags & 1 == 1 && disk.secure);
-            // Its pieces are all of it, in order, without holes. Not too many of them.
+            // The pieces cover the range, in order, without gaps. Their number is limited.
             let most = most.max(sectors / 100);
             let mut at = sector;
             while let Some((from, length)) = discard.next_piece(most) {

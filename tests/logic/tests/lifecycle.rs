@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Random walks of a frontend that writes what it likes: nothing is mapped twice,
-//! nothing is given up that is in use, and it always comes to rest.
+//! Random sequences of frontend states: no ring is mapped twice, no ring is unmapped while
+//! it is in use, and every sequence of steps ends.
 
 mod host;
 
@@ -14,30 +14,32 @@ use rblkback_logic::lifecycle::Phase;
 use rblkback_logic::lifecycle::Seen;
 use rblkback_logic::lifecycle::Step;
 
-/// More steps than any single event may cause.
-const STEPS_MOST: u32 = 4;
+/// The largest number of steps after one event.
+const STEPS_MAX: u32 = 4;
 
 #[derive(Clone, Copy, Debug)]
 enum Event {
-    /// The number in the frontend's `state` key.
+    /// The frontend writes this number to its `state` key.
     State(u32),
-    /// Something else in it.
+    /// The frontend writes this text to its `state` key.
     Text(&'static str),
-    /// The frontend's directory is removed.
+    /// The directory of the frontend is removed.
     Vanish,
-    /// The backing device opens, or is lost.
-    DiskView(bool),
+    /// The backing device is opened, or lost.
+    Disk(bool),
+    /// The toolstack writes the key `online`.
     Online(bool),
+    /// The driver is unbound.
     Unbind,
-    /// The next connect will fail, or not.
+    /// The next attempts to connect fail, or succeed.
     Fail(bool),
-    /// Requests are taken off the ring, if it is served.
+    /// The backend consumes requests, if the ring is served.
     Take(u32),
-    /// Requests are answered.
+    /// The backend writes responses.
     Done(u32),
 }
 
-/// A device and what is true of it.
+/// The model of a device.
 #[derive(Clone)]
 struct Device {
     phase: Phase,
@@ -70,7 +72,7 @@ impl Device {
             Event::State(state) => self.read(Some(&state.to_string())),
             Event::Text(text) => self.read(Some(text)),
             Event::Vanish => self.read(None),
-            Event::DiskView(disk) => self.seen.disk = disk,
+            Event::Disk(disk) => self.seen.disk = disk,
             Event::Online(online) => self.seen.online = online,
             Event::Unbind => self.seen.unbound = true,
             Event::Fail(fails) => self.fails = fails,
@@ -79,17 +81,17 @@ impl Device {
             Event::Done(count) => self.in_flight = self.in_flight.saturating_sub(count),
         }
         self.seen.drained = self.in_flight == 0;
-        self.come_to_rest();
+        self.run_to_rest();
     }
 
     fn read(&mut self, text: Option<&str>) {
         self.seen.frontend = Frontend::parse(text.map(str::as_bytes));
     }
 
-    fn come_to_rest(&mut self) {
-        for _ in 0..=STEPS_MOST {
+    fn run_to_rest(&mut self) {
+        for _ in 0..=STEPS_MAX {
             match decide(self.phase, &self.seen) {
-                // Announcing what was announced writes nothing and ends here.
+                // A state that is announced again is not written. The caller stops here.
                 Step::Rest | Step::AnnounceClosing => return,
                 step => self.take(step),
             }
@@ -97,13 +99,13 @@ impl Device {
         panic!("no rest in {:?} with {:?}", self.phase, self.seen);
     }
 
-    /// Its removal was asked for.
+    /// Whether the backend asked for the removal of the device.
     fn is_gone(&self) -> bool {
         self.phase == Phase::Leaving
     }
 
     fn take(&mut self, step: Step) {
-        assert!(!self.is_gone(), "{step:?} after the end");
+        assert!(!self.is_gone(), "{step:?} after unregister");
         self.phase = match step {
             Step::Rest | Step::AnnounceClosing => self.phase,
             Step::Offer => self.unused(Phase::Waiting),
@@ -136,21 +138,17 @@ impl Device {
         self.mapped = matches!(self.phase, Phase::Connected | Phase::Draining);
     }
 
-    /// `next`, which only a device may enter that has nothing mapped.
+    /// Returns `next`, a phase that a device may enter only without mapped rings.
     fn unused(&self, next: Phase) -> Phase {
         assert!(!self.mapped, "{next:?} while mapped");
         assert_eq!(self.in_flight, 0, "{next:?} with requests in flight");
         next
     }
 
-    /// All is well on our side, and the guest shows these states one by one.
-    fn polite(&mut self, states: &[u32]) {
-        let well = [
-            Event::DiskView(true),
-            Event::Online(true),
-            Event::Fail(false),
-        ];
-        well.into_iter().for_each(|event| self.happen(event));
+    /// The guest enters `states` in order, while the backend has no error.
+    fn correct_guest(&mut self, states: &[u32]) {
+        let no_error = [Event::Disk(true), Event::Online(true), Event::Fail(false)];
+        no_error.into_iter().for_each(|event| self.happen(event));
         for state in states {
             self.happen(Event::State(*state));
             self.happen(Event::Done(u32::MAX));
@@ -165,7 +163,7 @@ fn events() -> impl Strategy<Value = Vec<Event>> {
         1 => any::<u32>().prop_map(Event::State),
         1 => junk.prop_map(Event::Text),
         1 => Just(Event::Vanish),
-        3 => any::<bool>().prop_map(Event::DiskView),
+        3 => any::<bool>().prop_map(Event::Disk),
         2 => any::<bool>().prop_map(Event::Online),
         1 => any::<bool>().prop_map(Event::Fail),
         4 => (1..5u32).prop_map(Event::Take),
@@ -174,9 +172,9 @@ fn events() -> impl Strategy<Value = Vec<Event>> {
     vec(event, 0..60)
 }
 
-fn walked(events: Vec<Event>) -> Device {
+fn after_events(events: Vec<Event>) -> Device {
     let mut device = Device::new();
-    device.happen(Event::DiskView(true));
+    device.happen(Event::Disk(true));
     for event in events {
         device.happen(event);
     }
@@ -187,37 +185,37 @@ proptest! {
     #![proptest_config(cases(3000))]
 
     #[test]
-    fn a_guest_that_writes_any_state_never_breaks_the_order(events in events()) {
-        walked(events);
+    fn any_sequence_of_states_keeps_the_order(events in events()) {
+        after_events(events);
     }
 
     #[test]
     fn the_same_guest_can_always_connect_again(events in events()) {
-        let device = walked(events);
-        // With and without having closed: a kernel may be replaced by another.
+        let device = after_events(events);
+        // With and without closing first: a guest may start another kernel.
         for states in [&[6, 1, 3, 4][..], &[5, 6, 1, 3], &[1, 3, 4], &[1, 4]] {
             let mut device = device.clone();
             let was_gone = device.is_gone();
-            device.polite(states);
+            device.correct_guest(states);
             let served = device.phase == Phase::Connected;
             prop_assert!(was_gone || served, "{:?} after {states:?}", device.phase);
         }
     }
 
     #[test]
-    fn a_guest_that_vanishes_leaves_nothing_behind(events in events()) {
-        let mut device = walked(events);
+    fn a_guest_that_disappears_leaves_no_ring_mapped(events in events()) {
+        let mut device = after_events(events);
         device.happen(Event::Vanish);
         device.happen(Event::Done(u32::MAX));
         prop_assert!(!device.mapped);
-        // The guest alone does not take it away from the toolstack.
+        // Only the toolstack removes the device.
         device.happen(Event::Online(false));
         prop_assert!(device.is_gone());
     }
 
     #[test]
     fn a_detached_disk_is_unregistered_once_the_guest_closed_it(events in events()) {
-        let mut device = walked(events);
+        let mut device = after_events(events);
         let detach = [Event::Online(false), Event::State(5), Event::State(6)];
         detach.into_iter().for_each(|event| device.happen(event));
         device.happen(Event::Done(u32::MAX));
@@ -226,7 +224,7 @@ proptest! {
 
     #[test]
     fn a_detached_disk_that_no_guest_uses_is_unregistered(events in events()) {
-        let mut device = walked(events);
+        let mut device = after_events(events);
         device.happen(Event::State(1));
         device.happen(Event::Online(false));
         device.happen(Event::Done(u32::MAX));
@@ -234,11 +232,11 @@ proptest! {
     }
 
     #[test]
-    fn an_unbound_driver_lets_go_of_everything_and_takes_nothing_new(
+    fn an_unbound_driver_unmaps_all_rings_and_maps_none(
         before in events(),
         after in events(),
     ) {
-        let mut device = walked(before);
+        let mut device = after_events(before);
         device.happen(Event::Unbind);
         for event in after {
             let mapped = device.mapped;
@@ -275,6 +273,6 @@ fn every_sequence_of_four_states_keeps_the_order() {
     let others = [Event::Text("text"), Event::Text(""), Event::Vanish];
     let events: Vec<_> = numbers.into_iter().chain(others).collect();
     let mut device = Device::new();
-    device.happen(Event::DiskView(true));
+    device.happen(Event::Disk(true));
     assert!(explore(&device, &events, 4) > 10_000);
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Text from xenstore: any bytes, against what the standard library reads:
-//! what an administrator mistypes, and what a guest writes on purpose.
+//! Parsing of text from xenstore, compared with the standard library, for any bytes: the
+//! mistakes of an administrator, and what a hostile guest writes.
 
 mod host;
 
@@ -18,8 +18,8 @@ use rblkback_logic::tokens::limits::Limit;
 use rblkback_logic::tokens::limits::Setting;
 use rblkback_logic::tokens::limits::VALUE_MAX;
 
-/// The number in `text`, as the standard library reads it, if there is nothing
-/// but digits. Leading zeros do not count towards its length.
+/// The number in `text`, as the standard library parses it, if `text` has only digits. Any
+/// number of leading zeros is allowed.
 fn strict(text: &[u8], radix: u32) -> Option<u64> {
     let text = std::str::from_utf8(text).ok()?;
     let digits = !text.is_empty() && text.chars().all(|c| c.is_digit(radix));
@@ -35,7 +35,7 @@ fn strict_u32(text: &[u8], radix: u32) -> Option<u32> {
     strict(text, radix).and_then(|value| u32::try_from(value).ok())
 }
 
-/// Bytes, digits, and numbers near the limits with something wrong about them.
+/// Bytes, digits, and numbers near the limits, with and without a mistake.
 fn texts() -> impl Strategy<Value = Vec<u8>> {
     let number = prop_oneof![
         (0..40u64).prop_map(|back| u64::from(VALUE_MAX) + 20 - back),
@@ -77,7 +77,7 @@ proptest! {
     #![proptest_config(cases(5000))]
 
     #[test]
-    fn a_key_is_what_the_standard_library_reads_or_invalid(text in texts()) {
+    fn a_key_is_what_the_standard_library_parses_or_invalid(text in texts()) {
         let expected = match strict(&text, 10) {
             Some(value) if value <= u64::from(VALUE_MAX) => Key::Value(value as u32),
             _ => Key::Invalid,
@@ -86,7 +86,7 @@ proptest! {
     }
 
     #[test]
-    fn a_number_is_what_the_standard_library_reads_up_to_its_maximum(text in texts(), max: u32) {
+    fn a_number_is_what_the_standard_library_parses_up_to_its_maximum(text in texts(), max: u32) {
         let value = strict_u32(&text, 10);
         prop_assert_eq!(decimal(&text, u32::MAX), value);
         prop_assert_eq!(decimal(&text, max), value.filter(|value| *value <= max));
@@ -94,7 +94,7 @@ proptest! {
     }
 
     #[test]
-    fn both_keys_together_mean_what_the_table_says(refill in keys(), max in keys()) {
+    fn pairs_of_keys_mean_what_the_table_says(refill in keys(), max in keys()) {
         let [r, m] = [&refill, &max].map(|text| Key::parse(text.as_deref()));
         let number = |key| if let Key::Value(value) = key { value } else { 0 };
         let expected = if r == Key::Invalid || m == Key::Invalid {
@@ -145,11 +145,11 @@ proptest! {
     }
 
     #[test]
-    fn foreign_text_is_one_short_line_of_printable_letters(text in vec(any::<u8>(), 0..80)) {
-        let shown = UntrustedText(&text).to_string();
-        prop_assert!(shown.len() <= UntrustedText::SHOWN + 4);
-        prop_assert!(shown.bytes().all(|byte| (b' '..=b'~').contains(&byte)), "{shown}");
-        let inner = shown.trim_end_matches('.').trim_matches('"');
-        prop_assert!(!inner.contains('"') && !inner.contains('\\'), "{shown}");
+    fn untrusted_text_is_printed_short_and_in_printable_ascii(text in vec(any::<u8>(), 0..80)) {
+        let printed = UntrustedText(&text).to_string();
+        prop_assert!(printed.len() <= UntrustedText::MAX_BYTES + 4);
+        prop_assert!(printed.bytes().all(|byte| (b' '..=b'~').contains(&byte)), "{printed}");
+        let inner = printed.trim_end_matches('.').trim_matches('"');
+        prop_assert!(!inner.contains('"') && !inner.contains('\\'), "{printed}");
     }
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The table of persistent grants against a plain map, for any sequence of what a
-//! ring does with it.
+//! The table of persistent grants is compared with a `BTreeMap`, for random sequences of
+//! operations.
 
 mod host;
 
@@ -16,22 +16,22 @@ use rblkback_logic::persistent::TableSlot;
 
 #[derive(Clone, Debug)]
 enum Act {
-    /// A request names this grant.
+    /// A request uses this grant.
     Use(u32),
-    /// The oldest use of this grant ends.
+    /// A request that uses this grant completes.
     End(u32),
-    /// Those that were not used for so long go, this many at most.
+    /// Evicts at most so many entries that were unused for so long.
     Evict(u64, usize),
 }
 
 struct Entry {
-    place: EntryIndex,
+    index: EntryIndex,
     users: u32,
     used_at: u64,
 }
 
 fn acts() -> impl Strategy<Value = Vec<Act>> {
-    // Few grants, so that they meet again; some that differ in the upper half only.
+    // Few grants, so that they repeat. Some differ only in the upper half.
     let gref = prop_oneof![0..12u32, (0..4u32).prop_map(|high| high << 16)];
     let act = prop_oneof![
         4 => gref.clone().prop_map(Act::Use),
@@ -45,7 +45,7 @@ proptest! {
     #![proptest_config(cases(3000))]
 
     #[test]
-    fn the_table_is_a_map(acts in acts(), entries in 0..9usize, key: u32) {
+    fn the_table_behaves_like_a_map(acts in acts(), entries in 0..9usize, key: u32) {
         let slots = (0..entries).map(|_| TableSlot::new()).collect();
         let mut table: GrantTable<u32, Vec<TableSlot<u32>>> = GrantTable::new(slots, key);
         let mut model: BTreeMap<u32, Entry> = BTreeMap::new();
@@ -53,10 +53,10 @@ proptest! {
             let now = now as u64;
             match act {
                 Act::Use(gref) => {
-                    let known = table.acquire(gref, now).map(|(place, page)| (place, *page));
+                    let known = table.acquire(gref, now).map(|(index, page)| (index, *page));
                     match model.get_mut(&gref) {
                         Some(entry) => {
-                            prop_assert_eq!(known, Some((entry.place, gref)));
+                            prop_assert_eq!(known, Some((entry.index, gref)));
                             entry.users += 1;
                             entry.used_at = now;
                         }
@@ -66,8 +66,8 @@ proptest! {
                             prop_assert_eq!(table.is_full(), full);
                             let inserted = table.insert(gref, gref, now);
                             prop_assert_eq!(inserted.is_err(), full);
-                            if let Ok(place) = inserted {
-                                let entry = Entry { place, users: 1, used_at: now };
+                            if let Ok(index) = inserted {
+                                let entry = Entry { index, users: 1, used_at: now };
                                 model.insert(gref, entry);
                             }
                         }
@@ -75,7 +75,7 @@ proptest! {
                 }
                 Act::End(gref) => {
                     if let Some(entry) = model.get_mut(&gref).filter(|entry| entry.users > 0) {
-                        prop_assert_eq!(table.release(entry.place).map(|page| *page), Some(gref));
+                        prop_assert_eq!(table.release(entry.index).map(|page| *page), Some(gref));
                         entry.users -= 1;
                     }
                 }
@@ -83,10 +83,10 @@ proptest! {
                     let before = now.saturating_sub(age);
                     let idle = |entry: &Entry| entry.users == 0 && entry.used_at <= before;
                     let expected = model.values().filter(|e| idle(e)).count().min(most);
-                    let mut gone = Vec::new();
-                    table.evict(before, most, |_| false, |page| gone.push(page));
-                    prop_assert_eq!(gone.len(), expected);
-                    for gref in gone {
+                    let mut evicted = Vec::new();
+                    table.evict(before, most, |_| false, |page| evicted.push(page));
+                    prop_assert_eq!(evicted.len(), expected);
+                    for gref in evicted {
                         let entry = model.remove(&gref);
                         prop_assert!(entry.is_some_and(|entry| idle(&entry)));
                     }

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Requests that cost what they are large: `tokens-size` and `bytes-refill`.
+//! Requests whose cost depends on their size: `tokens-size` and `bytes-refill`.
 //!
-//! Requests of random sizes on two rings, under random limits. Held to: in every
-//! window the bound and no more than one request's cost above it; nothing lost while
-//! somebody waits; no request waits for a level that its bucket never reaches.
+//! Two rings have requests of random sizes, under random limits. The tests check that every
+//! window exceeds its bound by the cost of one request at most, that no token is lost while
+//! a ring waits, and that no request waits for a level that its bucket never reaches.
 
 mod host;
 
@@ -32,7 +32,7 @@ struct World {
     terms: Terms,
     now: u64,
     dice: Dice,
-    /// Time, tokens, bytes.
+    /// The time, tokens and bytes of each admitted request.
     admitted: Vec<(u64, u64, u64)>,
 }
 
@@ -49,11 +49,12 @@ impl World {
         }
     }
 
-    /// A ring that always has requests asks until it has to wait.
+    /// A ring that always has requests asks until it has to wait. Returns the number of admitted
+    /// requests.
     fn work(&mut self, ring: u8) -> u64 {
         let mut got = 0;
         while let Take::Tokens(count) = self.admission.take(None, ring, 64, self.now) {
-            assert_eq!(count, 1, "sizes are not known before");
+            assert_eq!(count, 1, "sizes are unknown before a request is consumed");
             let bytes = 512 * (1 + self.dice.up_to(u64::from(LARGEST / 512) - 1) as u32);
             self.admission.price(bytes, self.now);
             let tokens = tokens_for(bytes, self.terms.size);
@@ -72,7 +73,7 @@ impl World {
             match self.admission.next(self.now) {
                 TimerAction::ArmAt(at) if at > then => break,
                 TimerAction::ArmAt(at) => self.now = at,
-                TimerAction::Wake(ring) => assert!(self.work(ring) > 0, "woken for nothing"),
+                TimerAction::Wake(ring) => assert!(self.work(ring) > 0, "woken without effect"),
                 TimerAction::Stop => panic!("two rings wait"),
             }
         }
@@ -97,7 +98,7 @@ impl World {
             all += i128::from(what(entry));
             assert!(level >= -slack, "more than the bound at {}", entry.0);
         }
-        // What no request took by the end is less than one wake-up gathers.
+        // The unspent rest is less than the batch of one wakeup.
         let due = full + i128::from(until) * refill;
         let batch = i128::from(host::batch(limit)) * NANO;
         assert!(all * NANO >= due - batch, "{all} of {due}");
@@ -116,7 +117,7 @@ proptest! {
     #![proptest_config(cases(200))]
 
     #[test]
-    fn tokens_of_a_size(limit in limits(), size in 512u32..LARGEST, seed: u64) {
+    fn the_bound_in_tokens_of_a_size_holds(limit in limits(), size in 512u32..LARGEST, seed: u64) {
         let terms = Terms { tokens: Setting::Limited(limit), size, bytes: None };
         let mut world = World::new(terms, seed);
         world.run(20 * SECOND);
@@ -124,7 +125,7 @@ proptest! {
     }
 
     #[test]
-    fn bytes_alone(limit in bytes_limits(), seed: u64) {
+    fn the_bound_in_bytes_holds(limit in bytes_limits(), seed: u64) {
         let terms = Terms { tokens: Setting::Unlimited, size: 0, bytes: Some(limit) };
         let mut world = World::new(terms, seed);
         world.run(2 * SECOND);
@@ -168,7 +169,7 @@ fn a_request_dearer_than_the_bucket_goes_and_leaves_a_debt() {
 }
 
 #[test]
-fn what_moves_no_byte_waits_for_none() {
+fn a_request_without_data_costs_no_bytes() {
     let terms = Terms {
         tokens: Setting::Unlimited,
         size: 0,

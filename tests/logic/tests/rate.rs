@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Thirty simulated seconds of a guest that always has requests (ten, where it has
-//! eight rings): it gets the rate that was set, to half a percent and one token.
+//! A guest that always has requests gets the rate of its limit, to half a percent and one
+//! token, in 30 simulated seconds (10 with eight rings).
 //!
-//! Every wake-up is late by 0 to 200 microseconds. Integers only; the dice fall
-//! the same in every run.
+//! Every wakeup is late by 0 to 200 microseconds. The random numbers are the same in every
+//! run.
 
 mod host;
 
@@ -21,10 +21,10 @@ use rblkback_logic::tokens::limits::Setting;
 use rblkback_logic::tokens::timer_action::TimerAction;
 
 const REFILLS: [u32; 6] = [1, 10, 100, 1000, 10_000, 100_000];
-/// What a ring of one page holds.
+/// The number of slots of a ring of one page.
 const RING: u32 = 32;
 
-/// Bucket sizes worth trying; the last is the default.
+/// Bucket sizes; the last is the default.
 fn sizes(refill: u32) -> [u32; 3] {
     [1, 32, refill.div_ceil(10)]
 }
@@ -34,7 +34,7 @@ struct Guest {
     ledger: Ledger,
     now: u64,
     dice: Dice,
-    /// Nanoseconds that a worker needs for a request.
+    /// The time in nanoseconds that a worker needs for a request.
     work: u64,
     end: u64,
 }
@@ -55,7 +55,7 @@ impl Guest {
         }
     }
 
-    /// The worker of `ring` takes what it may.
+    /// The worker of `ring` consumes requests until it has to wait.
     fn serve(&mut self, ring: u8) {
         while self.now < self.end {
             match self.admission.take(None, ring, RING, self.now) {
@@ -69,21 +69,21 @@ impl Guest {
         }
     }
 
-    /// Runs `rings` rings until the time is over and returns what they got.
+    /// Runs `rings` rings to the end. Returns the number of admitted requests.
     fn run(mut self, rings: u8) -> u64 {
         (0..rings).for_each(|ring| self.serve(ring));
         while self.now < self.end {
             match self.admission.next(self.now) {
                 TimerAction::Wake(ring) => self.serve(ring),
                 TimerAction::ArmAt(at) => self.now = at + self.dice.up_to(200 * US),
-                TimerAction::Stop => unreachable!("everybody waits"),
+                TimerAction::Stop => unreachable!("all rings wait"),
             }
         }
         self.ledger.spent()
     }
 }
 
-/// Half a percent, and one token.
+/// Checks the rate, to half a percent and one token.
 fn check(limit: Limit, rings: u8, work: u64, seconds: u64) {
     let served = Guest::new(limit, work, seconds).run(rings);
     let due = u64::from(limit.refill()) * seconds + u64::from(limit.max());
@@ -101,17 +101,17 @@ fn every_limit() -> impl Iterator<Item = Limit> {
 }
 
 #[test]
-fn one_ring_gets_the_rate_that_was_set() {
+fn one_ring_gets_the_rate_of_the_limit() {
     every_limit().for_each(|limit| check(limit, 1, 0, 30));
 }
 
 #[test]
-fn eight_rings_together_get_the_rate_that_was_set() {
+fn eight_rings_together_get_the_rate_of_the_limit() {
     every_limit().for_each(|limit| check(limit, 8, 0, 10));
 }
 
 #[test]
-fn a_ring_whose_worker_is_busy_half_the_time_gets_the_rate_that_was_set() {
+fn a_ring_with_a_busy_worker_gets_the_rate_of_the_limit() {
     for limit in every_limit() {
         let work = (SECOND / u64::from(limit.refill()) / 2).min(50 * US);
         check(limit, 1, work, 30);

@@ -1,11 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Whatever a guest writes into a slot is either a request that keeps every rule
-//! or refused: requests whose segments are in the slot. The others are in
-//! `indirect.rs`.
+//! Any bytes in a slot are a valid request or are refused. This file tests requests whose
+//! segments are in the slot. Indirect requests and discards are in `indirect.rs`.
 //!
-//! The rules are checked a second time here, from the raw bytes and in wide
-//! numbers, with the offsets of `blkif.h` as a C compiler lays them out.
+//! The requests are checked against a second implementation of the rules. It uses the raw
+//! bytes, wide numbers, and the offsets that a C compiler computes for `blkif.h`.
 
 mod host;
 
@@ -25,22 +24,22 @@ use rblkback_logic::protocol::request::Operation;
 use rblkback_logic::protocol::request::Parsed;
 use rblkback_logic::protocol::request::Request;
 
-/// As the module does it: parses the slot, then checks it with its segments. Only for
-/// slots that are no discard and not indirect.
+/// Parses the slot, then checks it with its segments, as the module does. The slot must not be
+/// a discard or an indirect request.
 fn check(slot: &Slot, abi: Abi, disk: &DiskView) -> Result<Request<Vec<Extent>>, Refusal> {
     match parse(slot, abi)? {
         Parsed::Transfer(transfer) => {
             assert_eq!(transfer.frame(), None);
-            let room = vec![Extent::default(); SEGMENTS_MAX];
+            let extents = vec![Extent::default(); SEGMENTS_MAX];
             transfer
-                .check(disk, slot.segments(abi, transfer.count()), room)
+                .check(disk, slot.segments(abi, transfer.count()), extents)
                 .map_err(|(refusal, _)| refusal)
         }
         Parsed::Discard(_) => panic!("a discard"),
     }
 }
 
-/// Discards and indirect requests.
+/// Whether `operation` is a discard or an indirect request.
 fn is_elsewhere(operation: u8) -> bool {
     operation == 5 || operation == 6
 }
@@ -57,19 +56,19 @@ fn u64_at(bytes: &[u8], at: usize) -> u64 {
     u64::from_le_bytes(bytes[at..at + 8].try_into().expect("8 bytes"))
 }
 
-/// A request as its author thinks of it.
+/// A request, independent of the ABI.
 #[derive(Clone, Debug, PartialEq)]
 struct Logical {
     operation: u8,
     count: u8,
     id: u64,
     sector: u64,
-    /// Frame, first sector, last sector.
+    /// Grant reference of the frame, first sector, last sector.
     segments: Vec<(u32, u8, u8)>,
 }
 
 impl Logical {
-    /// What a guest of `abi` writes; `dirt` is what was in the slot before.
+    /// The slot that a guest of `abi` writes, over bytes of value `dirt`.
     fn encode(&self, abi: Abi, dirt: u8) -> Slot {
         let mut bytes = [dirt; SLOT_MAX];
         let (id, sector, segments) = offsets(abi);
@@ -102,11 +101,11 @@ impl Logical {
         }
     }
 
-    fn is_sound(&self, (_, first, last): &(u32, u8, u8)) -> bool {
+    fn is_valid(&self, (_, first, last): &(u32, u8, u8)) -> bool {
         first <= last && *last < 8
     }
 
-    /// Sectors moved, if all segments are sound.
+    /// The number of sectors, if all segments are valid.
     fn length(&self) -> u128 {
         self.segments
             .iter()
@@ -114,10 +113,10 @@ impl Logical {
             .sum()
     }
 
-    /// Every rule that the request breaks on `disk`.
+    /// All reasons to refuse the request on `disk`.
     fn faults(&self, disk: &DiskView) -> Vec<Refusal> {
         let flush = self.operation == 3 || self.operation == 2;
-        let sound = self.segments.iter().all(|segment| self.is_sound(segment));
+        let valid = self.segments.iter().all(|segment| self.is_valid(segment));
         let mut faults = Vec::new();
         let mut fault = |is: bool, refusal| {
             if is {
@@ -130,31 +129,31 @@ impl Logical {
             Refusal::SegmentCount,
         );
         fault(self.operation != 0 && disk.read_only, Refusal::ReadOnly);
-        fault(!sound, Refusal::Segment);
+        fault(!valid, Refusal::Segment);
         let block = u64::from(disk.block);
         let mut pieces = self
             .segments
             .iter()
-            .filter(|segment| self.is_sound(segment));
+            .filter(|segment| self.is_valid(segment));
         let uneven = pieces.any(|(_, first, last)| u64::from(last - first + 1) % block != 0);
-        // Where it lies can only be asked of a request that lies somewhere.
-        let lies = self.count > 0 && sound;
-        let end = if lies {
+        // Only a request with valid segments has a range.
+        let has_range = self.count > 0 && valid;
+        let end = if has_range {
             u128::from(self.sector) + self.length()
         } else {
             0
         };
         fault(end > u128::from(disk.sectors), Refusal::Range);
         fault(
-            uneven || (lies && self.sector % block != 0),
+            uneven || (has_range && self.sector % block != 0),
             Refusal::Alignment,
         );
         faults
     }
 }
 
-/// What `check` says against what the rules say.
-fn judge(slot: &Slot, abi: Abi, disk: &DiskView) -> Result<(), TestCaseError> {
+/// Compares the result of `check` with [`Logical::faults`].
+fn compare(slot: &Slot, abi: Abi, disk: &DiskView) -> Result<(), TestCaseError> {
     let logical = Logical::decode(&slot.0, abi);
     let faults = logical.faults(disk);
     let request = match check(slot, abi, disk) {
@@ -163,17 +162,17 @@ fn judge(slot: &Slot, abi: Abi, disk: &DiskView) -> Result<(), TestCaseError> {
                 faults.contains(&refusal),
                 "{refusal:?} of {logical:?} has {faults:?}"
             );
-            let answer = if refusal == Refusal::Operation {
+            let status = if refusal == Refusal::Operation {
                 Status::Unsupported
             } else {
                 Status::Error
             };
-            prop_assert_eq!(refusal.status(), answer);
+            prop_assert_eq!(refusal.status(), status);
             return Ok(());
         }
         Ok(request) => request,
     };
-    prop_assert_eq!(faults, vec![], "let through: {:?}", logical);
+    prop_assert_eq!(faults, vec![], "not refused: {:?}", logical);
     let operation = match logical.operation {
         0 => Operation::Read,
         1 => Operation::Write,
@@ -232,7 +231,7 @@ fn disks() -> impl Strategy<Value = DiskView> {
     })
 }
 
-/// Places on the disk, and near the edges of the disk and of arithmetic.
+/// Sectors of the disk, near its end, and near the largest number.
 fn sectors(disk: DiskView) -> impl Strategy<Value = u64> {
     prop_oneof![
         3 => 0..64u64,
@@ -254,12 +253,12 @@ fn segments() -> impl Strategy<Value = (u32, u8, u8)> {
     (any::<u32>(), range).prop_map(|(frame, (first, last))| (frame, first, last))
 }
 
-/// What an earlier request may have left in the slot: sound segments, or anything.
+/// Bytes of an earlier request in the slot: valid segments, or any value.
 fn dirt() -> impl Strategy<Value = u8> {
     prop_oneof![0..8u8, any::<u8>()]
 }
 
-/// Requests that are nearly right, and the disk they are for.
+/// Requests that are nearly valid, with a disk.
 fn requests() -> impl Strategy<Value = (DiskView, Logical)> {
     disks().prop_flat_map(|disk| {
         let offered = prop::sample::select(vec![0, 1, 2, 3]);
@@ -271,11 +270,11 @@ fn requests() -> impl Strategy<Value = (DiskView, Logical)> {
             vec(segments(), 0..=11),
             any::<u8>(),
         );
-        parts.prop_map(move |(operation, id, sector, segments, lie)| {
-            // One in ten claims another number of segments than it has.
-            let count = match lie {
-                0..=19 => lie,
-                20..=25 => lie.wrapping_mul(10),
+        parts.prop_map(move |(operation, id, sector, segments, count_choice)| {
+            // One in ten has a wrong number of segments.
+            let count = match count_choice {
+                0..=19 => count_choice,
+                20..=25 => count_choice.wrapping_mul(10),
                 _ => segments.len() as u8,
             };
             (
@@ -296,27 +295,27 @@ proptest! {
     #![proptest_config(cases(6000))]
 
     #[test]
-    fn any_bytes_are_a_sound_request_or_refused(
+    fn any_bytes_are_a_valid_request_or_refused(
         bytes in vec(any::<u8>(), SLOT_MAX),
         abi in abis(),
         disk in disks(),
     ) {
         let slot = Slot(bytes.try_into().expect("a slot"));
         prop_assume!(!is_elsewhere(slot.operation()));
-        judge(&slot, abi, &disk)?;
+        compare(&slot, abi, &disk)?;
     }
 
     #[test]
-    fn nearly_right_requests_are_sound_or_refused(
+    fn nearly_valid_requests_are_valid_or_refused(
         (disk, logical) in requests(),
         abi in abis(),
         dirt in dirt(),
     ) {
-        judge(&logical.encode(abi, dirt), abi, &disk)?;
+        compare(&logical.encode(abi, dirt), abi, &disk)?;
     }
 
     #[test]
-    fn both_abis_mean_the_same_request(
+    fn both_abis_give_the_same_request(
         (disk, mut logical) in requests(),
         dirt in dirt(),
     ) {
@@ -349,9 +348,9 @@ proptest! {
         index in 0..4096u32,
     ) {
         let entries = abi.ring_entries(pages);
-        let room = (4096 * pages as usize - 64) / abi.slot_size();
+        let fit = (4096 * pages as usize - 64) / abi.slot_size();
         prop_assert!(entries.is_power_of_two());
-        prop_assert!(entries as usize <= room && room < 2 * entries as usize);
+        prop_assert!(entries as usize <= fit && fit < 2 * entries as usize);
         let at = abi.slot_offset(index % entries).expect("no overflow");
         prop_assert_eq!(at, 64 + (index % entries) as usize * abi.slot_size());
         prop_assert!(at + abi.slot_size() <= 4096 * pages as usize);
@@ -359,19 +358,19 @@ proptest! {
 }
 
 #[test]
-fn enough_of_the_nearly_right_requests_are_right() {
+fn enough_of_the_nearly_valid_requests_are_valid() {
     use proptest::strategy::ValueTree;
     use proptest::test_runner::TestRunner;
     let mut runner = TestRunner::new(cases(0));
-    let mut sound = 0;
+    let mut valid = 0;
     for _ in 0..1000 {
         let (disk, logical) = requests()
             .new_tree(&mut runner)
             .expect("a request")
             .current();
-        sound += u32::from(check(&logical.encode(Abi::X86_64, 0), Abi::X86_64, &disk).is_ok());
+        valid += u32::from(check(&logical.encode(Abi::X86_64, 0), Abi::X86_64, &disk).is_ok());
     }
-    assert!(sound > 100, "only {sound} of 1000");
+    assert!(valid > 100, "only {valid} of 1000");
 }
 
 #[test]

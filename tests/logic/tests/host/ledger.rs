@@ -1,22 +1,22 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What was admitted, held against the rule, exactly.
+//! A record of the admitted requests, which checks the bound of the limit exactly.
 //!
-//! For any window from one admission to a later one:
+//! The bound, for any window from one admission to a later one:
 //!
 //! ```text
 //! admitted <= max + refill * 10 ms     (the limit in force at the window's start)
-//!           + refill * T               (summed over the limits in force meanwhile)
-//!           + min(max, refill / 10)    (each time a limit comes after none)
+//!           + refill * T               (summed over the limits in force in the window)
+//!           + min(max, refill / 10)    (each time that a limit is set after none)
 //! ```
 //!
-//! The rule allows one token more, for rounding. The arithmetic is exact, so the
-//! ledger does not.
+//! The documented bound allows one token more, for rounding. The arithmetic of the bucket
+//! is exact, so the ledger does not allow it.
 
 use super::NANO;
 use rblkback_logic::tokens::limits::Limit;
 
-/// Ten milliseconds.
+/// Ten milliseconds, in nanoseconds.
 pub const LATENESS: i128 = 10_000_000;
 
 #[derive(Clone, Copy, Debug)]
@@ -32,13 +32,13 @@ pub struct Ledger {
     pub keep_entries: bool,
     limit: Option<Limit>,
     at: u64,
-    /// Nano-tokens that time and gifts brought since the beginning.
+    /// Nano-tokens that refill and new limits brought since the start.
     brought: i128,
-    /// Nano-tokens spent since the beginning.
+    /// Nano-tokens spent since the start.
     spent: i128,
-    /// Nano-tokens charged without having been asked for.
+    /// Nano-tokens charged without a request for tokens.
     charged: i128,
-    /// The least that any window that has begun has left, plus `spent - brought`.
+    /// The smallest remainder of all windows that have begun, plus `spent - brought`.
     bound: Option<i128>,
 }
 
@@ -57,7 +57,7 @@ impl Ledger {
     }
 
     pub fn set(&mut self, limit: Option<Limit>, now: u64) {
-        self.pass(now);
+        self.advance(now);
         if let (None, Some(limit)) = (self.limit, limit) {
             let tenth = i128::from(limit.refill()) * NANO / 10;
             self.brought += tenth.min(i128::from(limit.max()) * NANO);
@@ -65,9 +65,10 @@ impl Ledger {
         self.limit = limit;
     }
 
-    /// Ends every window: also those that begin here begin at the next admission.
+    /// Checks the bound for every window that ends at this admission, also for the one that begins
+    /// here.
     pub fn admit(&mut self, ring: u8, count: u32, now: u64) {
-        self.pass(now);
+        self.advance(now);
         let limit = self.limit.expect("tokens without a limit");
         let cap = i128::from(limit.max()) * NANO + i128::from(limit.refill()) * LATENESS;
         let begins = cap + self.spent - self.brought;
@@ -92,13 +93,13 @@ impl Ledger {
         self.charged += i128::from(count) * NANO;
     }
 
-    /// Whole tokens spent since the beginning.
+    /// Whole tokens spent since the start.
     pub fn spent(&self) -> u64 {
         u64::try_from(self.spent / NANO).expect("a count")
     }
 
-    /// Nanoseconds that bring `left` tokens under the limit in force, and those
-    /// that may still be owed.
+    /// The time in nanoseconds that refills `left` tokens and all charged tokens under the
+    /// limit in force.
     pub fn time_for(&self, left: u64) -> u64 {
         let Some(limit) = self.limit else {
             return 0;
@@ -107,7 +108,8 @@ impl Ledger {
         u64::try_from(missing / i128::from(limit.refill()) + 1).expect("a time")
     }
 
-    fn pass(&mut self, now: u64) {
+    /// Adds the refill up to `now`.
+    fn advance(&mut self, now: u64) {
         if let Some(limit) = self.limit {
             self.brought += i128::from(now - self.at) * i128::from(limit.refill());
         }

@@ -1,18 +1,19 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A simulated host: rings with requests, a clock, a timer that fires late.
+//! A simulated host: rings with requests, a clock, and a timer that fires late.
 //!
-//! It does what the module does around [`Admission`]: a ring's worker asks until
-//! it has to wait or has nothing left, and after every change [`TimerAction`] is done to
-//! the letter. Whatever is admitted goes into a [`Ledger`].
+//! The host calls [`Admission`] as the module does. The worker of a ring asks for tokens
+//! until it has to wait or has no requests left. After every change, the host carries out
+//! the [`TimerAction`]. A [`Ledger`] records every admitted request.
 
-#![allow(dead_code)] // Each test file uses its own part of this one.
+#![allow(dead_code)] // Each test file uses a part of this module.
 
 pub mod ledger;
+pub mod observer;
 pub mod script;
-pub mod watch;
 
 use ledger::Ledger;
+use observer::Observer;
 use proptest::test_runner::Config;
 use proptest::test_runner::RngSeed;
 use rblkback_logic::tokens::admission::Admission;
@@ -23,15 +24,14 @@ use rblkback_logic::tokens::limits::Setting;
 use rblkback_logic::tokens::timer_action::TimerAction;
 use rblkback_logic::tokens::token_queue::QUANTUM_MAX;
 use rblkback_logic::tokens::view::LimitView;
-use watch::Watch;
 
 pub const NANO: i128 = 1_000_000_000;
 pub const SECOND: u64 = 1_000_000_000;
 pub const MS: u64 = 1_000_000;
 pub const US: u64 = 1_000;
 
-/// A run of `count` cases that is the same every time. `PROPTEST_CASES` and
-/// `PROPTEST_RNG_SEED` in the environment make it a longer or another one.
+/// A configuration of `count` cases that are the same in every run. The environment variables
+/// `PROPTEST_CASES` and `PROPTEST_RNG_SEED` change the number and the seed.
 pub fn cases(count: u32) -> Config {
     let mut config = Config {
         failure_persistence: None,
@@ -50,26 +50,26 @@ pub fn limit(refill: u32, max: u32) -> Limit {
     Limit::new(refill, max).expect("a legal limit")
 }
 
-/// A new disk.
+/// The admission of a new disk.
 pub fn started(setting: Setting) -> Admission {
     let mut admission = Admission::unlimited();
     admission.start(setting, None, 0);
     admission
 }
 
-/// `ring` has nothing to ask for any more; as the gate does it.
+/// Reports that `ring` has no more requests, as `qos::gate` does.
 pub fn leave(admission: &mut Admission, ring: u8, now: u64) {
-    if !admission.leave_unnoticed(ring) {
+    if !admission.leave_idle(ring) {
         admission.leave(ring, now);
     }
 }
 
-/// The tokens that the timer gathers before it wakes anybody.
+/// The number of tokens that the bucket collects before the timer wakes a ring.
 pub fn batch(limit: Limit) -> u32 {
     limit.refill().div_ceil(1000)
 }
 
-/// Numbers without end, the same for the same seed (SplitMix64).
+/// A generator of pseudo-random numbers (SplitMix64).
 pub struct Dice(pub u64);
 
 impl Dice {
@@ -81,7 +81,7 @@ impl Dice {
         z ^ (z >> 31)
     }
 
-    /// From 0 to `most`, both possible.
+    /// A number from 0 to `most`, inclusive.
     pub fn up_to(&mut self, most: u64) -> u64 {
         self.roll() % (most + 1)
     }
@@ -90,13 +90,13 @@ impl Dice {
 pub struct Host {
     pub admission: Admission,
     pub now: u64,
-    /// Requests on each ring that were not taken.
+    /// The number of unread requests on each ring.
     pub backlog: Vec<u32>,
     pub ledger: Ledger,
-    pub watch: Watch,
-    /// The latest time that the limit has been told.
-    told: u64,
-    /// The timer: what it was set to, and when it will really fire.
+    pub observer: Observer,
+    /// The latest time that was passed to the limit.
+    latest: u64,
+    /// The timer: the time it is set to, and the time at which it fires.
     pub timer: Option<(u64, u64)>,
     late_most: u64,
     dice: Dice,
@@ -111,21 +111,21 @@ impl Host {
             now: 0,
             backlog: vec![0; rings],
             ledger: Ledger::new(limit),
-            watch: Watch::new(rings),
-            told: 0,
+            observer: Observer::new(rings),
+            latest: 0,
             timer: None,
             late_most,
             dice: Dice(seed),
         }
     }
 
-    /// The guest puts requests on a ring and its worker looks.
+    /// The guest puts `count` requests on `ring`, and the worker asks for tokens.
     pub fn arrive(&mut self, ring: u8, count: u32) {
         self.backlog[usize::from(ring)] += count;
         self.ask(ring, self.now);
     }
 
-    /// The worker of `ring` looks, at a clock read a little while ago perhaps.
+    /// The worker of `ring` asks for tokens at `now`, which may be in the past.
     pub fn ask(&mut self, ring: u8, now: u64) {
         self.work(ring, now);
         self.settle();
@@ -135,14 +135,14 @@ impl Host {
     pub fn leave(&mut self, ring: u8) {
         self.backlog[usize::from(ring)] = 0;
         leave(&mut self.admission, ring, self.now);
-        self.watch.served(ring, u32::MAX, self.now);
+        self.observer.served(ring, u32::MAX, self.now);
         self.settle();
     }
 
-    /// The guest goes.
+    /// The guest disconnects all rings.
     pub fn leave_all(&mut self) {
         for ring in 0..self.backlog.len() {
-            self.watch.served(ring as u8, u32::MAX, self.now);
+            self.observer.served(ring as u8, u32::MAX, self.now);
         }
         self.backlog.fill(0);
         self.admission.leave_all(self.now);
@@ -158,14 +158,14 @@ impl Host {
         change
     }
 
-    /// Requests of a detached disk that go without a token.
+    /// Charges requests of a detached disk that are admitted without tokens.
     pub fn charge(&mut self, count: u32) {
         self.admission.charge(&mut None, count, self.now);
         self.ledger.charge(count);
         self.settle();
     }
 
-    /// Time goes on until `then`; the timer fires whenever it is due.
+    /// Advances the clock to `then`. The timer fires whenever it is due.
     pub fn run_until(&mut self, then: u64) {
         while self.timer.is_some_and(|(_, fires)| fires <= then) {
             self.fire();
@@ -173,43 +173,43 @@ impl Host {
         self.now = self.now.max(then);
     }
 
-    /// Time goes on until the timer fires. `false`: it is not armed.
+    /// Advances the clock until the timer fires. Returns false if it is not armed.
     pub fn fire(&mut self) -> bool {
         let Some((_, fires)) = self.timer else {
             return false;
         };
-        // A limit that changed may have set the timer to a time gone by.
+        // After a change of the limit the timer may be set to a time in the past.
         self.now = self.now.max(fires);
         let before = self.waiting();
         self.settle();
-        assert!(self.waiting() < before, "the timer came for nothing");
+        assert!(self.waiting() < before, "the timer fired without effect");
         true
     }
 
-    /// Requests that were not taken, on all rings.
+    /// The number of unread requests on all rings.
     pub fn waiting(&self) -> u64 {
         self.backlog.iter().map(|left| u64::from(*left)).sum()
     }
 
-    /// Somebody reads sysfs.
+    /// Reads the state of the limit, as sysfs does.
     pub fn look(&mut self) -> LimitView {
-        self.told = self.now;
+        self.latest = self.now;
         self.admission.view(self.now)
     }
 
     fn work(&mut self, ring: u8, now: u64) {
-        // An older clock takes nothing back of what an earlier one brought.
-        self.told = self.told.max(now);
-        let place = usize::from(ring);
-        while self.backlog[place] > 0 {
-            let wanted = self.backlog[place];
+        // An older time does not take back the refill up to a later one.
+        self.latest = self.latest.max(now);
+        let index = usize::from(ring);
+        while self.backlog[index] > 0 {
+            let wanted = self.backlog[index];
             match self.admission.take(None, ring, wanted, now) {
                 Take::Free => {
-                    self.watch.served(ring, u32::MAX, self.now);
-                    self.backlog[place] = 0;
+                    self.observer.served(ring, u32::MAX, self.now);
+                    self.backlog[index] = 0;
                 }
                 Take::Wait => {
-                    self.watch.refused(ring, wanted, self.now);
+                    self.observer.refused(ring, wanted, self.now);
                     return;
                 }
                 Take::Tokens(got) => {
@@ -217,31 +217,31 @@ impl Host {
                         (1..=wanted.min(QUANTUM_MAX)).contains(&got),
                         "{got} of {wanted}"
                     );
-                    self.ledger.admit(ring, got, self.told);
-                    self.watch.served(ring, got, self.now);
-                    self.backlog[place] -= got;
+                    self.ledger.admit(ring, got, self.latest);
+                    self.observer.served(ring, got, self.now);
+                    self.backlog[index] -= got;
                 }
             }
         }
         leave(&mut self.admission, ring, now);
     }
 
-    /// Does what [`TimerAction`] says until there is only a timer to wait for, if that.
+    /// Carries out each [`TimerAction`] until the timer is armed or stopped.
     fn settle(&mut self) {
-        self.told = self.now;
+        self.latest = self.now;
         loop {
             match self.admission.next(self.now) {
                 TimerAction::Stop => {
                     self.timer = None;
                     assert!(
                         self.backlog.iter().all(|left| *left == 0),
-                        "forgotten: {:?}",
+                        "a ring is never woken: {:?}",
                         self.backlog
                     );
                     return;
                 }
                 TimerAction::ArmAt(at) => {
-                    assert!(at > self.now, "told to wait for a time gone by");
+                    assert!(at > self.now, "the timer is set to a past time");
                     if self.timer.map(|(set, _)| set) != Some(at) {
                         let late = self.dice.up_to(self.late_most);
                         self.timer = Some((at, at.saturating_add(late)));
@@ -253,7 +253,7 @@ impl Host {
                     self.work(ring, self.now);
                     assert!(
                         self.backlog[usize::from(ring)] < before,
-                        "ring {ring} was woken for nothing"
+                        "ring {ring} was woken without effect"
                     );
                 }
             }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Random schedules: what happens to a disk, and when.
+//! Random schedules of events of a disk.
 
 use super::limit;
 use super::Host;
@@ -14,23 +14,23 @@ use rblkback_logic::tokens::limits::VALUE_MAX;
 
 #[derive(Clone, Copy, Debug)]
 pub enum Event {
-    /// Requests appear on a ring.
+    /// The guest puts requests on a ring.
     Arrive(u8, u32),
-    /// A ring's worker looks again, with a clock read so many nanoseconds ago.
+    /// The worker of a ring asks for tokens, with a time so many nanoseconds in the past.
     Ask(u8, u64),
-    /// A ring is disconnected.
+    /// The guest disconnects a ring.
     Leave(u8),
-    /// The guest disconnects all of them.
+    /// The guest disconnects all rings.
     LeaveAll,
-    /// The administrator writes the keys.
+    /// The administrator changes the keys.
     Set(Setting),
-    /// A detach lets requests through.
+    /// A detach admits requests without tokens.
     Charge(u32),
-    /// Somebody reads sysfs.
+    /// The administrator reads sysfs.
     Look,
 }
 
-/// Nanoseconds to wait, then what happens.
+/// Events, each after a delay in nanoseconds.
 pub type Script = Vec<(u64, Event)>;
 
 pub fn play(host: &mut Host, script: &Script) {
@@ -52,7 +52,7 @@ pub fn play(host: &mut Host, script: &Script) {
     }
 }
 
-/// Any limit; the edges and the everyday ones more often.
+/// Any limit; extreme and usual limits more often.
 pub fn limits() -> impl Strategy<Value = Limit> {
     let refill = prop_oneof![
         1..=10u32,
@@ -73,7 +73,8 @@ pub fn settings() -> impl Strategy<Value = Setting> {
     ]
 }
 
-/// Nanoseconds between two things: none, a thread's pace, a timer's, a person's.
+/// Delays between two events in nanoseconds: none, and those typical of a thread, a timer, and an
+/// administrator.
 pub fn gaps() -> impl Strategy<Value = u64> {
     prop_oneof![
         3 => Just(0),
@@ -95,12 +96,12 @@ fn traffic(rings: u8) -> impl Strategy<Value = Event> {
     ]
 }
 
-/// Requests come and go; the limit stays.
+/// Schedules of requests under a constant limit.
 pub fn under_one_limit(rings: u8) -> impl Strategy<Value = Script> {
     vec((gaps(), traffic(rings)), 1..60)
 }
 
-/// Requests come and go, and the administrator plays with the keys.
+/// Schedules of requests under limits that change.
 pub fn under_any_limit(rings: u8) -> impl Strategy<Value = Script> {
     let event = prop_oneof![
         8 => traffic(rings),
@@ -111,7 +112,7 @@ pub fn under_any_limit(rings: u8) -> impl Strategy<Value = Script> {
     vec((gaps(), event), 1..60)
 }
 
-/// The same with every clock read just now.
+/// The same schedule, without times in the past.
 pub fn on_one_clock(mut script: Script) -> Script {
     for (_, event) in &mut script {
         if let Event::Ask(_, ago) = event {
