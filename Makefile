@@ -83,9 +83,13 @@ kbuild = +$(MAKE) -C $(KDIR) --no-print-directory M=$(CURDIR)$(3) MO=$(CURDIR)/b
 	KERNELRELEASE=$(shell cat $(KDIR)/include/config/kernel.release) \
 	CC=$(CC) RUSTC=$(RUSTC) $(2) modules
 
+# What the debug kernel adds to a function is not the module's own.
+check-frames = $(if $(filter debug,$(OUT)),,@scripts/check-frames build/$(OUT)/rblkback.ko)
+
 modules:
 	@mkdir -p build
 	$(call kbuild,$(OUT))
+	$(check-frames)
 
 # What the tests load into a guest.
 test-modules:
@@ -113,7 +117,7 @@ else
 modules test-modules dom0-test-modules clippy rustfmt rustfmtcheck:
 	@tests/setup/lab --print >/dev/null || { echo 'There is no kernel tree: "make lab" makes' \
 		'one for the lab; on a real dom0 give KDIR=, see README.md' >&2; exit 1; }
-	@$(ENTER) make -s $@ OUT='$(OUT)' V='$(V)'
+	@$(ENTER) make -s $@ OUT='$(OUT)' MAX_FRAME='$(MAX_FRAME)' V='$(V)'
 
 endif
 

@@ -16,6 +16,7 @@ use crate::fuzz;
 use crate::lab::Backend;
 use crate::lab::Lab;
 use crate::results::Figures;
+use crate::stack_frames;
 use crate::unsafe_code;
 
 /// One check.
@@ -114,6 +115,11 @@ pub const ALL: &[Check] = &[
         name: "no-panic",
         rows: &[],
         action: Action::Function(no_panic),
+    },
+    Check {
+        name: "stack-frames",
+        rows: &[],
+        action: Action::Function(stack_frames::check),
     },
 ];
 

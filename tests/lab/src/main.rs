@@ -30,6 +30,7 @@ mod scenario;
 mod scenarios;
 mod shell;
 mod snapshot;
+mod stack_frames;
 mod terminal;
 mod trace;
 mod unsafe_code;
