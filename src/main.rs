@@ -50,7 +50,7 @@ module! {
 struct Rblkback {
     #[pin]
     registration: kernel::driver::Registration<xenbus::driver::Adapter<driver::Backend>>,
-    barrier: xenbus::watch::Barrier,
+    barrier: vbd::watch_barrier::WatchBarrier,
     periodic: sys::periodic::Running,
     guests: qos::registry::GuestRegistry,
     queues: sys::workqueue::ModuleQueues,
@@ -64,7 +64,7 @@ impl kernel::InPlaceModule for Rblkback {
             queues: sys::workqueue::ModuleQueues::new()?,
             guests: qos::registry::start()?,
             periodic: sys::periodic::start()?,
-            barrier: xenbus::watch::Barrier::new()?,
+            barrier: vbd::watch_barrier::WatchBarrier::new()?,
             registration <- kernel::driver::Registration::new(driver::NAME, module),
         }? Error)
     }

@@ -4,6 +4,7 @@
  * helpers.h.
  */
 #include <linux/mm.h>
+#include <linux/mutex.h>
 #include <linux/preempt.h>
 #include <asm/barrier.h>
 #include <xen/events.h>
@@ -107,6 +108,18 @@ void xbk_virt_wmb(void)
 bool xbk_device_is_registered(struct device *dev)
 {
 	return device_is_registered(dev);
+}
+
+static DEFINE_MUTEX(transaction_lock);
+
+void xbk_transaction_lock(void)
+{
+	mutex_lock(&transaction_lock);
+}
+
+void xbk_transaction_unlock(void)
+{
+	mutex_unlock(&transaction_lock);
 }
 
 bool xbk_xen_domain(void)

@@ -51,6 +51,12 @@ void xbk_virt_wmb(void);
 /* Returns whether @dev is on its bus. */
 bool xbk_device_is_registered(struct device *dev);
 
+/*
+ * One transaction at a time: xenstored allows an unprivileged domain few of them. Sleeps.
+ */
+void xbk_transaction_lock(void);
+void xbk_transaction_unlock(void);
+
 /* Returns whether this kernel runs on Xen. */
 bool xbk_xen_domain(void);
 

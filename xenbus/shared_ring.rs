@@ -10,87 +10,84 @@
 use core::ptr::NonNull;
 
 use kernel::{
-    error::to_result,
     page::PAGE_SIZE,
     prelude::*, //
 };
 
 use super::bindings;
-use super::device::DeviceRef;
+use super::grant::MapBatch;
+use super::grant::Mapped;
+use super::grant::PageCache;
+use super::grant::UnmapBatch;
 
-/// The maximum number of pages of a ring: `XENBUS_MAX_RING_GRANTS`, order 4.
+/// The most pages a ring can have (order 4, as the protocol allows).
 pub(crate) const PAGES_MAX: usize = 16;
 
-/// A mapped page of a ring.
-///
-/// Drop unmaps the page and sleeps.
+/// One mapped page of a ring.
 ///
 /// # Invariants
 ///
-/// `xenbus_map_ring_valloc` has mapped one page of the frontend of `dev` at `base`, and the page
-/// stays mapped until drop.
+/// `base` is the kernel address of the page of `mapped`.
 struct Page {
-    dev: DeviceRef,
+    mapped: Mapped,
     base: NonNull<u8>,
 }
 
-impl Page {
-    /// Maps the frame that the frontend of `dev` grants with `gref`. Sleeps.
-    fn map(dev: DeviceRef, gref: u32) -> Result<Self> {
-        let mut base = core::ptr::null_mut();
-        let mut gref = gref;
-        // SAFETY: `dev` is valid. `gref` is an array of one reference, and `base` is valid for a
-        // write.
-        to_result(unsafe {
-            bindings::xenbus_map_ring_valloc(dev.as_raw(), &mut gref, 1, &mut base)
-        })?;
-        let base = NonNull::new(base.cast::<u8>()).ok_or(EIO)?;
-        // INVARIANT: The call above has mapped the page.
-        Ok(Self { dev, base })
-    }
-}
-
-impl Drop for Page {
-    fn drop(&mut self) {
-        // SAFETY: By the type invariant the page is mapped. `SharedRing` makes no pointer into the
-        // page that outlives a method.
-        unsafe { bindings::xenbus_unmap_ring_vfree(self.dev.as_raw(), self.base.as_ptr().cast()) };
-    }
-}
-
-/// The mapped pages of a ring.
+/// Mapped ring pages.
 ///
-/// Each page is mapped by its own call. When `xenbus_map_ring_valloc` of Linux 7.3 fails in a PV
-/// domain for one of several pages, it cannot unmap the pages before it: it maps by page table
-/// entry and unmaps by address. A guest could use that to leak any number of mappings.
+/// They are mapped like any other grant. `xenbus_map_ring_valloc` would do it, too, but announces
+/// Closing when a page cannot be mapped, which takes a running guest's disk away for good, and when
+/// it is told to map several pages of which a later one is refused, Linux 7.3 leaves the earlier
+/// ones mapped in a PV domain.
 ///
 /// Drop unmaps the pages and sleeps.
 pub(crate) struct SharedRing {
     pages: KVec<Page>,
+    cache: Pin<KBox<PageCache>>,
+    unmap: UnmapBatch,
 }
 
-// SAFETY: The mappings are in kernel address space, and any thread may unmap them.
+// SAFETY: The mappings are valid in every thread; unmapping works from any.
 unsafe impl Send for SharedRing {}
 
 impl SharedRing {
-    /// Maps the frames that the frontend of `dev` grants with `refs`.
-    ///
-    /// Context: process; sleeps.
+    /// Maps the frames that `refs` of `domain` grant. Sleeps.
     ///
     /// # Errors
     ///
-    /// `EINVAL` if `refs` is empty or longer than [`PAGES_MAX`]; `ENOMEM`. Xen's error for a bad
-    /// reference: then the C function writes the `error` key and switches to Closing.
-    pub(crate) fn map(dev: DeviceRef, refs: &[u32]) -> Result<Self> {
+    /// `EINVAL` for no or too many pages; `ENOMEM`; `EFAULT` if Xen refuses a page.
+    pub(crate) fn map(domain: u16, refs: &[u32]) -> Result<Self> {
         if refs.is_empty() || refs.len() > PAGES_MAX {
             return Err(EINVAL);
         }
-        let mut pages = KVec::with_capacity(refs.len(), GFP_KERNEL)?;
+        let mut ring = Self {
+            pages: KVec::with_capacity(refs.len(), GFP_KERNEL)?,
+            cache: KBox::pin_init(PageCache::new(), GFP_KERNEL)?,
+            unmap: UnmapBatch::new(refs.len())?,
+        };
+        let mut batch = MapBatch::new(refs.len())?;
+        let mut pushed = Ok(());
         for gref in refs {
-            // The vector has capacity for `refs.len()` pages.
-            let _ = pages.push_within_capacity(Page::map(dev.clone(), *gref)?);
+            pushed = pushed.and_then(|()| batch.push(&ring.cache, domain, *gref, true));
         }
-        Ok(Self { pages })
+        let pages = &mut ring.pages;
+        batch.run(&ring.cache, &mut ring.unmap, |_gref, mapped| {
+            let Some(mapped) = mapped else {
+                return;
+            };
+            // SAFETY: The page of a mapped grant has a kernel address.
+            let base = unsafe { bindings::xbk_page_address(mapped.as_page()) };
+            // SAFETY: As above, so the address is not null.
+            let base = unsafe { NonNull::new_unchecked(base.cast()) };
+            // INVARIANT: Its kernel address. The vector has capacity for all.
+            let _ = pages.push_within_capacity(Page { mapped, base });
+        });
+        // What was mapped is unmapped by the drop of `ring`.
+        pushed?;
+        if ring.pages.len() != refs.len() {
+            return Err(EFAULT);
+        }
+        Ok(ring)
     }
 
     /// Returns a pointer to `len` bytes at byte offset `at`, or `None` if they are not within one
@@ -205,5 +202,14 @@ impl SharedRing {
     pub(crate) fn full_barrier(&self) {
         // SAFETY: A barrier has no preconditions.
         unsafe { bindings::xbk_virt_mb() }
+    }
+}
+
+impl Drop for SharedRing {
+    fn drop(&mut self) {
+        for page in self.pages.drain_all() {
+            self.unmap.push(page.mapped, &self.cache);
+        }
+        self.unmap.run(&self.cache);
     }
 }

@@ -16,7 +16,8 @@ use kernel::{
     },
     fmt,
     prelude::*,
-    str::CString, //
+    str::CString,
+    types::NotThreadSafe, //
 };
 
 use super::bindings;
@@ -188,6 +189,25 @@ pub(crate) fn within<T>(dir: &CStr, mut body: impl FnMut(&Store, &CStr) -> Resul
     })
 }
 
+/// Held for the length of a transaction: xenstored allows an unprivileged domain ten at a time by
+/// default, and each disk of a driver domain would start its own.
+struct TransactionLock(NotThreadSafe);
+
+impl TransactionLock {
+    fn new() -> Self {
+        // SAFETY: The caller may sleep, as for every call to xenstored; `drop` unlocks once.
+        unsafe { bindings::xbk_transaction_lock() };
+        Self(NotThreadSafe)
+    }
+}
+
+impl Drop for TransactionLock {
+    fn drop(&mut self) {
+        // SAFETY: `new` locked it in this task, for the guard cannot be sent.
+        unsafe { bindings::xbk_transaction_unlock() };
+    }
+}
+
 /// Runs `body` in a transaction: other clients see all of its writes or none. If another client has
 /// written to the same keys meanwhile, `body` runs again. Sleeps.
 ///
@@ -197,6 +217,7 @@ pub(crate) fn within<T>(dir: &CStr, mut body: impl FnMut(&Store, &CStr) -> Resul
 /// failed.
 pub(crate) fn transaction<T>(mut body: impl FnMut(&Store) -> Result<T>) -> Result<T> {
     for _ in 0..ATTEMPTS_MAX {
+        let _lock = TransactionLock::new();
         let mut raw = DIRECT.raw();
         // SAFETY: `raw` is valid for a write.
         to_result(unsafe { bindings::xenbus_transaction_start(&mut raw) })?;

@@ -57,20 +57,28 @@ pub(crate) struct Ring {
 }
 
 impl Ring {
-    /// Starts at the indices that the shared page shows.
+    /// A ring of `entries` slots that is mapped and not attached yet: it holds no request.
+    pub(crate) fn new(shared: SharedRing, abi: Abi, entries: u32) -> Self {
+        Self {
+            indices: Indices::empty(entries),
+            shared,
+            abi,
+            published: 0,
+        }
+    }
+
+    /// Starts at the indices that the shared page shows. To be called once the event channel is
+    /// bound: until then another driver may still write responses.
     ///
     /// # Errors
     ///
-    /// [`Overrun`] if they are impossible.
-    pub(crate) fn attach(shared: SharedRing, abi: Abi, entries: u32) -> Result<Self, Overrun> {
-        let rsp_prod = shared.load(ring_header::RSP_PROD);
-        let req_prod = shared.load(ring_header::REQ_PROD);
-        Ok(Self {
-            indices: Indices::attach(entries, req_prod, rsp_prod)?,
-            shared,
-            abi,
-            published: rsp_prod,
-        })
+    /// [`Overrun`] if the indices are impossible.
+    pub(super) fn attach(&mut self) -> Result<(), Overrun> {
+        let rsp_prod = self.shared.load(ring_header::RSP_PROD);
+        let req_prod = self.shared.load(ring_header::REQ_PROD);
+        self.indices = Indices::attach(self.indices.entries(), req_prod, rsp_prod)?;
+        self.published = rsp_prod;
+        Ok(())
     }
 
     /// The guest's layout.

@@ -19,7 +19,6 @@ use kernel::{
     new_mutex,
     prelude::*,
     sync::{
-        rcu::synchronize_rcu,
         Arc,
         Mutex, //
     }, //
@@ -31,6 +30,7 @@ use super::engine::Engine;
 use super::engine::RingSetup;
 use super::ring_control::RingControl;
 use crate::logic::ids::RingId;
+use crate::logic::protocol::index::Overrun;
 use crate::qos::gate::RingWaker;
 use crate::sys::kthread::Sleep;
 use crate::sys::kthread::ThreadFn;
@@ -97,13 +97,26 @@ impl Worker {
         Ok(())
     }
 
-    /// Unmaps the ring and closes the event channel. Sleeps.
+    /// Has the ring begin where it stands. To be called when the event channels of all rings of the
+    /// disk are bound: a driver that had the ring before keeps its channel until it has written its
+    /// last response. Sleeps.
+    ///
+    /// # Errors
+    ///
+    /// [`Overrun`] if the ring holds impossible indices.
+    pub(crate) fn attach(&self) -> Result<(), Overrun> {
+        match &mut *self.engine.lock() {
+            Some(engine) => engine.attach(),
+            None => Ok(()),
+        }
+    }
+
+    /// Unmaps the ring and closes the event channel. An end of I/O that handed in the last request
+    /// may still have a reference to the completions; the caller waits for an RCU grace period
+    /// before it drops the worker. Sleeps.
     pub(crate) fn release(&self) {
         let engine = self.engine.lock().take();
         drop(engine);
-        // An end of I/O that handed in the last request may not have returned yet, with a
-        // reference to the completions that must not be the last one.
-        synchronize_rcu();
     }
 }
 

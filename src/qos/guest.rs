@@ -32,9 +32,8 @@ use crate::sys::timer;
 use crate::sys::timer::Expire;
 use crate::sys::timer::OneShot;
 
-/// Nanoseconds between a guest's failed attempt to connect and its next one: as many attempts as
-/// keep what the guest writes to the log below ten lines a second.
-const BACKOFF: u64 = 250_000_000;
+/// The longest pause of a guest, in nanoseconds: two failures of 250 ms for each of its disks.
+const PAUSE_MAX: u64 = 2 * DISKS_MAX as u64 * 250_000_000;
 
 /// A disk that is under the cap of its guest.
 pub(crate) trait CapMember: Send + Sync + 'static {
@@ -249,19 +248,19 @@ impl Guest {
         outcome
     }
 
-    /// A connection failed, or broke. Each time is worth two lines in the log, so the next attempt
-    /// of any disk has to wait. Context: any.
-    pub(super) fn back_off(&self) {
+    /// A connection failed, or broke: the next attempt of any disk has to wait, `more` nanoseconds
+    /// longer. Context: any.
+    pub(super) fn back_off(&self, more: u64) {
         let now = timer::now();
         let mut state = self.state().lock();
-        state.backoff_until = state.backoff_until.max(now).saturating_add(BACKOFF);
+        let until = state.backoff_until.max(now).saturating_add(more);
+        state.backoff_until = until.min(now.saturating_add(PAUSE_MAX));
     }
 
-    /// Nanoseconds to wait before a disk asks this again, at most 250 ms; 0: it may connect. Two
-    /// failures for each disk make half a minute at worst.
+    /// Nanoseconds to wait before a disk connects; 0: it may. Context: any.
     pub(super) fn backoff_left(&self) -> u64 {
         let until = self.state().lock().backoff_until;
-        until.saturating_sub(timer::now()).min(BACKOFF)
+        until.saturating_sub(timer::now())
     }
 
     fn state(&self) -> &SpinLockIrq<GuestState> {

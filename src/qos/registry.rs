@@ -169,12 +169,13 @@ impl GuestSlot {
         self.guest.reserve_frames(self.disk, present, choose)
     }
 
-    /// The guest made a connection fail, or broke one: the next one has to wait. Context: any.
-    pub(crate) fn back_off(&self) {
-        self.guest.back_off();
+    /// A connection of the guest failed, or broke: the next one of any of its disks has to wait,
+    /// `more` nanoseconds longer. Context: any.
+    pub(crate) fn back_off(&self, more: u64) {
+        self.guest.back_off(more);
     }
 
-    /// Nanoseconds to wait before asking again, at most 250 ms; 0: the disk may connect.
+    /// Nanoseconds to wait before the disk connects; 0: it may. Context: any.
     pub(crate) fn backoff_left(&self) -> u64 {
         self.guest.backoff_left()
     }

@@ -58,6 +58,8 @@ pub(crate) struct Traits {
     pub(crate) discard_alignment: u32,
     /// Whether the device supports secure erase.
     pub(crate) secure_erase: bool,
+    /// It is divided into zones that can only be written in order.
+    pub(crate) zoned: bool,
 }
 
 impl BlockDevice {
@@ -126,6 +128,7 @@ impl BlockDevice {
             discard_granularity: disk.discard_granularity,
             discard_alignment: disk.discard_alignment,
             secure_erase: disk.secure_erase,
+            zoned: disk.zoned,
         }
     }
 
@@ -161,5 +164,10 @@ impl Drop for BlockDevice {
     fn drop(&mut self) {
         // SAFETY: By the type invariant this object owns the reference to the open file.
         unsafe { kernel::bindings::bdev_fput(self.file.as_ptr()) };
+        // A kernel thread's last reference to a file is put by a work item of the kernel's: this
+        // waits for it, so that the device is free when the drop is done.
+        //
+        // SAFETY: No preconditions.
+        unsafe { bindings::xbk_flush_closed_files() };
     }
 }

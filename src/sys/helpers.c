@@ -5,6 +5,8 @@
  */
 #include <linux/blkdev.h>
 #include <linux/cdrom.h>
+#include <linux/file.h>
+#include <linux/freezer.h>
 #include <linux/fs.h>
 #include <linux/kthread.h>
 #include <linux/module.h>
@@ -28,6 +30,7 @@ void xbk_disk_read(struct block_device *bdev, struct xbk_disk *disk)
 		.discard_granularity = bdev_discard_granularity(bdev),
 		.discard_alignment = bdev_discard_alignment(bdev),
 		.secure_erase = bdev_max_secure_erase_sectors(bdev) != 0,
+		.zoned = bdev_is_zoned(bdev),
 	};
 }
 
@@ -69,6 +72,11 @@ int xbk_disk_uncache(struct block_device *bdev)
 	return err;
 }
 
+void xbk_flush_closed_files(void)
+{
+	flush_delayed_fput();
+}
+
 int xbk_disk_discard(struct block_device *bdev, u64 sector, u64 sectors,
 		     bool secure)
 {
@@ -104,10 +112,15 @@ struct task_struct *xbk_thread_create(int (*run)(void *data), void *data,
 	return task;
 }
 
+void xbk_thread_begin(void)
+{
+	set_freezable();
+}
+
 void xbk_thread_prepare_to_sleep(void)
 {
 	/* Unlike TASK_UNINTERRUPTIBLE, this does not count in the load average. */
-	set_current_state(TASK_IDLE);
+	set_current_state(TASK_IDLE | TASK_FREEZABLE);
 }
 
 void xbk_thread_sleep(u32 max_ms)
@@ -120,6 +133,7 @@ void xbk_thread_finish_sleep(void)
 {
 	__set_current_state(TASK_RUNNING);
 	cond_resched();
+	try_to_freeze();
 }
 
 u32 xbk_random_u32(void)

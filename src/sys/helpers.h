@@ -25,6 +25,7 @@ struct xbk_disk {
 	u32 discard_granularity;
 	u32 discard_alignment;
 	bool secure_erase;
+	bool zoned;
 };
 
 /* Reads the properties of @bdev into @disk. Context: any. */
@@ -51,6 +52,9 @@ struct block_device *xbk_disk_of(struct file *file);
  */
 int xbk_disk_uncache(struct block_device *bdev);
 
+/* Waits until files that kernel threads have closed are closed. Sleeps. */
+void xbk_flush_closed_files(void);
+
 /*
  * Discards @sectors sectors of 512 bytes from @sector on, or erases them with @secure. Sleeps until
  * the device has finished.
@@ -74,11 +78,16 @@ void xbk_preempt_enable(void);
  */
 struct task_struct *xbk_thread_create(int (*run)(void *data), void *data,
 				      const char *name);
+/* Has the current thread, which has just begun, freeze with the system. */
+void xbk_thread_begin(void);
 /* Sets the task state. A wakeup from here on makes the next xbk_thread_sleep() return at once. */
 void xbk_thread_prepare_to_sleep(void);
 /* Sleeps until the current thread is woken, but at most @max_ms ms if that is not 0. */
 void xbk_thread_sleep(u32 max_ms);
-/* Sets the current thread running, and yields the processor if another task should run. */
+/*
+ * Sets the current thread running, yields the processor if another task should run, and freezes if
+ * the system does: the caller must hold no lock.
+ */
 void xbk_thread_finish_sleep(void);
 
 /* The current values of the module parameters, see params.c. Context: any. */

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Kernel threads that run one function each time they are woken.
+//! Kernel threads that run one function each time they are woken. They freeze with the
+//! system, between two runs: devices are suspended then and must not get I/O.
 //!
 //! C header: [`include/linux/kthread.h`](srctree/include/linux/kthread.h)
 
@@ -199,6 +200,8 @@ unsafe extern "C" fn main<F: ThreadFn>(data: *mut c_void) -> c_int {
     // SAFETY: The caller guarantees that `data` is in an `Arc` with a reference. `ManuallyDrop`
     // leaves that reference to the `Kthread`, which owns it.
     let function = ManuallyDrop::new(unsafe { Arc::from_raw(data.cast::<F>().cast_const()) });
+    // SAFETY: The caller guarantees that this is a kernel thread, and it has just begun.
+    unsafe { bindings::xbk_thread_begin() };
     let mut sleep = Sleep::UntilWoken;
     loop {
         // The task state is set before the checks, so a wakeup after them ends the sleep.

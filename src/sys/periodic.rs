@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A timer that calls all registered objects once a second.
+//! One timer that calls every registered object once a second, and at a time of its own if the
+//! object has set an alarm.
 //!
 //! All objects share one timer, which is armed while at least one object is registered. The list of
 //! objects also serves callers that know an object only by its name.
@@ -33,17 +34,59 @@ pub(crate) trait Periodic: Send + Sync + 'static {
     /// Context: hard interrupt, with the lock of the list held.
     fn tick(self: Arc<Self>);
 
-    /// The kernel is short of memory: the object should free what it can spare. The object may read
-    /// its state and queue work.
-    ///
-    /// Context: any, with the lock of the list held and interrupts disabled.
+    /// The time of the alarm has come. Context: as for [`Self::tick`].
+    fn alarm(self: Arc<Self>);
+
+    /// The kernel is short of memory: the object should give back what it can spare. Context: as
+    /// for [`Self::tick`].
     fn reclaim(self: Arc<Self>);
 
     /// Returns the object's name, which is unique among the registered objects.
     fn name(&self) -> &CStr;
 }
 
-type List = KVec<Arc<dyn Periodic>>;
+struct Entry {
+    object: Arc<dyn Periodic>,
+    /// When the object is to be called besides, in nanoseconds of CLOCK_MONOTONIC.
+    alarm: Option<u64>,
+}
+
+struct List {
+    entries: KVec<Entry>,
+    /// When the next second is over.
+    next_tick: u64,
+}
+
+impl List {
+    fn position(&self, object: &dyn Periodic) -> Option<usize> {
+        let mut entries = self.entries.iter();
+        entries.position(|entry| core::ptr::addr_eq(&*entry.object, object))
+    }
+
+    /// When the timer has to expire next; `None` without an object.
+    fn next_expiry(&self) -> Option<u64> {
+        let alarms = self.entries.iter().filter_map(|entry| entry.alarm);
+        let first = alarms.min().unwrap_or(u64::MAX);
+        (!self.entries.is_empty()).then(|| first.min(self.next_tick))
+    }
+
+    /// Calls the objects whose time has come.
+    fn call(&mut self, now: u64) {
+        let tick = now >= self.next_tick;
+        if tick {
+            self.next_tick = now.saturating_add(PERIOD);
+        }
+        for entry in &mut self.entries {
+            if entry.alarm.is_some_and(|at| at <= now) {
+                entry.alarm = None;
+                entry.object.clone().alarm();
+            }
+            if tick {
+                entry.object.clone().tick();
+            }
+        }
+    }
+}
 
 #[pin_data]
 struct Objects {
@@ -68,7 +111,13 @@ static TIMER: Global<PeriodicTimer> = Global::new();
 /// `ENOMEM`; `EBUSY` if there is a timer already.
 pub(crate) fn start() -> Result<Running> {
     let objects = try_pin_init!(Objects {
-        list <- new_spinlock_irq!(KVec::new(), "rblkback::periodic"),
+        list <- new_spinlock_irq!(
+            List {
+                entries: KVec::new(),
+                next_tick: 0,
+            },
+            "rblkback::periodic"
+        ),
     }? Error);
     let timer = try_pin_init!(PeriodicTimer {
         timer <- OneShot::new(objects),
@@ -86,22 +135,21 @@ impl PeriodicTimer {
     fn list(&self) -> &SpinLockIrq<List> {
         &self.timer.value().list
     }
+}
 
-    /// Arms the timer for one period from now.
-    fn arm(&self) {
-        self.timer.arm(timer::now().saturating_add(PERIOD));
+/// Arms the timer for what comes next.
+fn rearm(timer: &OneShot<Objects>, list: &List) {
+    match list.next_expiry() {
+        Some(at) => timer.arm(at),
+        None => timer.disarm(),
     }
 }
 
 impl Expire for Objects {
     fn expired(timer: &OneShot<Self>) {
-        let list = timer.value().list.lock();
-        for object in list.iter() {
-            object.clone().tick();
-        }
-        if !list.is_empty() {
-            timer.arm(timer::now().saturating_add(PERIOD));
-        }
+        let mut list = timer.value().list.lock();
+        list.call(timer::now());
+        rearm(timer, &list);
     }
 }
 
@@ -124,23 +172,26 @@ impl Registration {
     pub(crate) fn new(object: Arc<dyn Periodic>) -> Result<Self> {
         let timer = TIMER.get().ok_or(ENODEV)?;
         loop {
-            let count = timer.list().lock().len();
+            let count = timer.list().lock().entries.len();
             let mut larger = KVec::with_capacity(count.saturating_add(1), GFP_KERNEL)?;
             let mut list = timer.list().lock();
-            if list.len() >= larger.capacity() {
-                // Other objects were registered while the lock was not held.
+            if list.entries.len() >= larger.capacity() {
+                // Other objects registered while no lock was held.
                 continue;
             }
-            let first = list.is_empty();
-            for other in list.drain_all() {
-                // The vector has capacity for the other objects and this one.
-                let _ = larger.push_within_capacity(other);
+            if list.entries.is_empty() {
+                list.next_tick = timer::now().saturating_add(PERIOD);
             }
-            let _ = larger.push_within_capacity(object.clone());
-            core::mem::swap(&mut *list, &mut larger);
-            if first {
-                timer.arm();
+            for entry in list.entries.drain_all() {
+                // The vector has capacity for all of them and one more.
+                let _ = larger.push_within_capacity(entry);
             }
+            let _ = larger.push_within_capacity(Entry {
+                object: object.clone(),
+                alarm: None,
+            });
+            core::mem::swap(&mut list.entries, &mut larger);
+            rearm(&timer.timer, &list);
             drop(list);
             drop(larger);
             return Ok(Self { timer, object });
@@ -151,30 +202,41 @@ impl Registration {
 impl Drop for Registration {
     fn drop(&mut self) {
         let mut list = self.timer.list().lock();
-        let mut objects = list.iter();
-        let index = objects.position(|other| core::ptr::addr_eq(&**other, &*self.object));
-        let removed = index.and_then(|index| list.remove(index).ok());
-        let unused = if list.is_empty() {
-            self.timer.timer.disarm();
-            core::mem::take(&mut *list)
+        let at = list.position(&*self.object);
+        let gone = at.and_then(|at| list.entries.remove(at).ok());
+        let spare = if list.entries.is_empty() {
+            core::mem::take(&mut list.entries)
         } else {
             KVec::new()
         };
-        // The memory is freed without the lock held.
+        rearm(&self.timer.timer, &list);
         drop(list);
-        drop((removed, unused));
+        drop((gone, spare));
     }
 }
 
-/// Calls [`Periodic::reclaim`] of the object with that name, if it is registered.
-///
-/// Context: any but hard interrupt: the caller may drop the last reference to the timer.
+/// Has `object` called at the time `at`, in nanoseconds of CLOCK_MONOTONIC, or earlier if it has set
+/// an earlier alarm. Without effect if it is not registered. Context: any.
+pub(crate) fn set_alarm(object: &dyn Periodic, at: u64) {
+    let Some(timer) = TIMER.get() else {
+        return;
+    };
+    let mut list = timer.list().lock();
+    let position = list.position(object);
+    if let Some(entry) = position.and_then(|position| list.entries.get_mut(position)) {
+        entry.alarm = Some(entry.alarm.map_or(at, |earlier| earlier.min(at)));
+        rearm(&timer.timer, &list);
+    }
+}
+
+/// Has the object of that name give back memory. Context: any.
 pub(crate) fn reclaim(name: &CStr) {
     let Some(timer) = TIMER.get() else {
         return;
     };
     let list = timer.list().lock();
-    if let Some(object) = list.iter().find(|object| object.name() == name) {
+    let mut objects = list.entries.iter().map(|entry| &entry.object);
+    if let Some(object) = objects.find(|object| object.name() == name) {
         object.clone().reclaim();
     }
 }

@@ -80,8 +80,11 @@ impl ModuleQueue {
 
     /// Creates the queue. Sleeps.
     fn create(&self, name: &CStr) -> Result {
-        let flags = bindings::wq_flags_WQ_UNBOUND | bindings::wq_flags_WQ_SYSFS;
-        // SAFETY: The format takes one string, and `name` is NUL-terminated.
+        let flags = bindings::wq_flags_WQ_UNBOUND
+            | bindings::wq_flags_WQ_SYSFS
+            // Devices are suspended while the system is frozen.
+            | bindings::wq_flags_WQ_FREEZABLE;
+        // SAFETY: The format takes exactly one string.
         let queue = unsafe {
             bindings::alloc_workqueue_noprof(c"%s".as_char_ptr(), flags, 0, name.as_char_ptr())
         };

@@ -15,6 +15,7 @@ use super::disk::Vbd;
 use super::features;
 use super::limit_keys::letters;
 use super::limit_keys::LIMITS;
+use super::watch_barrier;
 use crate::logic::ids::DISKS_MAX;
 use crate::qos::gate::CapMembership;
 use crate::qos::registry::GuestSlot;
@@ -62,13 +63,14 @@ impl Binding {
     /// `ENOMEM`; `ENOSPC` if the guest has too many disks, with a text in the `error` key; what
     /// xenstored answers.
     pub(crate) fn new(dev: &Device<Bound>) -> Result<Self> {
+        watch_barrier::arm()?;
         let slot = slot(dev)?;
         let vbd = Vbd::new(dev.into(), dev.frontend_path()?, slot)?;
         let periodic = periodic::Registration::new(vbd.clone())?;
         // Before the disk can connect: what it reserves must count.
         let member = CapMembership::new(vbd.gate().clone());
         vbd.limits.start()?;
-        features::offer(vbd.nodename())?;
+        features::offer(vbd.nodename(), vbd.is_frontend_connected())?;
         dev.announce(XenbusState::InitWait);
         // After all that can fail, and after InitWait: from here on the work item may be queued,
         // and the disk may connect.

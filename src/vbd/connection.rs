@@ -7,11 +7,15 @@
 
 use kernel::{
     prelude::*,
-    sync::Arc, //
+    sync::{
+        rcu::synchronize_rcu,
+        Arc, //
+    }, //
 };
 
 use super::error::VbdError;
 use super::features;
+use super::features::Offers;
 use super::features::OptionalFeatures;
 use super::frontend_config::FrontendConfig;
 use super::frontend_config::RingLocation;
@@ -43,6 +47,8 @@ pub(super) struct Parties<'a> {
     pub(super) device: &'a Arc<BackingDevice>,
     /// What the device turned out not to know.
     pub(super) optional: &'a OptionalFeatures,
+    /// The frontend was connected before: it goes by what it was offered then.
+    pub(super) running: bool,
 }
 
 /// The rings of a connected disk.
@@ -59,17 +65,24 @@ impl Connection {
     ///
     /// Why the frontend cannot be served.
     pub(super) fn new(parties: &Parties<'_>) -> Result<(Self, u64), VbdError> {
-        let config = FrontendConfig::read(parties.frontend)?;
-        let persistent = config.persistent && params::feature_persistent();
+        let offers = Offers::read(parties.context.dev.nodename()).map_err(VbdError::Keys)?;
+        let config = FrontendConfig::read(parties.frontend, &offers)?;
+        // Decided once: a frontend that is told anything else than what is done would count on
+        // grants that are not mapped, or the other way round.
+        let offered = if parties.running {
+            offers.persistent
+        } else {
+            params::feature_persistent()
+        };
+        let persistent = config.persistent && offered;
         let limits = reserve(parties.context, &config, persistent)?;
-        Self::serve(parties, &config, persistent, limits)
-            .inspect_err(|_| unreserve(parties.context))
+        Self::serve(parties, &config, offered, limits).inspect_err(|_| unreserve(parties.context))
     }
 
     fn serve(
         parties: &Parties<'_>,
         config: &FrontendConfig,
-        persistent: bool,
+        offered: bool,
         limits: FrameLimits,
     ) -> Result<(Self, u64), VbdError> {
         let device = parties.device;
@@ -80,7 +93,7 @@ impl Connection {
             error,
         })?;
         let dir = parties.context.dev.nodename();
-        let sectors = features::describe(dir, parties.optional, device, config.cdrom)
+        let sectors = features::describe(dir, parties.optional, device, config.cdrom, offered)
             .map_err(VbdError::Describe)?;
         let workers =
             start_workers(parties, config).map_err(|error| VbdError::NoMemoryForRings {
@@ -88,25 +101,48 @@ impl Connection {
                 error,
             })?;
         let connection = Self { workers };
-        for (worker, location) in connection.workers.iter().zip(&config.rings) {
-            let setup = |ring| RingSetup {
+        if let Err(error) =
+            connection.connect_all(parties, config, offered && config.persistent, limits)
+        {
+            // No request was consumed yet.
+            connection.release(parties.context);
+            return Err(error);
+        }
+        connection.workers.iter().for_each(|worker| worker.start());
+        Ok((connection, sectors))
+    }
+
+    /// Maps all rings and binds their event channels, then looks where each ring stands. A driver
+    /// that had the disk before keeps its event channels until its last response is written, so no
+    /// ring may be looked at before all channels are bound: that alone keeps two drivers from
+    /// serving the same request.
+    // Not inlined, so that its stack frame does not add to that of the caller.
+    #[inline(never)]
+    fn connect_all(
+        &self,
+        parties: &Parties<'_>,
+        config: &FrontendConfig,
+        persistent: bool,
+        limits: FrameLimits,
+    ) -> Result<(), VbdError> {
+        for (worker, location) in self.workers.iter().zip(&config.rings) {
+            let ring = map_ring(parties.context, location, config.abi, config.entries())?;
+            let setup = RingSetup {
                 ring,
                 entries: config.entries(),
-                device: device.clone(),
+                device: parties.device.clone(),
                 port: location.port,
                 persistent,
                 limits,
             };
-            let connected = map_ring(parties.context, location, config.abi, config.entries())
-                .and_then(|ring| connect_worker(worker, setup(ring)));
-            if let Err(error) = connected {
-                // No request was consumed yet.
-                connection.release(parties.context);
-                return Err(error);
-            }
+            connect_worker(worker, setup)?;
         }
-        connection.workers.iter().for_each(|worker| worker.start());
-        Ok((connection, sectors))
+        for (worker, location) in self.workers.iter().zip(&config.rings) {
+            let gref = location.refs().first().copied().unwrap_or(0);
+            let attached = worker.attach();
+            attached.map_err(|overrun| VbdError::RingIndices { gref, overrun })?;
+        }
+        Ok(())
     }
 
     /// No request is consumed any more. Does not wait.
@@ -144,6 +180,8 @@ impl Connection {
         for worker in &self.workers {
             worker.release();
         }
+        // One grace period for all rings, see `Worker::release`.
+        synchronize_rcu();
         unreserve(context);
     }
 }
@@ -228,9 +266,9 @@ fn map_ring(
 ) -> Result<Ring, VbdError> {
     let refs = location.refs();
     let gref = refs.first().copied().unwrap_or(0);
-    let shared = SharedRing::map(context.dev.clone(), refs)
+    let shared = SharedRing::map(context.dev.frontend_id(), refs)
         .map_err(|error| VbdError::MapRing { gref, error })?;
-    Ring::attach(shared, abi, entries).map_err(|overrun| VbdError::RingIndices { gref, overrun })
+    Ok(Ring::new(shared, abi, entries))
 }
 
 fn connect_worker(worker: &Worker, setup: RingSetup) -> Result<(), VbdError> {

@@ -35,6 +35,7 @@ use crate::datapath::backing_device::BackingDevice;
 use crate::datapath::disk_context::DiskContext;
 use crate::datapath::disk_context::DiskEvents;
 use crate::logic::ids::RingId;
+use crate::logic::lifecycle::Frontend;
 use crate::logic::lifecycle::Phase;
 use crate::logic::number::DeviceNumber;
 use crate::logic::protocol::index::Overrun;
@@ -46,6 +47,11 @@ use crate::sys::workqueue;
 use crate::xenbus::device::DeviceRef;
 use crate::xenbus::device::XenbusState;
 use crate::xenbus::store::Value;
+use crate::xenbus::store::DIRECT;
+
+/// Nanoseconds that a broken ring adds to its guest's pause before a connection: as much as a
+/// refused connection does.
+const RING_BROKEN_BACKOFF: u64 = 250_000_000;
 
 /// What the work item knows. Nothing else takes its lock.
 pub(super) struct VbdState {
@@ -56,6 +62,10 @@ pub(super) struct VbdState {
     pub(super) looked_at: Option<Arc<Value>>,
     /// The rings were told to admit their backlog.
     pub(super) backlog_admitted: bool,
+    /// Attempts to serve the frontend that failed, since the last one that did not.
+    pub(super) failures: u32,
+    /// No further attempt before this time, in nanoseconds of CLOCK_MONOTONIC.
+    pub(super) retry_at: u64,
 }
 
 /// The size of the disk as its frontend was told.
@@ -124,6 +134,8 @@ impl Vbd {
             connection: None,
             looked_at: None,
             backlog_admitted: false,
+            failures: 0,
+            retry_at: 0,
         };
         let identity = Identity {
             number: DeviceNumber { major: 0, minor: 0 },
@@ -187,6 +199,15 @@ impl Vbd {
         }
     }
 
+    /// Is the frontend connected, to us or to the driver that had the disk before? Then a guest is
+    /// running on the disk, and nothing that we find wrong may take the disk away. Talks to
+    /// xenstored; sleeps.
+    pub(super) fn is_frontend_connected(&self) -> bool {
+        let state = DIRECT.read(&self.frontend, c"state");
+        let state = state.ok().flatten();
+        Frontend::parse(state.as_ref().map(Value::bytes)) == Frontend::Connected
+    }
+
     /// Announces `state`, unless the device is another driver's already. Sleeps.
     pub(super) fn announce(&self, state: XenbusState) {
         if !self.unbound.load(Relaxed) {
@@ -205,7 +226,7 @@ impl DiskEvents for Vbd {
         if self.broken.xchg(true, Full) {
             return;
         }
-        self.gate().slot().back_off();
+        self.gate().slot().back_off(RING_BROKEN_BACKOFF);
         self.dev().report(
             EINVAL,
             fmt!(

@@ -20,6 +20,8 @@ use crate::xenbus::store::Value;
 
 /// Why a disk cannot be served.
 pub(super) enum VbdError {
+    /// A key of our directory could not be read.
+    Keys(Error),
     /// A key of the frontend could not be read.
     Read {
         /// Its path below the frontend's directory.
@@ -120,6 +122,15 @@ pub(super) enum VbdError {
     },
     /// `mode` makes no sense.
     Mode(Option<Value>),
+    /// The device is a zoned one.
+    Zoned(DeviceNumber),
+    /// The logical blocks of the device are larger than a request can be aligned to.
+    LogicalBlocks {
+        /// The device.
+        device: DeviceNumber,
+        /// Their size in bytes.
+        size: u32,
+    },
     /// The device could not be opened.
     Open {
         /// The device.
@@ -141,6 +152,7 @@ impl VbdError {
             | Self::BindEventChannel { error, .. }
             | Self::PageCache { error, .. }
             | Self::Describe(error)
+            | Self::Keys(error)
             | Self::Open { error, .. } => *error,
             Self::Missing { .. }
             | Self::NotANumber { .. }
@@ -148,6 +160,8 @@ impl VbdError {
             | Self::Protocol(_)
             | Self::RingIndices { .. }
             | Self::DeviceNumber(_)
+            | Self::Zoned(_)
+            | Self::LogicalBlocks { .. }
             | Self::Mode(_) => EINVAL,
             Self::NoMemoryForKey(_) | Self::NoMemoryForRing { .. } => ENOMEM,
             Self::FrameBudget { .. } => ENOSPC,
@@ -218,6 +232,7 @@ impl fmt::Display for VbdError {
             Self::PageCache { device, .. } => {
                 f.write_fmt(fmt!("writing back the page cache of {}", device))
             }
+            Self::Keys(_) => f.write_fmt(fmt!("reading the keys of the disk")),
             Self::Describe(_) => f.write_fmt(fmt!("writing the description of the disk")),
             Self::DeviceNumber(text) => f.write_fmt(fmt!(
                 "physical-device {} is not major:minor",
@@ -232,6 +247,15 @@ impl fmt::Display for VbdError {
                 let text = text.as_ref().map(Value::bytes).unwrap_or_default();
                 f.write_fmt(fmt!("mode {} is neither r nor w", UntrustedText(text)))
             }
+            Self::Zoned(device) => f.write_fmt(fmt!(
+                "physical-device {} is zoned: writes at any place, as guests send them, would fail",
+                device
+            )),
+            Self::LogicalBlocks { device, size } => f.write_fmt(fmt!(
+                "physical-device {} has logical blocks of {} bytes; guests can address at most 4096",
+                device,
+                size
+            )),
             Self::Open {
                 device, read_only, ..
             } => f.write_fmt(fmt!(

@@ -23,40 +23,88 @@ use kernel::{
 };
 
 use crate::datapath::backing_device::BackingDevice;
+use crate::logic::ids::RINGS_MAX;
 use crate::logic::number::decimal;
 use crate::logic::protocol::abi::INDIRECT_MAX;
 use crate::logic::protocol::request::OP_BARRIER;
 use crate::logic::protocol::request::OP_DISCARD;
 use crate::logic::protocol::request::OP_FLUSH;
 use crate::sys::params;
+use crate::xenbus::shared_ring::PAGES_MAX;
 use crate::xenbus::store::within;
+use crate::xenbus::store::DIRECT;
 
 const FLUSH: &CStr = c"feature-flush-cache";
 const BARRIER: &CStr = c"feature-barrier";
 const DISCARD: &CStr = c"feature-discard";
 const SECTORS: &CStr = c"sectors";
+const PERSISTENT: &CStr = c"feature-persistent";
+const MAX_QUEUES: &CStr = c"multi-queue-max-queues";
+const MAX_RING_PAGE_ORDER: &CStr = c"max-ring-page-order";
 /// `XenbusStateConnected`.
 const CONNECTED: u32 = 4;
 
-/// Writes into our directory `dir` what a frontend has to know before it asks for anything. Sleeps.
-pub(super) fn offer(dir: &CStr) -> Result {
+/// What a frontend may ask for, as our directory says.
+#[derive(Clone, Copy)]
+pub(super) struct Offers {
+    /// The largest ring, as the logarithm of its pages.
+    pub(super) ring_page_order: u32,
+    /// Rings.
+    pub(super) queues: u32,
+    /// Grants may stay mapped.
+    pub(super) persistent: bool,
+}
+
+impl Offers {
+    /// Reads what our directory `dir` says, whichever driver wrote it. A key that is missing or
+    /// makes no sense is an offer that was not made. Sleeps.
+    ///
+    /// # Errors
+    ///
+    /// What xenstored answers.
+    pub(super) fn read(dir: &CStr) -> Result<Self> {
+        let number = |key: &CStr| {
+            let text = DIRECT.read(dir, key)?;
+            Ok::<_, Error>(text.and_then(|text| decimal(text.bytes(), u32::MAX)))
+        };
+        let order = number(MAX_RING_PAGE_ORDER)?.unwrap_or(0);
+        let queues = number(MAX_QUEUES)?.unwrap_or(1);
+        Ok(Self {
+            ring_page_order: order.min(PAGES_MAX.ilog2()),
+            queues: queues.clamp(1, RINGS_MAX as u32),
+            persistent: number(PERSISTENT)? == Some(1),
+        })
+    }
+}
+
+/// Writes into our directory `dir` what a frontend has to know before it asks for anything. What a
+/// frontend that is `running` was offered when it connected stays as it is. Sleeps.
+///
+/// # Errors
+///
+/// `ENOENT` if the directory is gone; what xenstored answers.
+pub(super) fn offer(dir: &CStr, running: bool) -> Result {
     within(dir, |store, dir| {
         let number = |key, value: u32| store.write(dir, key, fmt!("{}", value));
-        number(c"max-ring-page-order", params::max_ring_page_order())?;
-        number(c"multi-queue-max-queues", params::max_queues())?;
         // There may be a limit, and `qos-*` says which.
         number(c"feature-tokens", 1)?;
+        if running {
+            return Ok(());
+        }
+        number(MAX_RING_PAGE_ORDER, params::max_ring_page_order())?;
+        number(MAX_QUEUES, params::max_queues())?;
         number(c"feature-max-indirect-segments", u32::from(INDIRECT_MAX))
     })
 }
 
 /// Writes into our directory `dir` what a frontend has to know of the disk. Returns the size that it
-/// was told, in sectors of 512 bytes. Sleeps.
+/// was told, in sectors of 512 bytes. `persistent`: its grants may stay mapped. Sleeps.
 pub(super) fn describe(
     dir: &CStr,
     optional: &OptionalFeatures,
     device: &BackingDevice,
     cdrom: bool,
+    persistent: bool,
 ) -> Result<u64> {
     let traits = device.traits();
     within(dir, |store, dir| {
@@ -67,7 +115,7 @@ pub(super) fn describe(
             BARRIER,
             (traits.write_cache && works(&optional.barrier)).into(),
         )?;
-        number(c"feature-persistent", params::feature_persistent().into())?;
+        number(PERSISTENT, persistent.into())?;
         match device.discard().filter(|_| works(&optional.discard)) {
             Some(discard) => {
                 number(DISCARD, 1)?;

@@ -26,10 +26,9 @@ use kernel::{
 };
 
 use super::error::VbdError;
-use crate::logic::ids::RINGS_MAX;
+use super::features::Offers;
 use crate::logic::number::decimal;
 use crate::logic::protocol::abi::Abi;
-use crate::sys::params;
 use crate::xenbus::shared_ring::PAGES_MAX;
 use crate::xenbus::store::Value;
 use crate::xenbus::store::DIRECT;
@@ -76,16 +75,17 @@ impl FrontendConfig {
         self.abi.ring_entries(self.pages)
     }
 
-    /// Reads the keys of the frontend's directory `path`. Talks to xenstored; sleeps.
+    /// Reads the keys of the frontend's directory `path`, which may ask for what our directory
+    /// `offers`. Talks to xenstored; sleeps.
     ///
     /// # Errors
     ///
     /// The first key that cannot be read, is missing or makes no sense.
-    pub(super) fn read(path: &CStr) -> Result<Self> {
+    pub(super) fn read(path: &CStr, offers: &Offers) -> Result<Self> {
         let top = Dir { path, queue: None };
-        let order = top.up_to(c"ring-page-order", 0, params::max_ring_page_order())?;
-        let most = (RINGS_MAX as u32).min(params::max_queues());
-        let queues = top.up_to(c"multi-queue-num-queues", 1, most)?.unwrap_or(1);
+        let order = top.up_to(c"ring-page-order", 0, offers.ring_page_order)?;
+        let queues = top.up_to(c"multi-queue-num-queues", 1, offers.queues)?;
+        let queues = queues.unwrap_or(1);
         let protocol = top.text(c"protocol")?;
         let abi = Abi::from_protocol(protocol.as_ref().map(Value::bytes));
         let abi = match (abi, protocol) {

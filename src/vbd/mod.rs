@@ -23,6 +23,7 @@
 //! | [`limit_control`] | applying them, telling the guest |
 //! | [`upkeep`], [`upkeep_flags`] | what a connected disk needs now and then; what of it is due |
 //! | [`binding`] | what the driver keeps of a bound device; its watch |
+//! | [`watch_barrier`] | keeps the module until its watches are done |
 //! | [`sysfs`] | files for the administrator |
 //! | [`display`] | how values of the pure code are printed |
 //!
@@ -59,3 +60,4 @@ mod steps;
 pub(crate) mod sysfs;
 mod upkeep;
 mod upkeep_flags;
+pub(crate) mod watch_barrier;

@@ -10,6 +10,7 @@ use kernel::{
 use super::error::VbdError;
 use crate::datapath::backing_device::BackingDevice;
 use crate::logic::number::DeviceNumber;
+use crate::logic::protocol::abi::PAGE_SIZE;
 use crate::xenbus::store::Value;
 use crate::xenbus::store::DIRECT;
 
@@ -20,20 +21,35 @@ use crate::xenbus::store::DIRECT;
 ///
 /// Why it cannot be opened.
 pub(super) fn open(dir: &CStr, number: DeviceNumber) -> Result<Arc<BackingDevice>, VbdError> {
-    let text = DIRECT.read(dir, c"mode").ok().flatten();
-    let read_only = match text.as_ref().map(Value::bytes).unwrap_or_default() {
-        // xl's "w!" is a disk that is shared on purpose.
-        b"w" | b"w!" => false,
-        b"r" => true,
-        _ => return Err(VbdError::Mode(text)),
+    let text = DIRECT.read(dir, c"mode").map_err(VbdError::Keys)?;
+    let letters = text.as_ref().map(Value::bytes).unwrap_or_default();
+    // As Xen's block script reads it: toolstacks write r, ro, w, rw and w!, which is a disk that is
+    // shared on purpose.
+    let has = |letter| letters.iter().any(|other| *other == letter);
+    let read_only = match (has(b'w'), has(b'r')) {
+        (true, _) => false,
+        (false, true) => true,
+        (false, false) => return Err(VbdError::Mode(text)),
     };
-    let enable = DIRECT.read(dir, c"discard-enable").ok().flatten();
+    let enable = DIRECT.read(dir, c"discard-enable");
+    let enable = enable.map_err(VbdError::Keys)?;
     let discard = enable.is_none_or(|text| text.bytes() != b"0");
-    BackingDevice::open(number, read_only, discard)
+    let device = BackingDevice::open(number, read_only, discard)
         .and_then(|device| Ok(Arc::new(device, GFP_KERNEL)?))
         .map_err(|error| VbdError::Open {
             device: number,
             read_only,
             error,
-        })
+        })?;
+    let traits = device.traits();
+    if traits.zoned {
+        return Err(VbdError::Zoned(number));
+    }
+    if traits.logical_block_size > PAGE_SIZE {
+        return Err(VbdError::LogicalBlocks {
+            device: number,
+            size: traits.logical_block_size,
+        });
+    }
+    Ok(device)
 }

@@ -3,7 +3,7 @@
 //! The disk's work item: the steps that take a disk from one phase of its life to the next.
 //!
 //! `logic::lifecycle` says which step comes next; here it is taken. This file alone decides what
-//! becomes of an error ([`refuse`]).
+//! becomes of an error ([`settle`]).
 //!
 //! Context: all of this runs in the work item, with the lock of `state`; it may sleep for as long
 //! as the device takes.
@@ -17,10 +17,6 @@ use kernel::{
         },
         Arc, //
     },
-    time::{
-        delay::fsleep,
-        Delta, //
-    },
     workqueue::WorkItem, //
 };
 
@@ -31,6 +27,7 @@ use super::disk::Identity;
 use super::disk::Vbd;
 use super::disk::VbdState;
 use super::error::VbdError;
+use super::features;
 use super::opening;
 use super::upkeep;
 use crate::datapath::backing_device::BackingDevice;
@@ -40,11 +37,25 @@ use crate::logic::lifecycle::Phase;
 use crate::logic::lifecycle::Seen;
 use crate::logic::lifecycle::Step;
 use crate::logic::number::DeviceNumber;
+use crate::sys::periodic;
+use crate::sys::timer;
 use crate::sys::workqueue;
 use crate::xenbus::device::XenbusState;
 use crate::xenbus::removal;
 use crate::xenbus::store::Value;
 use crate::xenbus::store::DIRECT;
+
+/// Nanoseconds that a refused connection adds to its guest's pause: as many attempts as keep what
+/// the guest writes to the log below ten lines a second.
+const REFUSAL_BACKOFF: u64 = 250_000_000;
+/// Nanoseconds that a failed attempt to serve a running guest adds to the guest's pause.
+const RETRY_BACKOFF: u64 = 2_000_000;
+/// Nanoseconds from the first failed attempt to the next. Each failure doubles it.
+const RETRY_FIRST: u64 = 8_000_000;
+/// How often it doubles: to about a second.
+const RETRY_DOUBLINGS: u32 = 7;
+/// Nanoseconds until xenstored is asked again after an error.
+const LOOK_AGAIN: u64 = 100_000_000;
 
 impl WorkItem for Vbd {
     type Pointer = Arc<Self>;
@@ -61,43 +72,88 @@ impl WorkItem for Vbd {
     }
 }
 
-/// The disk cannot be served: says why and announces Closing, unless the device is another driver's
-/// already.
-fn refuse(vbd: &Vbd, error: &VbdError) {
-    if !vbd.unbound.load(Relaxed) {
-        vbd.dev().fail(error.errno(), fmt!("{}", error));
+/// What becomes of an error: the one place that decides it.
+///
+/// | the frontend is | outcome |
+/// |---|---|
+/// | connected: a guest runs on the disk | a report, and another attempt a little later |
+/// | not connected | a report and Closing: the disk is refused |
+///
+/// Nothing is announced for a device that is another driver's already.
+fn settle(vbd: &Vbd, state: &mut VbdState, error: &VbdError) -> Phase {
+    if vbd.unbound.load(Relaxed) {
+        return Phase::Failed;
     }
+    if vbd.is_frontend_connected() {
+        retry_later(vbd, state, error);
+        return Phase::Waiting;
+    }
+    vbd.dev().fail(error.errno(), fmt!("{}", error));
+    vbd.gate().slot().back_off(REFUSAL_BACKOFF);
+    Phase::Failed
 }
 
-/// Opens the device that the hotplug script named, when that is new.
+/// Plans another attempt. Reports the first failure, the second, the fourth and so on: the attempts
+/// go on for as long as the guest does.
+fn retry_later(vbd: &Vbd, state: &mut VbdState, error: &VbdError) {
+    let doublings = state.failures.min(RETRY_DOUBLINGS);
+    state.failures = state.failures.saturating_add(1);
+    if state.failures.is_power_of_two() {
+        let errno = error.errno();
+        vbd.dev().report(errno, fmt!("{}; trying again", error));
+    }
+    // The guest may cause attempts that fail with all its disks.
+    vbd.gate().slot().back_off(RETRY_BACKOFF);
+    let pause = RETRY_FIRST << doublings;
+    let own = timer::now().saturating_add(pause);
+    plan_attempt(vbd, state, own);
+}
+
+/// No attempt before `at`, in nanoseconds of CLOCK_MONOTONIC; then the work item runs.
+fn plan_attempt(vbd: &Vbd, state: &mut VbdState, at: u64) {
+    state.retry_at = at;
+    periodic::set_alarm(vbd, at);
+}
+
+/// Opens the device that the hotplug script named, if that is new or could not be opened yet.
 // Not inlined, so that its stack frame does not add to that of a connection.
 #[inline(never)]
 fn open_device(vbd: &Vbd, state: &mut VbdState) {
-    if vbd.unbound.load(Relaxed) || !vbd.named.xchg(false, Full) {
+    let wanted = !vbd.unbound.load(Relaxed) && vbd.dev().is_online();
+    if !wanted || !vbd.named.xchg(false, Full) {
         return;
     }
-    let Ok(Some(text)) = DIRECT.read(vbd.nodename(), c"physical-device") else {
+    let Ok(text) = DIRECT.read(vbd.nodename(), c"physical-device") else {
+        return look_again(vbd);
+    };
+    let Some(Ok(text)) = text.map(|text| Arc::new(text, GFP_KERNEL)) else {
+        // The hotplug script has yet to write it.
         return;
     };
     let old = state.looked_at.as_ref().map(|old| old.bytes());
-    if old == Some(text.bytes()) {
+    if state.device.is_some() && old == Some(text.bytes()) {
         return;
     }
-    let Ok(text) = Arc::new(text, GFP_KERNEL) else {
-        return;
-    };
     state.looked_at = Some(text.clone());
-    if let Err(error) = use_device(vbd, state, text) {
-        if matches!(error, VbdError::DeviceChanged { .. }) {
-            // The disk goes on with the device that it has.
+    match use_device(vbd, state, text) {
+        Ok(()) => state.failures = 0,
+        // The disk goes on with the device that it has.
+        Err(error) if state.device.is_some() => {
             vbd.dev().report(error.errno(), fmt!("{}", error));
-        } else {
-            refuse(vbd, &error);
+        }
+        Err(error) => {
+            state.phase = settle(vbd, state, &error);
+            if state.phase == Phase::Waiting {
+                vbd.named.store(true, Relaxed);
+            }
         }
     }
-    if state.device.is_none() {
-        state.phase = Phase::Failed;
-    }
+}
+
+/// xenstored could not be asked: nothing is known, so the work item looks again a little later.
+fn look_again(vbd: &Vbd) {
+    vbd.named.store(true, Relaxed);
+    periodic::set_alarm(vbd, timer::now().saturating_add(LOOK_AGAIN));
 }
 
 /// Opens the device that `text` names, unless it is open.
@@ -129,26 +185,20 @@ fn step(vbd: &Arc<Vbd>, state: &mut VbdState) -> bool {
     admit_backlog(state, &seen, step);
     match step {
         Step::Rest => return false,
-        Step::Offer => {
-            vbd.announce(XenbusState::InitWait);
-            state.phase = Phase::Waiting;
-        }
-        Step::Connect => state.phase = connect(vbd, state),
+        Step::Offer => return offer(vbd, state),
+        Step::Connect => return connect(vbd, state),
         Step::Stop => {
             if let Some(connection) = &state.connection {
                 connection.stop();
             }
             state.phase = Phase::Draining;
         }
-        Step::Release => release(vbd, state),
+        Step::Release => release(vbd, state, seen.online),
         Step::AnnounceClosing => {
             vbd.announce(XenbusState::Closing);
             return false;
         }
-        Step::AnnounceClosed => {
-            vbd.announce(XenbusState::Closed);
-            state.phase = Phase::Closed;
-        }
+        Step::AnnounceClosed => close(vbd, state, seen.online),
         Step::Unregister => {
             if removal::request(vbd.dev().clone(), vbd.module.clone()).is_err() {
                 // The toolstack will remove the directory, and the bus the device.
@@ -191,34 +241,46 @@ fn look(vbd: &Vbd, state: &VbdState) -> Seen {
     }
 }
 
+/// A frontend begins anew: the offers are those of the module parameters now.
+fn offer(vbd: &Vbd, state: &mut VbdState) -> bool {
+    if features::offer(vbd.nodename(), false).is_err() {
+        look_again(vbd);
+        return false;
+    }
+    vbd.announce(XenbusState::InitWait);
+    state.phase = Phase::Waiting;
+    true
+}
+
+/// Connects to the frontend. Returns `false` if it is not time for that.
 // Not inlined, as `open_device`.
 #[inline(never)]
-fn connect(vbd: &Arc<Vbd>, state: &mut VbdState) -> Phase {
+fn connect(vbd: &Arc<Vbd>, state: &mut VbdState) -> bool {
     let Some(device) = state.device.clone() else {
-        return state.phase;
+        return false;
     };
-    let left = vbd.gate().slot().backoff_left();
-    if left > 0 {
-        // Then looks again: meanwhile there may be no frontend left to connect to.
-        fsleep(Delta::from_nanos(i64::try_from(left).unwrap_or(0)));
-        return state.phase;
+    let now = timer::now();
+    let pause = vbd.gate().slot().backoff_left();
+    let at = state.retry_at.max(now.saturating_add(pause));
+    if at > now {
+        // Meanwhile there may be no frontend left to connect to.
+        plan_attempt(vbd, state, at);
+        return false;
     }
     state.backlog_admitted = false;
     vbd.broken.store(false, Relaxed);
     vbd.limits.mark_used();
-    match new_connection(vbd, &device) {
+    state.phase = match new_connection(vbd, &device) {
         Ok((connection, sectors)) => {
+            state.failures = 0;
             state.connection = Some(connection);
             vbd.announce(XenbusState::Connected);
             *vbd.advertised.lock() = Some(AdvertisedSize { device, sectors });
             Phase::Connected
         }
-        Err(error) => {
-            refuse(vbd, &error);
-            vbd.gate().slot().back_off();
-            Phase::Failed
-        }
-    }
+        Err(error) => settle(vbd, state, &error),
+    };
+    true
 }
 
 fn new_connection(
@@ -231,14 +293,26 @@ fn new_connection(
         frontend: &vbd.frontend,
         device,
         optional: &vbd.optional,
+        running: vbd.is_frontend_connected(),
     })
 }
 
-fn release(vbd: &Vbd, state: &mut VbdState) {
+fn release(vbd: &Vbd, state: &mut VbdState, online: bool) {
     let advertised = vbd.advertised.lock().take();
     drop(advertised);
     if let Some(connection) = state.connection.take() {
         connection.release(&vbd.context);
+    }
+    close(vbd, state, online);
+}
+
+/// Announces Closed. A disk that is to go gives its device back first: the toolstack may take the
+/// device away as soon as it sees Closed.
+fn close(vbd: &Vbd, state: &mut VbdState, online: bool) {
+    if !online {
+        drop(state.device.take());
+        // A toolstack that changes its mind finds the device opened again.
+        vbd.named.store(true, Relaxed);
     }
     vbd.announce(XenbusState::Closed);
     state.phase = Phase::Closed;

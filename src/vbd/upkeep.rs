@@ -91,6 +91,10 @@ impl Periodic for Vbd {
         }
     }
 
+    fn alarm(self: Arc<Self>) {
+        self.kick();
+    }
+
     fn reclaim(self: Arc<Self>) {
         if self.upkeep.is_new_reclaim() && self.advertised.lock().is_some() {
             self.upkeep.reclaim.set();

@@ -39,6 +39,20 @@ pub struct Indices {
 }
 
 impl Indices {
+    /// A ring of `entries` slots without a request.
+    pub const fn empty(entries: u32) -> Self {
+        Self {
+            entries,
+            requests: 0,
+            responses: 0,
+        }
+    }
+
+    /// Slots of the ring.
+    pub fn entries(&self) -> u32 {
+        self.entries
+    }
+
     /// Starts at the indices of the shared page. The ring may come from another backend,
     /// which responded to every request that it had consumed. So the requests from
     /// `rsp_prod` on are unread.
