@@ -12,6 +12,7 @@ mod arena;
 mod bench;
 mod cases;
 mod churn;
+mod crowd;
 mod disk;
 mod events;
 mod flood;
@@ -132,6 +133,13 @@ enum Task {
         #[arg(long)]
         seed: u64,
     },
+    /// Connects many disks and has each of their queues answer a read.
+    Crowd {
+        #[arg(long, value_delimiter = ',')]
+        disks: Vec<u32>,
+        #[arg(long)]
+        queues: u32,
+    },
     /// Prints for how many nanoseconds dom0's first processor has run, then all those of other
     /// domains. Runs in dom0.
     RunTime { others: Vec<u16> },
@@ -187,6 +195,7 @@ fn act(arguments: &Arguments) -> Result<bool> {
             }
             return Ok(true);
         }
+        Task::Crowd { disks, queues } => return crowd::crowd(disks, *queues).map(|()| true),
         Task::Read { node } => {
             let value = store::Store::open()?.read(node)?;
             println!("{}", value.as_deref().unwrap_or_default());
@@ -196,7 +205,11 @@ fn act(arguments: &Arguments) -> Result<bool> {
     }
     let disk = Disk::open(arguments.vdev)?;
     match &arguments.command {
-        Task::List | Task::Churn { .. } | Task::RunTime { .. } | Task::Read { .. } => Ok(true),
+        Task::List
+        | Task::Churn { .. }
+        | Task::Crowd { .. }
+        | Task::RunTime { .. }
+        | Task::Read { .. } => Ok(true),
         Task::Cases {
             wanted,
             loops,

@@ -30,7 +30,7 @@ const CLOCKED: &[&str] = &[
 ];
 
 /// xen-blkback takes part, and is reported itself: it unmaps grants with a work item on its stack.
-const WITH_BLKBACK: &[&str] = &["same-keys", "takeover"];
+const WITH_BLKBACK: &[&str] = &["same-keys", "takeover", "takeover-queues"];
 
 /// These run once more on the host with two processors: locks are only fought over there.
 const ALSO_PARALLEL: &[&str] = &["neighbour", "cycles"];
@@ -118,10 +118,7 @@ mod tests {
     #[test]
     fn the_lists_name_scenarios() {
         for name in [CLOCKED, WITH_BLKBACK, ALSO_PARALLEL].concat() {
-            assert!(
-                crate::scenarios::ALL.iter().any(|s| s.name == name),
-                "{name}"
-            );
+            assert!(crate::scenarios::all().any(|s| s.name == name), "{name}");
         }
     }
 }

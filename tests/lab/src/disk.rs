@@ -4,6 +4,7 @@
 
 use anyhow::Result;
 
+use crate::device::Device;
 use crate::host::Host;
 
 /// Something in dom0 that can back a guest's disk. Ends with [`Disk::remove`].
@@ -25,30 +26,69 @@ enum Kind {
     Loop(String),
     /// The name of a device mapper target.
     Linear(String),
+    /// The device mapper target and what is below it.
+    Mapped(Box<(Disk, Disk)>),
+    /// A device of QEMU's: its directory in sysfs.
+    Emulated(String),
 }
 
 impl Disk {
-    /// A null_blk that keeps what is written.
+    /// A disk that keeps what is written, on the kind of device that the scenario runs on.
     pub fn memory(host: &Host<'_>, name: &str, megabytes: u32) -> Result<Disk> {
-        null_blk(host, name, megabytes, "echo 1 >memory_backed")
+        Disk::of(
+            host,
+            host.device(),
+            name,
+            megabytes,
+            "echo 1 >memory_backed",
+        )
     }
 
     /// As [`Disk::memory`], with more of null_blk's attributes set by a shell command.
     pub fn memory_with(host: &Host<'_>, name: &str, megabytes: u32, setting: &str) -> Result<Disk> {
         let setting = format!("echo 1 >memory_backed && {setting}");
-        null_blk(host, name, megabytes, &setting)
+        Disk::of(host, host.device(), name, megabytes, &setting)
     }
 
-    /// A null_blk that answers at once and keeps nothing.
+    /// A disk that keeps nothing, on the kind of device that the scenario runs on.
+    pub fn blank(host: &Host<'_>, name: &str, megabytes: u32) -> Result<Disk> {
+        Disk::of(host, host.device(), name, megabytes, "echo 0 >irqmode")
+    }
+
+    /// A null_blk that answers at once and keeps nothing, whatever the scenario runs on.
     pub fn instant(host: &Host<'_>, name: &str, megabytes: u32) -> Result<Disk> {
-        null_blk(host, name, megabytes, "echo 0 >irqmode")
+        Disk::of(host, Device::AtOnce, name, megabytes, "echo 0 >irqmode")
     }
 
-    /// A null_blk that answers each request after 50 ms and keeps nothing: a busy guest has all its
-    /// requests under way there at any moment.
+    /// A disk that answers each request late and keeps nothing, so that a busy guest has all its
+    /// requests under way there at any moment: after 50 ms, unless the scenario runs on another
+    /// kind that does.
     pub fn slow(host: &Host<'_>, name: &str, megabytes: u32) -> Result<Disk> {
-        let setting = "echo 2 >irqmode && echo 50000000 >completion_nsec";
-        null_blk(host, name, megabytes, setting)
+        let device = match host.device() {
+            Device::AtOnce => Device::Ms50,
+            other => other,
+        };
+        Disk::of(host, device, name, megabytes, "echo 0 >irqmode")
+    }
+
+    /// A disk on some kind of device; the setting is for where there is a null_blk.
+    fn of(
+        host: &Host<'_>,
+        device: Device,
+        name: &str,
+        megabytes: u32,
+        setting: &str,
+    ) -> Result<Disk> {
+        match device {
+            Device::Nvme | Device::Virtio => emulated(host, device, megabytes),
+            Device::Mapped => {
+                let below = null_blk(host, device, &format!("{name}-below"), megabytes, setting)?;
+                let mapped = Disk::linear(host, name, &below, megabytes)?;
+                let kind = Kind::Mapped(Box::new((mapped, below)));
+                Ok(Disk::new(format!("/dev/mapper/{name}"), kind))
+            }
+            _ => null_blk(host, device, name, megabytes, setting),
+        }
     }
 
     /// A SCSI disk that answers at once and keeps nothing, and has a cache that can be flushed.
@@ -69,7 +109,11 @@ impl Disk {
     /// A device mapper target over the first `megabytes` of another disk.
     pub fn linear(host: &Host<'_>, name: &str, below: &Disk, megabytes: u32) -> Result<Disk> {
         host.ok("modprobe dm-mod && mkdir -p /dev/mapper && dmsetup mknodes control")?;
-        let table = linear_table(below, megabytes);
+        Disk::target(host, name, &linear_table(below, megabytes))
+    }
+
+    /// A device mapper device with this table.
+    pub fn target(host: &Host<'_>, name: &str, table: &str) -> Result<Disk> {
         host.ok(&format!(
             "dmsetup create {name} --noudevsync --table '{table}' && dmsetup mknodes {name} && [ -b /dev/mapper/{name} ]"
         ))?;
@@ -121,10 +165,18 @@ impl Disk {
     /// From now on attaches it with a hotplug script that does the least there is to do. Debian's
     /// own one starts some sixty processes. Only for block devices.
     pub fn attach_by_short_script(&mut self, host: &Host<'_>) -> Result<()> {
-        let file = format!("/run/attach-{}", self.path.trim_start_matches("/dev/"));
+        self.attach_by_script(host, "true")
+    }
+
+    /// The same with a command of the script's own, for toolstacks that write other keys than xl.
+    pub fn attach_by_script(&mut self, host: &Host<'_>, command: &str) -> Result<()> {
+        let file = format!(
+            "/run/attach-{}",
+            self.path.trim_start_matches("/dev/").replace('/', "-")
+        );
         let number = self.physical_device(host)?;
         host.ok(&format!(
-            "cat >{file} <<'SCRIPT' && chmod +x {file}\n#!/bin/sh\n[ \"$1\" = add ] || exit 0\n\
+            "cat >{file} <<'SCRIPT' && chmod +x {file}\n#!/bin/sh\n[ \"$1\" = add ] || exit 0\n{command}\n\
              exec xenstore-write $XENBUS_PATH/physical-device {number} $XENBUS_PATH/hotplug-status connected\n\
              SCRIPT\n"
         ))?;
@@ -173,7 +225,7 @@ impl Disk {
 
     /// Takes it away; it must not be in use.
     pub fn remove(self, host: &Host<'_>) -> Result<()> {
-        let script = match &self.kind {
+        let script = match self.kind {
             Kind::NullBlk(name) => format!(
                 "echo 0 >/sys/kernel/config/nullb/{name}/power && rmdir /sys/kernel/config/nullb/{name}"
             ),
@@ -186,19 +238,57 @@ impl Disk {
                 format!("dmsetup remove --noudevsync {name} && rm -f /dev/mapper/{name}")
             }
             Kind::Loop(file) => format!("losetup -d {} && rm {file}", self.path),
+            Kind::Mapped(both) => {
+                let (mapped, below) = *both;
+                mapped.remove(host)?;
+                return below.remove(host);
+            }
+            Kind::Emulated(sysfs) => format!("echo 1 >{sysfs}/remove"),
         };
         host.ok(&script).map(drop)
     }
 }
 
-fn null_blk(host: &Host<'_>, name: &str, megabytes: u32, setting: &str) -> Result<Disk> {
+/// As large as any request may be that a guest sends, so that none is cut that a real disk would
+/// take whole: null_blk by itself takes 255 sectors.
+const MAX_SECTORS: u32 = 2560;
+
+fn null_blk(
+    host: &Host<'_>,
+    device: Device,
+    name: &str,
+    megabytes: u32,
+    setting: &str,
+) -> Result<Disk> {
+    let pace = match device.delay().as_nanos() {
+        0 => "true".to_string(),
+        delay => format!("echo 2 >irqmode && echo {delay} >completion_nsec"),
+    };
     host.ok(&format!(
         "mkdir /sys/kernel/config/nullb/{name} && ( cd /sys/kernel/config/nullb/{name} && echo {megabytes} >size && \
-         echo 2 >queue_mode && {setting} && echo 1 >power ) && [ -b /dev/{name} ]"
+         echo 2 >queue_mode && echo {MAX_SECTORS} >max_sectors && {setting} && {pace} && echo 1 >power ) && \
+         [ -b /dev/{name} ]"
     ))?;
     Ok(Disk::new(
         format!("/dev/{name}"),
         Kind::NullBlk(name.into()),
+    ))
+}
+
+/// A disk that QEMU has only now, and that dom0's kernel looks for when it is told to.
+fn emulated(host: &Host<'_>, device: Device, megabytes: u32) -> Result<Disk> {
+    let (driver, modules) = match device {
+        Device::Nvme => ("nvme", "lab_nvme"),
+        _ => ("virtio-blk-pci", "true"),
+    };
+    let serial = host.qemu.plug_disk(driver, &host.dir, megabytes)?;
+    let found = host.ok(&format!(
+        "{modules} && echo 1 >/sys/bus/pci/rescan && lab_until 60 'lab_by_serial {serial}'"
+    ))?;
+    let (name, sysfs) = found.split_once(' ').unwrap_or((&found, ""));
+    Ok(Disk::new(
+        format!("/dev/{name}"),
+        Kind::Emulated(sysfs.into()),
     ))
 }
 

@@ -91,6 +91,31 @@ lab_until() {
 	echo "$output"
 }
 
+# lab_nvme: loads the driver of NVMe disks, which is not in dom0's image.
+lab_nvme() {
+	local module
+	for module in nvme-keyring nvme-auth nvme-core nvme; do
+		[ -d "/sys/module/${module//-/_}" ] || insmod "/lab/$module.ko.xz" || return
+	done
+}
+
+# lab_by_serial SERIAL: the disk with this serial number, and its PCI device's
+# directory.
+lab_by_serial() {
+	local file serial disk dir
+	for file in /sys/block/{vd*/serial,nvme*/device/serial}; do
+		# Not every driver ends the line.
+		serial=
+		read -r serial 2>/dev/null <"$file"
+		[ "$serial" = "$1" ] || continue
+		disk=${file#/sys/block/} disk=${disk%%/*} dir=$(realpath "/sys/block/$disk")
+		until [ -e "$dir/remove" ]; do dir=${dir%/*}; done
+		[ -b "/dev/$disk" ] && echo "$disk $dir"
+		return
+	done
+	return 1
+}
+
 # lab_grants: how many grants are mapped by anybody, as Xen itself counts them.
 # Its 'g' key prints each grant in use on a line of its own, with reference and
 # frame; guests' own ring pages of xenstore and console are always among them.

@@ -147,9 +147,12 @@ impl RunningJob<'_> {
             .running
             .finish_within(std::time::Duration::from_secs(DEADLINE))?;
         if output.status != 0 {
+            // Its own word for the error stands far above the end.
+            let reported = parse(&output.text).err().map(|error| format!("{error:#}"));
             bail!(
-                "fio ended with status {}:\n{}",
+                "fio ended with status {} ({}):\n{}",
                 output.status,
+                reported.as_deref().unwrap_or("no error in its report"),
                 crate::logs::last_lines(&output.text, 30)
             );
         }

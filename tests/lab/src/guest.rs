@@ -38,6 +38,8 @@ pub struct GuestSpec<'h, 'l> {
     archive: Option<String>,
     own_frontend: bool,
     processors: u32,
+    /// Further words on its kernel's command line.
+    options: String,
     booted: bool,
 }
 
@@ -51,6 +53,7 @@ impl<'h, 'l> GuestSpec<'h, 'l> {
             archive: None,
             own_frontend: false,
             processors: 1,
+            options: String::new(),
             booted: false,
         }
     }
@@ -88,6 +91,12 @@ impl<'h, 'l> GuestSpec<'h, 'l> {
     /// Gives it more than one virtual processor.
     pub fn processors(mut self, count: u32) -> Self {
         self.processors = count;
+        self
+    }
+
+    /// Tells its kernel something, such as a parameter of a module.
+    pub fn kernel_option(mut self, option: &str) -> Self {
+        self.options += &format!(" {option}");
         self
     }
 
@@ -143,6 +152,7 @@ impl<'h, 'l> GuestSpec<'h, 'l> {
         !self.booted
             && self.memory == MEMORY
             && self.processors == 1
+            && self.options.is_empty()
             && self.archive.is_none()
             && !self.own_frontend
     }
@@ -193,12 +203,13 @@ impl<'h, 'l> GuestSpec<'h, 'l> {
             "[ -e {initrd} ] || cat /lab-guest/initrd {archive} >{initrd}\n\
              cat >/run/{name}.cfg <<'CFG'\n\
              name = \"{name}\"\nmemory = {}\nvcpus = {}\nramdisk = \"{initrd}\"\n\
-             {DEFINITION}{extra}\"\n\
+             {DEFINITION}{extra}{}\"\n\
              disk = [{}]\n\
              CFG\n\
              [ -s /run/{name}.cfg ]",
             self.memory,
             self.processors,
+            self.options,
             disks.join(", "),
         )
     }

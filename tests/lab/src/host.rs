@@ -15,6 +15,7 @@ use anyhow::Context;
 use anyhow::Result;
 use anyhow::bail;
 
+use crate::device::Device;
 use crate::guest::Guest;
 use crate::guest::GuestSpec;
 use crate::lab::Backend;
@@ -44,6 +45,7 @@ pub struct Host<'l> {
     /// Guests that nobody has taken yet.
     spares: RefCell<Vec<String>>,
     off: Cell<bool>,
+    device: Cell<Device>,
 }
 
 impl<'l> Host<'l> {
@@ -95,6 +97,7 @@ impl<'l> Host<'l> {
             names: Cell::new(0),
             spares: RefCell::new(spares),
             off: Cell::new(false),
+            device: Cell::new(Device::AtOnce),
         })
     }
 
@@ -119,6 +122,16 @@ impl<'l> Host<'l> {
             self.dir.display(),
             self.qemu.complaint()
         )
+    }
+
+    /// What backs the disks of the scenario that it is used for.
+    pub fn device(&self) -> Device {
+        self.device.get()
+    }
+
+    /// From now on disks are on such devices.
+    pub fn use_device(&self, device: Device) {
+        self.device.set(device);
     }
 
     /// Runs a command in dom0 that must succeed.

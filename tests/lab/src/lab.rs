@@ -193,6 +193,7 @@ impl Lab {
         // Where there is one, see tests/cost.
         let ungated = self.build("ungated.ko");
         let holder = self.holder();
+        let nvme = self.nvme();
         let files = [
             &own,
             &self.module,
@@ -202,7 +203,7 @@ impl Lab {
             &script,
             &ungated,
         ];
-        for file in files.into_iter().filter(|f| f.exists()) {
+        for file in files.into_iter().chain(&nvme).filter(|f| f.exists()) {
             command
                 .arg("-C")
                 .arg(file.parent().unwrap_or(Path::new("/")))
@@ -225,6 +226,24 @@ impl Lab {
             .into_os_string();
         dir.push("-holder");
         PathBuf::from(dir).join("holder.ko")
+    }
+
+    /// The stock kernel's driver of NVMe disks and what it needs: dom0's image has no drivers of
+    /// hardware, and this is the only one that is asked for.
+    fn nvme(&self) -> Vec<PathBuf> {
+        let release = self.versions.get("KERNEL_RELEASE");
+        let release = release.map_or("", String::as_str);
+        let drivers = Path::new("/usr/lib/modules")
+            .join(release)
+            .join("kernel/drivers/nvme");
+        [
+            "common/nvme-keyring",
+            "common/nvme-auth",
+            "host/nvme-core",
+            "host/nvme",
+        ]
+        .map(|name| drivers.join(format!("{name}.ko.xz")))
+        .into()
     }
 
     /// The program that guests run as a frontend of their own and the module that helps it, in an

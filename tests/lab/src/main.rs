@@ -10,6 +10,7 @@ mod check;
 mod checks;
 mod debug;
 mod demo;
+mod device;
 mod disk;
 mod fio;
 mod flood;
@@ -193,7 +194,7 @@ fn act(arguments: &Arguments) -> Result<bool> {
             for check in checks::ALL {
                 println!("{:<24} (no host) {}", check.name, check.rows.join(" "));
             }
-            for s in scenarios::ALL {
+            for s in scenarios::all() {
                 println!(
                     "{:<24} {}: {} {}",
                     s.name,

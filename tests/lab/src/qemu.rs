@@ -2,6 +2,7 @@
 
 //! One emulated machine: spawned, spoken to over sockets, killed when dropped.
 
+use std::cell::Cell;
 use std::cell::RefCell;
 use std::fs;
 use std::fs::File;
@@ -58,6 +59,8 @@ impl Clock {
 pub struct Qemu {
     child: Child,
     control: RefCell<Control>,
+    /// How many disks it was given since.
+    plugged: Cell<u32>,
     pub shells: Vec<UnixStream>,
     pub guests: Vec<UnixStream>,
     dir: PathBuf,
@@ -145,6 +148,7 @@ impl Qemu {
         let complaint = || fs::read_to_string(dir.join("qemu.log")).unwrap_or_default();
         Ok(Qemu {
             child,
+            plugged: Cell::new(0),
             control: RefCell::new(Control::new(control).with_context(complaint)?),
             shells: near,
             guests,
@@ -160,6 +164,21 @@ impl Qemu {
     /// Ends that.
     pub fn log_nothing(&self) -> Result<()> {
         self.control.borrow_mut().log_nothing()
+    }
+
+    /// Gives the running machine another disk, of zeroes, by the name of one of QEMU's drivers. It
+    /// is not there when a machine is saved. Gives its serial number.
+    pub fn plug_disk(&self, driver: &str, dir: &Path, megabytes: u32) -> Result<String> {
+        self.plugged.set(self.plugged.get() + 1);
+        let serial = format!("lab-{}", self.plugged.get());
+        let path = dir.join(&serial);
+        File::create(&path)?.set_len(u64::from(megabytes) << 20)?;
+        self.control
+            .borrow_mut()
+            .plug_disk(driver, &serial, &path)?;
+        // QEMU has it open; nothing is left when it ends, however it does.
+        fs::remove_file(path)?;
+        Ok(serial)
     }
 
     pub fn pid(&self) -> u32 {
@@ -207,8 +226,11 @@ pub fn definition(lab: &Lab, kind: Kind) -> Vec<String> {
     let (kernel, initrd) = lab.dom0_kernel();
     // eager-fpu: under TCG, Xen's lazy FPU switching corrupts vector registers of user space. The
     // other mitigations cost most of the time in emulation, and there is nothing to protect.
-    let xen = "console=com1 com1=115200,8n1 dom0_mem=1500M,max:1500M spec-ctrl=no,eager-fpu=1 xpti=0 pv-l1tf=0 \
-               loglvl=all guest_loglvl=all";
+    let xen = format!(
+        "console=com1 com1=115200,8n1 dom0_mem=1500M,max:1500M spec-ctrl=no,eager-fpu=1 xpti=0 pv-l1tf=0 \
+         loglvl=all guest_loglvl=all{}",
+        kind.xen_options()
+    );
     // notests: the kernel's tests of its own ciphers, which nothing here uses.
     let linux = format!(
         "console=hvc0 root=/dev/vda rw mitigations=off cryptomgr.notests {}",
@@ -227,7 +249,7 @@ pub fn definition(lab: &Lab, kind: Kind) -> Vec<String> {
     .map(String::from)
     .into();
     words.extend(clock_arguments(kind.clock()));
-    words.extend(["-kernel".into(), image("xen"), "-append".into(), xen.into()]);
+    words.extend(["-kernel".into(), image("xen"), "-append".into(), xen]);
     words.extend([
         "-initrd".into(),
         format!("{} {linux},{}", kernel.display(), initrd.display()),

@@ -89,6 +89,20 @@ impl Control {
         }
     }
 
+    /// Gives the machine a disk: a file that QEMU has open from now on, and a PCI device of its own.
+    pub fn plug_disk(&mut self, driver: &str, serial: &str, file: &Path) -> Result<()> {
+        let file = json!({ "driver": "file", "filename": file.display().to_string() });
+        self.execute(
+            "blockdev-add",
+            json!({ "driver": "raw", "node-name": serial, "discard": "unmap", "file": file }),
+        )?;
+        self.execute(
+            "device_add",
+            json!({ "driver": driver, "id": serial, "drive": serial, "serial": serial }),
+        )
+        .map(drop)
+    }
+
     fn migrated(&mut self) -> Result<()> {
         loop {
             let event = match self.events.is_empty() {

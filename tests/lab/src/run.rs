@@ -14,6 +14,7 @@ use anyhow::bail;
 use crate::checks;
 use crate::checks::Check;
 use crate::debug;
+use crate::device::Device;
 use crate::host::Host;
 use crate::lab::Lab;
 use crate::logs;
@@ -34,15 +35,56 @@ const LOG_LINES: usize = 40;
 enum Job {
     Checks(Vec<&'static Check>),
     /// On one host.
-    Scenarios(Kind, Vec<&'static Scenario>),
+    Scenarios(Kind, Vec<Run>),
+}
+
+/// A scenario and what backs its disks.
+#[derive(Clone, Copy)]
+struct Run {
+    scenario: &'static Scenario,
+    device: Device,
+}
+
+impl Run {
+    /// All that there are: each scenario by itself, and on the devices that are listed for it.
+    fn all() -> impl Iterator<Item = Run> {
+        scenarios::all().flat_map(|scenario| {
+            let late = scenarios::late::devices(scenario.name);
+            let devices = [Device::AtOnce].into_iter().chain(late);
+            devices.map(move |device| Run { scenario, device })
+        })
+    }
+
+    /// `takeover`, or `takeover@50ms`. Any scenario can be asked for on any device.
+    fn by_name(name: &str) -> Option<Run> {
+        let (scenario, device) = name.split_once('@').unwrap_or((name, "at-once"));
+        Some(Run {
+            scenario: scenarios::all().find(|s| s.name == scenario)?,
+            device: Device::by_name(device)?,
+        })
+    }
+
+    fn name(&self) -> String {
+        match self.device {
+            Device::AtOnce => self.scenario.name.into(),
+            device => format!("{}@{}", self.scenario.name, device.name()),
+        }
+    }
+
+    /// As it is called where a scenario runs on a second kind of host.
+    fn name_on(&self, kind: Kind) -> String {
+        match self.scenario.kind == kind {
+            true => self.name(),
+            false => format!("{} ({})", self.name(), kind.name()),
+        }
+    }
 }
 
 /// Runs what is named, or everything. True if all passed.
 pub fn test(lab: &Lab, only: &[String]) -> Result<bool> {
     let begin = Instant::now();
-    let known = |name: &String| {
-        checks::ALL.iter().any(|c| c.name == name) || scenarios::ALL.iter().any(|s| s.name == name)
-    };
+    let known =
+        |name: &String| checks::ALL.iter().any(|c| c.name == name) || Run::by_name(name).is_some();
     if let Some(name) = only.iter().find(|name| !known(name)) {
         bail!("there is no scenario {name:?}; `lab list` shows all");
     }
@@ -94,13 +136,15 @@ fn plan(lab: &Lab, only: &[String]) -> VecDeque<Job> {
             .collect();
         jobs.push_back(Job::Checks(checks));
     }
-    for kind in [Kind::Cycles, Kind::Timed, Kind::Plain] {
+    for kind in [Kind::Cycles, Kind::Timed, Kind::Plain, Kind::Scarce] {
         for list in on_hosts(lab, wanted(lab, only, kind)) {
             jobs.push_back(Job::Scenarios(kind, list));
         }
     }
     jobs.make_contiguous().sort_by_key(|job| match job {
-        Job::Scenarios(_, list) => !list.iter().any(|s| scenarios::LONG.contains(&s.name)),
+        Job::Scenarios(_, list) => !list
+            .iter()
+            .any(|run| scenarios::LONG.contains(&run.scenario.name)),
         Job::Checks(_) => true,
     });
     jobs
@@ -108,10 +152,10 @@ fn plan(lab: &Lab, only: &[String]) -> VecDeque<Job> {
 
 /// Each scenario has a host of its own. The debug kernel looks at what is left of a whole life at
 /// its end, which takes long, so there they share one.
-fn on_hosts(lab: &Lab, list: Vec<&'static Scenario>) -> Vec<Vec<&'static Scenario>> {
-    let mut alone: Vec<_> = list.into_iter().map(|scenario| vec![scenario]).collect();
+fn on_hosts(lab: &Lab, list: Vec<Run>) -> Vec<Vec<Run>> {
+    let mut alone: Vec<_> = list.into_iter().map(|run| vec![run]).collect();
     if lab.debug_kernel.is_some() {
-        let is_last = |list: &Vec<&Scenario>| scenarios::LAST.contains(&list[0].name);
+        let is_last = |list: &Vec<Run>| scenarios::LAST.contains(&list[0].scenario.name);
         let (last, others): (Vec<_>, Vec<_>) = alone.into_iter().partition(is_last);
         alone = last;
         alone.push(others.concat());
@@ -123,19 +167,26 @@ fn is_wanted(only: &[String], name: &str) -> bool {
     only.is_empty() || only.iter().any(|o| o == name)
 }
 
-fn wanted(lab: &Lab, only: &[String], kind: Kind) -> Vec<&'static Scenario> {
+fn wanted(lab: &Lab, only: &[String], kind: Kind) -> Vec<Run> {
     let debug = lab.debug_kernel.is_some();
     let here = |s: &Scenario| {
         s.kind == kind || debug && kind == Kind::Parallel && debug::has_twice(s.name)
     };
-    let long = |s: &Scenario| {
-        !lab.at_length && scenarios::AT_LENGTH.contains(&s.name)
-            || scenarios::BY_NAME.contains(&s.name)
+    let long = |run: &Run| {
+        !lab.at_length && scenarios::is_at_length(&run.name())
+            || scenarios::BY_NAME.contains(&run.scenario.name)
     };
-    let skipped = |s: &Scenario| only.is_empty() && (debug && !debug::has(s.name) || long(s));
-    let fits =
-        |s: &&Scenario| here(s) && is_wanted(only, s.name) && s.fits(lab.backend) && !skipped(s);
-    scenarios::ALL.iter().filter(fits).collect()
+    let skipped = |run: &Run| debug && !debug::has(run.scenario.name) || long(run);
+    let fits = |run: &Run| here(run.scenario) && run.scenario.fits(lab.backend);
+    match only {
+        [] => Run::all()
+            .filter(|run| fits(run) && !skipped(run))
+            .collect(),
+        only => {
+            let named = only.iter().filter_map(|name| Run::by_name(name));
+            named.filter(fits).collect()
+        }
+    }
 }
 
 fn run_check(lab: &Lab, check: &Check, results: &Results) {
@@ -151,20 +202,20 @@ fn run_check(lab: &Lab, check: &Check, results: &Results) {
     ));
 }
 
-fn run_scenarios(lab: &Lab, kind: Kind, list: Vec<&Scenario>, results: &Results) {
+fn run_scenarios(lab: &Lab, kind: Kind, list: Vec<Run>, results: &Results) {
     let mut host: Option<Host<'_>> = None;
-    for scenario in list {
+    for run in list {
         let mut figures = Figures::new();
         let begin = Instant::now();
         let verdict = match host.take().map_or_else(|| Host::boot(lab, kind), Ok) {
             Ok(booted) => {
                 let begin = Instant::now();
-                let verdict = run_scenario(&booted, scenario, &mut figures);
+                let verdict = run_scenario(&booted, &run, &mut figures);
                 // A host on which something failed is not to be trusted any more.
                 host = verdict.is_ok().then_some(booted);
                 results.add(entry(
-                    &name_on(scenario, kind),
-                    scenario.rows,
+                    &run.name_on(kind),
+                    run.scenario.rows,
                     begin.elapsed(),
                     figures,
                     verdict,
@@ -174,8 +225,8 @@ fn run_scenarios(lab: &Lab, kind: Kind, list: Vec<&Scenario>, results: &Results)
             Err(error) => Err(error),
         };
         results.add(entry(
-            &name_on(scenario, kind),
-            scenario.rows,
+            &run.name_on(kind),
+            run.scenario.rows,
             begin.elapsed(),
             figures,
             verdict,
@@ -189,17 +240,9 @@ fn run_scenarios(lab: &Lab, kind: Kind, list: Vec<&Scenario>, results: &Results)
     }
 }
 
-/// A scenario may run on a second kind of host.
-fn name_on(scenario: &Scenario, kind: Kind) -> String {
-    if scenario.kind == kind {
-        scenario.name.into()
-    } else {
-        format!("{} ({})", scenario.name, kind.name())
-    }
-}
-
-fn run_scenario(host: &Host<'_>, scenario: &Scenario, figures: &mut Figures) -> Result<()> {
-    watched(host, scenario.name, || (scenario.script)(host, figures))
+fn run_scenario(host: &Host<'_>, run: &Run, figures: &mut Figures) -> Result<()> {
+    host.use_device(run.device);
+    watched(host, &run.name(), || (run.scenario.script)(host, figures))
 }
 
 /// Does something on a host that must neither make it complain nor leave anything behind.

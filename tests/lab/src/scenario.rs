@@ -21,6 +21,8 @@ pub enum Kind {
     Plain,
     /// For the same things many times: dom0 records who allocated what.
     Cycles,
+    /// As the plain one, but Xen lets dom0 map only so many grants.
+    Scarce,
     /// Two processors at the host's own speed, with nothing beside it: what only happens when two
     /// processors really run at once, happens here.
     Parallel,
@@ -31,7 +33,7 @@ impl Kind {
         match self {
             // A guest gets well past 5000 requests a second.
             Kind::Timed => Clock::Instructions { shift: 0 },
-            Kind::Plain | Kind::Cycles => Clock::Instructions { shift: 1 },
+            Kind::Plain | Kind::Cycles | Kind::Scarce => Clock::Instructions { shift: 1 },
             Kind::Parallel => Clock::Wall,
         }
     }
@@ -42,8 +44,17 @@ impl Kind {
             Kind::Cycles => "rodata=off slab_debug=U,kmalloc-*",
             // Protecting the kernel's own text and checking all page tables takes seconds; the
             // parallel host does that.
-            Kind::Timed | Kind::Plain => "rodata=off",
+            Kind::Timed | Kind::Plain | Kind::Scarce => "rodata=off",
             Kind::Parallel => "",
+        }
+    }
+
+    /// What Xen is told besides.
+    pub fn xen_options(self) -> &'static str {
+        match self {
+            // A frame holds 256 mapped grants.
+            Kind::Scarce => " gnttab_max_maptrack_frames=8",
+            _ => "",
         }
     }
 
@@ -52,7 +63,7 @@ impl Kind {
         match self {
             Kind::Timed | Kind::Plain => 3,
             Kind::Cycles => 1,
-            Kind::Parallel => 2,
+            Kind::Scarce | Kind::Parallel => 2,
         }
     }
 
@@ -61,6 +72,7 @@ impl Kind {
             Kind::Timed => "timed",
             Kind::Plain => "plain",
             Kind::Cycles => "cycles",
+            Kind::Scarce => "scarce",
             Kind::Parallel => "parallel",
         }
     }

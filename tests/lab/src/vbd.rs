@@ -156,11 +156,27 @@ impl<'h, 'l> Vbd<'h, 'l> {
         self.tell_driver(backend, "bind")
     }
 
-    fn tell_driver(&self, backend: Backend, what: &str) -> Result<()> {
-        let driver = format!("/sys/bus/xen-backend/drivers/{}", backend.driver());
+    /// Takes it from one driver and gives it to the other when `count` more requests have been
+    /// seen. All in one command: while dom0 waits for the next one its clock may leap over the
+    /// answers to whatever was under way.
+    pub fn hand_over(&self, count: u64, from: Backend, to: Backend) -> Result<()> {
         self.host
-            .ok(&format!("echo {} >{driver}/{what}", self.device()))
+            .ok(&format!(
+                "lab_requests {} {count} 60 && {} && {}",
+                quote(&self.sysfs()),
+                self.driver_command(from, "unbind"),
+                self.driver_command(to, "bind")
+            ))
             .map(drop)
+    }
+
+    fn tell_driver(&self, backend: Backend, what: &str) -> Result<()> {
+        self.host.ok(&self.driver_command(backend, what)).map(drop)
+    }
+
+    fn driver_command(&self, backend: Backend, what: &str) -> String {
+        let driver = format!("/sys/bus/xen-backend/drivers/{}", backend.driver());
+        format!("echo {} >{driver}/{what}", self.device())
     }
 
     /// Waits for the backend's xenbus state.

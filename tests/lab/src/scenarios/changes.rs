@@ -26,7 +26,7 @@ const LATENESS: i128 = 10_000_000;
 pub fn random_changes(host: &Host<'_>, figures: &mut Figures) -> Result<()> {
     let [quick, full, debug] = CHANGES;
     let count = host.lab.repeats(quick, full, debug);
-    let disk = Disk::instant(host, "nb0", 64)?;
+    let disk = Disk::blank(host, "nb0", 64)?;
     let guest = host.guest("changes").disk(&disk, "xvda").start()?;
     guest.wait_disk("xvda")?;
     let vbd = guest.vbd("xvda");

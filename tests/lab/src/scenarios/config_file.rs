@@ -15,7 +15,7 @@ use crate::results::Figures;
 /// request on, also after it was saved and restored, migrated and rebooted; a limit that makes no
 /// sense fails `xl create` with a sentence.
 pub fn config_file(host: &Host<'_>, _figures: &mut Figures) -> Result<()> {
-    let phy = Disk::instant(host, "nb0", 64)?;
+    let phy = Disk::blank(host, "nb0", 64)?;
     let file = Disk::file(host, "limited", 16)?;
     let line = |limit: &str, disk: &Disk, vdev: &str| {
         format!(

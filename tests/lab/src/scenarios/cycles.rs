@@ -32,7 +32,7 @@ pub fn attach_detach(host: &Host<'_>, figures: &mut Figures) -> Result<()> {
     let [quick, full, debug] = CYCLES;
     let total = host.lab.repeats(quick, full, debug).max(20);
     let stock = total / STOCK_SCRIPT;
-    let mut disk = Disk::instant(host, "nb0", 64)?;
+    let mut disk = Disk::blank(host, "nb0", 64)?;
     let guest = host.guest("cycle").start()?;
     // The first times round, caches and the hotplug scripts' own files come into being.
     for number in 0..stock {

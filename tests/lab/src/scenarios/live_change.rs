@@ -47,7 +47,7 @@ impl Change {
 /// The limit goes up, down, away and back by plain xenstore writes while a guest has 32 requests
 /// waiting. Times are those at which dom0's kernel received the watch event and queued the bios.
 pub fn live_change(host: &Host<'_>, figures: &mut Figures) -> Result<()> {
-    let disk = Disk::instant(host, "nb0", 1024)?;
+    let disk = Disk::blank(host, "nb0", 1024)?;
     let guest = host.guest("live").disk(&disk, "xvda").start()?;
     guest.wait_disk("xvda")?;
     let vbd = guest.vbd("xvda");

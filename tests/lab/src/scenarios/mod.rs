@@ -3,6 +3,7 @@
 //! The registry.
 
 mod access;
+mod alive;
 mod attach;
 mod bad_keys;
 mod budget;
@@ -19,6 +20,7 @@ mod frontend;
 mod held_pages;
 mod hostile;
 mod integrity;
+pub mod late;
 mod live_change;
 mod memory;
 mod module;
@@ -50,7 +52,8 @@ use crate::scenario::Kind;
 use crate::scenario::Scenario;
 
 /// Not in a run of everything: what they prove changes seldom, and others come close to it.
-pub const AT_LENGTH: &[&str] = &[
+const AT_LENGTH: &[&str] = &[
+    "takeover-queues",
     "memory",
     "migrate",
     "peers",
@@ -60,6 +63,18 @@ pub const AT_LENGTH: &[&str] = &[
     "rates-eight-disks-fast",
     "rates-eight-disks-queues-fast",
 ];
+
+/// Whether a run of a scenario is left out of `make test`.
+pub fn is_at_length(run: &str) -> bool {
+    [AT_LENGTH, alive::AT_LENGTH, late::AT_LENGTH]
+        .iter()
+        .any(|list| list.contains(&run))
+}
+
+/// All there are.
+pub fn all() -> impl Iterator<Item = &'static Scenario> {
+    ALL.iter().chain(alive::ALL)
+}
 
 /// Only by name: they need more than `make test` builds.
 pub const BY_NAME: &[&str] = &["gate-cost"];
@@ -83,7 +98,7 @@ pub const LONG: &[&str] = &[
 /// Their host is gone afterwards.
 pub const LAST: &[&str] = &["shutdown"];
 
-pub const ALL: &[Scenario] = &[
+const ALL: &[Scenario] = &[
     Scenario {
         name: "attach",
         rows: &["P1", "P3", "P4", "P5", "P17", "P20"],
@@ -378,11 +393,19 @@ pub const ALL: &[Scenario] = &[
     },
     Scenario {
         name: "takeover",
-        rows: &["P6", "D13"],
+        rows: &["P6", "D13", "B1"],
         about: "busy disks move between xen-blkback and rblkback",
         kind: Kind::Plain,
         any_backend: false,
         script: takeover::takeover,
+    },
+    Scenario {
+        name: "takeover-queues",
+        rows: &["P6", "D13", "B1"],
+        about: "the same with four rings each",
+        kind: Kind::Plain,
+        any_backend: false,
+        script: takeover::takeover_queues,
     },
     Scenario {
         name: "rates",

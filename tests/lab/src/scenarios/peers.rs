@@ -21,7 +21,7 @@ const SECONDS: u32 = 30;
 /// comes to the rate, how long a request that is alone is held at most (99 %), and what each shows
 /// of it.
 pub fn peers(host: &Host<'_>, figures: &mut Figures) -> Result<()> {
-    let disk = Disk::instant(host, "nb0", 64)?;
+    let disk = Disk::blank(host, "nb0", 64)?;
     io_max(host, &disk, figures)?;
     qdisk(host, &disk, figures)?;
     ours(host, &disk, figures)?;

@@ -18,7 +18,7 @@ const PER_SECOND: u64 = 10;
 /// A limit that counts what a request carries holds large reads to its tokens or bytes, and small
 /// ones to one token; of two limits the tighter one holds.
 pub fn priced(host: &Host<'_>, figures: &mut Figures) -> Result<()> {
-    let disk = Disk::instant(host, "nb0", 64)?;
+    let disk = Disk::blank(host, "nb0", 64)?;
     let guest = host.guest("priced").disk(&disk, "xvda").start()?;
     guest.wait_disk("xvda")?;
     // Two reads that happen to be neighbours would become one request.

@@ -29,7 +29,7 @@ const BATCHES: &str = "--iodepth_batch_submit=8 --iodepth_batch_complete_min=8";
 /// A guest with 32 requests always waiting gets its rate over 30 s, and in no window of the run
 /// more than the bucket allows, by the time of each request in dom0.
 pub fn rate(host: &Host<'_>, figures: &mut Figures) -> Result<()> {
-    let disk = Disk::instant(host, "nb0", 1024)?;
+    let disk = Disk::blank(host, "nb0", 1024)?;
     let guest = host.guest("rate").disk(&disk, "xvda").start()?;
     guest.wait_disk("xvda")?;
     // Two random reads that happen to be neighbours would become one request.

@@ -110,7 +110,7 @@ fn with_disks(
         "echo {queues} >/sys/module/rblkback/parameters/max_queues"
     ))?;
     let disks = (0..count)
-        .map(|i| Disk::instant(host, &format!("nb{i}"), 64))
+        .map(|i| Disk::blank(host, &format!("nb{i}"), 64))
         .collect::<Result<Vec<_>>>()?;
     // Each ring has requests and pages of its own.
     let memory = 192 + 6 * queues * count;
@@ -365,7 +365,7 @@ fn spread(output: &str, queues: u32, refill: u64) -> Result<f64> {
 
 /// One request at a time at 1000/s: none waits for longer than its token needs, and a millisecond.
 pub fn latency(host: &Host<'_>, figures: &mut Figures) -> Result<()> {
-    let disk = Disk::instant(host, "nb0", 64)?;
+    let disk = Disk::blank(host, "nb0", 64)?;
     let guest = host.guest("latency").disk(&disk, "xvda").start()?;
     guest.wait_disk("xvda")?;
     guest.vbd("xvda").limit(1000, 1)?;

@@ -34,7 +34,7 @@ const INVALID: &[&str] = &[
 
 /// Each value that a limit can have: valid ones apply, others keep the last good pair and say so.
 pub fn limit_values(host: &Host<'_>, figures: &mut Figures) -> Result<()> {
-    let disk = Disk::instant(host, "nb0", 256)?;
+    let disk = Disk::blank(host, "nb0", 256)?;
     let guest = host.guest("values").disk(&disk, "xvda").start()?;
     guest.wait_disk("xvda")?;
     let vbd = guest.vbd("xvda");

@@ -13,7 +13,7 @@ use crate::results::Figures;
 
 /// A guest reads its own limit in xenstore, and live numbers only when it is meant to.
 pub fn guest_sees(host: &Host<'_>, _figures: &mut Figures) -> Result<()> {
-    let disk = Disk::instant(host, "nb0", 64)?;
+    let disk = Disk::blank(host, "nb0", 64)?;
     let guest = host
         .guest("reader")
         .disk(&disk, "xvda")
@@ -81,7 +81,7 @@ pub fn guest_sees(host: &Host<'_>, _figures: &mut Figures) -> Result<()> {
 
 /// Debian's trace-cmd records what the gate does.
 pub fn tracepoints(host: &Host<'_>, figures: &mut Figures) -> Result<()> {
-    let disk = Disk::instant(host, "nb0", 64)?;
+    let disk = Disk::blank(host, "nb0", 64)?;
     let guest = host.guest("traced").disk(&disk, "xvda").start()?;
     guest.wait_disk("xvda")?;
     let vbd = guest.vbd("xvda");

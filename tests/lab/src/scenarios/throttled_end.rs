@@ -18,7 +18,7 @@ const LIBXL_TIMEOUT_MS: u64 = 10_000;
 /// With a limit of 1 token/s and the ring full, `xl block-detach` and `xl destroy` take no longer
 /// than they do for the same disk without a limit. Times are of dom0's own clock.
 pub fn throttled_end(host: &Host<'_>, figures: &mut Figures) -> Result<()> {
-    let disks = ["nba", "nbb", "nbc"].map(|name| Disk::instant(host, name, 256));
+    let disks = ["nba", "nbb", "nbc"].map(|name| Disk::blank(host, name, 256));
     let [disk_a, disk_b, disk_c] = disks;
     let (disk_a, disk_b, disk_c) = (disk_a?, disk_b?, disk_c?);
     let guest = host.guest("end").disk(&disk_a, "xvda").start()?;

@@ -31,7 +31,7 @@ const CAP: (u64, u64) = (400, 40);
 /// that gets the old one's number.
 pub fn vm_cap(host: &Host<'_>, figures: &mut Figures) -> Result<()> {
     let disks = (0..=VBDS)
-        .map(|i| Disk::instant(host, &format!("nb{i}"), 64))
+        .map(|i| Disk::blank(host, &format!("nb{i}"), 64))
         .collect::<Result<Vec<_>>>()?;
     let guest = host.guest("capped").start()?;
     let mut vbds = Vec::new();
@@ -103,7 +103,7 @@ fn beside_slow(host: &Host<'_>, figures: &mut Figures) -> Result<()> {
     let (refill, seconds) = (200, 6);
     let setting = "echo 2 >irqmode && echo 100000000 >completion_nsec && echo 1 >hw_queue_depth";
     let slow = Disk::memory_with(host, "slow", 64, setting)?;
-    let quick = Disk::instant(host, "quick", 64)?;
+    let quick = Disk::blank(host, "quick", 64)?;
     let guest = host
         .guest("uneven")
         .disk(&slow, "xvda")

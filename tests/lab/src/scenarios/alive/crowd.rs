@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: GPL-2.0
+
+use anyhow::Context;
+use anyhow::Result;
+
+use crate::check;
+use crate::disk::Disk;
+use crate::host::Host;
+use crate::results::Figures;
+use crate::vbd;
+
+const DISKS: u32 = 64;
+const QUEUES: u32 = 8;
+
+/// One guest has as many disks as large guests have, with a ring for each of eight processors. All
+/// connect and answer in each ring, however few frames there are for each.
+pub fn crowd(host: &Host<'_>, figures: &mut Figures) -> Result<()> {
+    let mut disk = Disk::memory(host, "nb0", 16)?;
+    disk.attach_by_short_script(host)?;
+    host.ok(&format!(
+        "echo {QUEUES} >/sys/module/{}/parameters/max_queues",
+        host.lab.backend.module()
+    ))?;
+    let guest = host.guest("crowd").own_frontend().start()?;
+    let names: Vec<String> = (0..DISKS).map(vbd::name).collect();
+    let mut numbers = Vec::new();
+    for name in &names {
+        guest.offer(&disk, name)?;
+        let vdev = guest.vbd(name).vdev;
+        make_keys(host, guest.domid(), vdev)?;
+        numbers.push(vdev.to_string());
+    }
+    let said = guest.ok_within(
+        &format!(
+            "/frontend crowd --queues {QUEUES} --disks {}",
+            numbers.join(",")
+        ),
+        540,
+    );
+    let said = said.with_context(|| {
+        let errors = names.iter().filter_map(|name| {
+            let text = guest.vbd(name).error().ok().flatten()?;
+            Some(format!("{name}: {text}"))
+        });
+        errors.collect::<Vec<_>>().join("\n")
+    })?;
+    check::contains(
+        "the frontend",
+        &said,
+        &[&format!("\"answers\":{}", DISKS * QUEUES)],
+    )?;
+    figures.insert("disks".into(), DISKS.into());
+    guest.destroy()?;
+    disk.remove(host)
+}
+
+/// Makes the keys of a disk's queues in dom0's name: xenstored lets a guest have 1000 of its own,
+/// unless it is told otherwise, and these alone are 1536.
+fn make_keys(host: &Host<'_>, domid: u32, vdev: u32) -> Result<()> {
+    let queue = |n| format!("/local/domain/{domid}/device/vbd/{vdev}/queue-{n}");
+    let keys: Vec<String> = (0..QUEUES)
+        .map(|n| format!("{0}/ring-ref 0 {0}/event-channel 0", queue(n)))
+        .collect();
+    let owners: Vec<String> = (0..QUEUES)
+        .map(|n| format!("xenstore-chmod -r {} n0 b{domid}", queue(n)))
+        .collect();
+    host.ok(&format!(
+        "xenstore-write {} && {}",
+        keys.join(" "),
+        owners.join(" && ")
+    ))
+    .map(drop)
+}

@@ -1,0 +1,204 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What happens to the disks of running guests on real hosts: parameters change between two
+//! drivers, devices are late, taken away, changed and mended, what Xen gives runs out, dom0
+//! freezes, and administrators write what they are used to.
+
+mod block_tokens;
+mod cgroup;
+mod crowd;
+mod detached;
+mod devices;
+mod error_text;
+mod few_handles;
+mod freezer;
+mod local;
+mod modes;
+mod names;
+mod rebound;
+mod thin;
+
+use crate::scenario::Kind;
+use crate::scenario::Scenario;
+use crate::scenario::Script;
+
+/// Not in a run of everything.
+pub const AT_LENGTH: &[&str] = &["destroy-remove", "crowd"];
+
+pub const ALL: &[Scenario] = &[
+    plain(
+        "rebound-queues",
+        &["B2"],
+        "a busy disk is bound again where fewer queues are offered than it has",
+        rebound::fewer_queues,
+    ),
+    plain(
+        "rebound-pages",
+        &["B2"],
+        "a busy disk is bound again where smaller rings are offered than it has",
+        rebound::smaller_rings,
+    ),
+    plain(
+        "rebound-frames",
+        &["B2", "B19"],
+        "a busy disk is bound again where its guest may use fewer frames",
+        rebound::fewer_frames,
+    ),
+    plain(
+        "rebound-persistent",
+        &["B3", "B4"],
+        "a busy disk is bound again after persistent grants were switched on or off",
+        rebound::persistence_changed,
+    ),
+    plain(
+        "rebound-device",
+        &["B2"],
+        "a busy disk is bound again before its device is there",
+        rebound::device_comes_late,
+    ),
+    either(
+        "detach-remove",
+        &["B10", "U11"],
+        "a device is free as soon as its disk is detached",
+        detached::detach_remove,
+    ),
+    either(
+        "destroy-remove",
+        &["B10", "U11"],
+        "a device is free as soon as its guest is destroyed",
+        detached::destroy_remove,
+    ),
+    either(
+        "freezer",
+        &["B17", "U13", "D18"],
+        "guests' I/O pauses while dom0's tasks are frozen",
+        freezer::freezer,
+    ),
+    either(
+        "modes",
+        &["U21"],
+        "modes as Xen's script knows them, and disks without the key online",
+        modes::modes,
+    ),
+    plain(
+        "mode-changed",
+        &["U32"],
+        "a mode that is written while the disk is in use is refused with a text",
+        modes::changed,
+    ),
+    either(
+        "local-disk",
+        &["U6", "U21"],
+        "dom0 itself is given a disk",
+        local::local_disk,
+    ),
+    either(
+        "crowd",
+        &["U5", "B19"],
+        "64 disks of 8 queues of one guest connect and do I/O",
+        crowd::crowd,
+    ),
+    Scenario {
+        name: "few-handles",
+        rows: &["B5", "U3", "D12"],
+        about: "dom0 can map fewer grants than two guests have: no request fails for that",
+        kind: Kind::Scarce,
+        any_backend: true,
+        script: few_handles::few_handles,
+    },
+    plain(
+        "no-limit",
+        &["U4"],
+        "block-tokens refuses a target without a limit",
+        block_tokens::no_limit,
+    ),
+    plain(
+        "shared-file",
+        &["U28"],
+        "block-tokens gives a file to one guest for writing, as Xen's own script does",
+        block_tokens::shared_file,
+    ),
+    plain(
+        "odd-names",
+        &["U22"],
+        "block-tokens finds targets with blanks and backslashes in their names, and links",
+        block_tokens::odd_names,
+    ),
+    either(
+        "mended",
+        &["U12"],
+        "a device that could not be opened is mended and its key written again",
+        devices::mended,
+    ),
+    plain(
+        "device-deleted",
+        &["U14", "D03"],
+        "a device is deleted under a guest: errors, a text, and another one can be attached",
+        devices::deleted,
+    ),
+    either(
+        "block-size",
+        &["U15"],
+        "a device's logical blocks grow between two connections of the frontend",
+        devices::block_size,
+    ),
+    either(
+        "zoned",
+        &["U26"],
+        "a zoned device is refused with a text",
+        devices::zoned,
+    ),
+    plain(
+        "cgroup",
+        &["U20", "U23"],
+        "a ring's thread keeps its cgroup and priority, and discards are counted there",
+        cgroup::cgroup,
+    ),
+    plain(
+        "thread-names",
+        &["U25"],
+        "threads of different rings have names that differ where traces cut them",
+        names::threads,
+    ),
+    plain(
+        "error-texts",
+        &["U31"],
+        "a new disk does not inherit what was wrong with the one before",
+        error_text::stale,
+    ),
+    either(
+        "thin-discard",
+        &["U39"],
+        "a guest's discard frees as much of a thin disk as one of dom0's",
+        thin::discard,
+    ),
+];
+
+const fn plain(
+    name: &'static str,
+    rows: &'static [&'static str],
+    about: &'static str,
+    script: Script,
+) -> Scenario {
+    Scenario {
+        name,
+        rows,
+        about,
+        kind: Kind::Plain,
+        any_backend: false,
+        script,
+    }
+}
+
+/// What xen-blkback can be asked for as well.
+const fn either(
+    name: &'static str,
+    rows: &'static [&'static str],
+    about: &'static str,
+    script: Script,
+) -> Scenario {
+    Scenario {
+        any_backend: true,
+        ..plain(name, rows, about, script)
+    }
+}

@@ -1,0 +1,152 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! A disk that is in use is bound again under other circumstances than those in which its frontend
+//! connected. The frontend knows nothing of that: it has to be served as before.
+
+use anyhow::Context;
+use anyhow::Result;
+
+use crate::check;
+use crate::disk::Disk;
+use crate::fio::Job;
+use crate::guest::Guest;
+use crate::host::Host;
+use crate::lab::Backend;
+use crate::results::Figures;
+use crate::vbd::Vbd;
+
+const MEGABYTES: u32 = 16;
+const OURS: Backend = Backend::Rblkback;
+/// What the disk has when its frontend connects.
+const FIRST: &str = "max_queues=4 max_ring_page_order=4 feature_persistent=Y";
+
+pub fn fewer_queues(host: &Host<'_>, figures: &mut Figures) -> Result<()> {
+    rebound(host, figures, &["max_queues=1", "max_queues=4"])
+}
+
+pub fn smaller_rings(host: &Host<'_>, figures: &mut Figures) -> Result<()> {
+    let changes = ["max_ring_page_order=0", "max_ring_page_order=4"];
+    rebound(host, figures, &changes)
+}
+
+pub fn fewer_frames(host: &Host<'_>, figures: &mut Figures) -> Result<()> {
+    rebound(host, figures, &["max_guest_frames=1024"])
+}
+
+pub fn persistence_changed(host: &Host<'_>, figures: &mut Figures) -> Result<()> {
+    let changes = ["feature_persistent=N", "feature_persistent=Y"];
+    rebound(host, figures, &changes)?;
+    // And the other way round: a frontend that was never offered any gets its pages back.
+    let disk = Disk::memory(host, "nb1", MEGABYTES)?;
+    reload(host, "feature_persistent=N")?;
+    let guest = host.guest("rebound").start()?;
+    let vbd = guest.attach(&disk, "xvdb")?;
+    busy_while(&guest, || {
+        vbd.unbind(OURS)?;
+        reload(host, "feature_persistent=Y")
+    })?;
+    guest.destroy()?;
+    disk.remove(host)
+}
+
+/// With each of these parameters in turn, from the four queues of four pages that the guest has.
+fn rebound(host: &Host<'_>, figures: &mut Figures, changes: &[&str]) -> Result<()> {
+    let disk = Disk::memory(host, "nb0", MEGABYTES)?;
+    reload(host, FIRST)?;
+    let guest = host
+        .guest("rebound")
+        .disk(&disk, "xvdb")
+        .processors(4)
+        .memory(256)
+        .kernel_option("xen_blkfront.max_ring_page_order=2")
+        .start()?;
+    guest.wait_disk("xvdb")?;
+    let vbd = guest.vbd("xvdb");
+    let front = format!("/local/domain/{}/device/vbd/{}", vbd.domid, vbd.vdev);
+    for (key, value) in [("multi-queue-num-queues", "4"), ("ring-page-order", "2")] {
+        let seen = host.store_read(&format!("{front}/{key}"))?;
+        check::equal(key, seen.as_deref(), Some(value))?;
+    }
+    for change in changes {
+        busy_while(&guest, || {
+            vbd.unbind(OURS)?;
+            // Of a parameter that is given twice the last one counts.
+            reload(host, &format!("{FIRST} {change}"))
+        })
+        .with_context(|| format!("bound again with {change}"))?;
+    }
+    figures.insert("changes".into(), changes.len().into());
+    guest.destroy()?;
+    disk.remove(host)?;
+    reload(host, "")
+}
+
+/// A device mapper device has another table, or none, for ten seconds: the disk waits for it.
+pub fn device_comes_late(host: &Host<'_>, _figures: &mut Figures) -> Result<()> {
+    let below = Disk::memory(host, "nb0", MEGABYTES)?;
+    let disk = Disk::linear(host, "late", &below, MEGABYTES)?;
+    let guest = host.guest("rebound").start()?;
+    let vbd = guest.attach(&disk, "xvdb")?;
+    let number = disk.physical_device(host)?;
+    busy_while(&guest, || {
+        vbd.unbind(OURS)?;
+        host.ok("dmsetup remove --noudevsync late")?;
+        vbd.bind(OURS)?;
+        // Of the host's own clock, which nothing else moves on.
+        host.ok("sleep 10")?;
+        let again = Disk::linear(host, "late", &below, MEGABYTES)?;
+        check::equal("the device's number", again.physical_device(host)?, number)
+    })?;
+    guest.destroy()?;
+    disk.remove(host)?;
+    below.remove(host)
+}
+
+/// Takes the module out, which nobody may use, and loads it with these parameters: it takes every
+/// disk that has no driver.
+fn reload(host: &Host<'_>, parameters: &str) -> Result<()> {
+    host.wait_unreferenced()?;
+    host.ok(&format!(
+        "rmmod {} && {} {parameters}",
+        OURS.module(),
+        OURS.load_command()
+    ))
+    .map(drop)
+}
+
+/// Does something to the disk while the guest verifies what it writes there. The guest must notice
+/// nothing but a pause.
+fn busy_while(guest: &Guest<'_, '_>, change: impl FnOnce() -> Result<()>) -> Result<()> {
+    let vbd = guest.vbd("xvdb");
+    let verify = Job::verified_writes("xvdb", "4k-128k", MEGABYTES)
+        .depth(32)
+        .repeat(guest)?;
+    vbd.wait_requests(32)?;
+    change()?;
+    lives(guest.host, &vbd)?;
+    let (_, report) = verify.stop()?;
+    let whole = u64::from(MEGABYTES) << 20;
+    check::equal("bytes verified", report.read.io_bytes, whole)?;
+    check::equal("the error node", vbd.error()?, None)
+}
+
+/// It is connected all the time, and its requests are answered again.
+fn lives(host: &Host<'_>, vbd: &Vbd<'_, '_>) -> Result<()> {
+    // Counting begins anew with each driver. A disk that is lost is not waited for.
+    let served = host.run(&format!(
+        "lab_until 60 'lab_rest 0.2; [ \"$(xenstore-read {})\" != 4 ] || \
+         (($(cat {1}/statistics/rd_req) + $(cat {1}/statistics/wr_req) >= 32))'",
+        vbd.path("state"),
+        vbd.sysfs()
+    ))?;
+    let error = vbd.error()?;
+    let state = vbd.key("state")?;
+    check::equal(
+        &format!("the state (error {error:?})"),
+        state.as_deref(),
+        Some("4"),
+    )?;
+    check::that(served.status == 0, || {
+        format!("no request was answered in 60 s of the host's clock (error {error:?})")
+    })
+}

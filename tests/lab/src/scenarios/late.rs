@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Which scenarios also run on devices that answer late.
+
+use crate::device::Device;
+
+/// Everything that moves, closes, saves, resizes or throttles a disk. What kills a guest is on
+/// devices of 50 ms by itself. Those that `AT_LENGTH` names are left out of a short run; what is
+/// left there has each kind of device and each thing that is done to a disk at least once.
+const RUNS: &[(&str, &[Device])] = &[
+    ("integrity", &[Device::Us20, Device::Mapped, Device::Nvme]),
+    ("rebind", &[Device::Ms50, Device::S2, Device::Virtio]),
+    ("takeover", &[Device::Ms50, Device::S2, Device::Nvme]),
+    ("takeover-queues", &[Device::Ms50, Device::S2]),
+    ("unload", &[Device::Ms50]),
+    ("neighbour", &[Device::Us80]),
+    ("filesystem", &[Device::Us80]),
+    ("cycles", &[Device::Us80]),
+    ("reconnect", &[Device::S2]),
+    ("throttled-end", &[Device::Ms50]),
+    ("save-restore", &[Device::Ms50, Device::Virtio]),
+    ("migrate", &[Device::Ms50]),
+    ("config-file", &[Device::Us80]),
+    ("resize", &[Device::Ms50]),
+    ("persistent", &[Device::Us80]),
+    ("rate", &[Device::Us80]),
+    ("rates", &[Device::Us80]),
+    ("latency", &[Device::Us80]),
+    ("live-change", &[Device::Us80]),
+    ("priced", &[Device::Us80]),
+    ("random-changes", &[Device::Us80]),
+    ("vm-cap", &[Device::Us80]),
+    ("limit-values", &[Device::Us80]),
+    ("guest-sees", &[Device::Us80]),
+    ("parallel-integrity", &[Device::Nvme]),
+    ("parallel-rebind", &[Device::Ms50, Device::Virtio]),
+];
+
+/// Not in a run of everything.
+pub const AT_LENGTH: &[&str] = &[
+    "integrity@20us",
+    "rebind@2s",
+    "takeover-queues@2s",
+    "unload@50ms",
+    "filesystem@80us",
+    "cycles@80us",
+    "save-restore@virtio",
+    "migrate@50ms",
+    "config-file@80us",
+    "persistent@80us",
+    "rates@80us",
+    "latency@80us",
+    "priced@80us",
+    "random-changes@80us",
+    "vm-cap@80us",
+    "limit-values@80us",
+    "guest-sees@80us",
+    "parallel-integrity@nvme",
+    "parallel-rebind@virtio",
+];
+
+/// The devices on which a scenario also runs.
+pub fn devices(scenario: &str) -> impl Iterator<Item = Device> + use<> {
+    let found = RUNS.iter().find(|(name, _)| *name == scenario);
+    found
+        .map_or(&[][..], |(_, devices)| devices)
+        .iter()
+        .copied()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_list_names_scenarios() {
+        for (name, _) in RUNS {
+            assert!(super::super::all().any(|s| s.name == *name), "{name}");
+        }
+        for name in AT_LENGTH {
+            let (scenario, device) = name.split_once('@').unwrap();
+            let device = Device::by_name(device).unwrap();
+            assert!(devices(scenario).any(|d| d == device), "{name}");
+        }
+    }
+}
