@@ -258,8 +258,8 @@ impl MapBatch {
     }
 
     /// Maps all frames and empties the batch. `each` is called in the order of the pushes, with the
-    /// grant reference and the mapped frame, or `None` if it could not be mapped. Pages without a
-    /// frame go back to `cache`.
+    /// grant reference and the mapped frame, or why it could not be mapped. Pages without a frame go
+    /// back to `cache`.
     ///
     /// Context: process. Sleeps while Xen pages a frame in; `gnttab_map_refs` bounds that to 32
     /// seconds per frame.
@@ -267,7 +267,7 @@ impl MapBatch {
         &mut self,
         cache: &PageCache,
         unmap: &mut UnmapBatch,
-        mut each: impl FnMut(u32, Option<Mapped>),
+        mut each: impl FnMut(u32, Result<Mapped, MapError>),
     ) {
         if self.is_empty() {
             return;
@@ -294,22 +294,41 @@ impl MapBatch {
                         users: 0,
                     };
                     if err == 0 {
-                        each(op.ref_, Some(mapped));
+                        each(op.ref_, Ok(mapped));
                     } else {
                         // Xen has mapped the frame, but `gnttab_map_refs` could not record the
                         // mapping for the kernel's page tables.
                         unmap.push(mapped, cache);
-                        each(op.ref_, None);
+                        each(op.ref_, Err(MapError::NoSpace));
                     }
                 }
                 None => {
                     cache.put(core::slice::from_mut(page));
-                    each(op.ref_, None);
+                    each(op.ref_, Err(MapError::of(op.status)));
                 }
             }
         }
         self.ops.clear();
         self.pages.clear();
+    }
+}
+
+/// Why a frame could not be mapped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum MapError {
+    /// Xen refuses the grant reference: the other domain has not granted it, or not in that way.
+    Refused,
+    /// This domain has no handle or no memory left for a mapping. The same mapping may work later.
+    NoSpace,
+}
+
+impl MapError {
+    fn of(status: i16) -> Self {
+        if c_int::from(status) == bindings::GNTST_no_device_space {
+            Self::NoSpace
+        } else {
+            Self::Refused
+        }
     }
 }
 

@@ -16,6 +16,7 @@ use kernel::{
 
 use super::bindings;
 use super::grant::MapBatch;
+use super::grant::MapError;
 use super::grant::Mapped;
 use super::grant::PageCache;
 use super::grant::UnmapBatch;
@@ -55,7 +56,8 @@ impl SharedRing {
     ///
     /// # Errors
     ///
-    /// `EINVAL` for no or too many pages; `ENOMEM`; `EFAULT` if Xen refuses a page.
+    /// `EINVAL` for no or too many pages; `ENOMEM`; `ENOMEM` also if this domain has no handle left
+    /// for a mapping; `EFAULT` if Xen refuses a page.
     pub(crate) fn map(domain: u16, refs: &[u32]) -> Result<Self> {
         if refs.is_empty() || refs.len() > PAGES_MAX {
             return Err(EINVAL);
@@ -71,9 +73,15 @@ impl SharedRing {
             pushed = pushed.and_then(|()| batch.push(&ring.cache, domain, *gref, true));
         }
         let pages = &mut ring.pages;
+        let mut refusal = EFAULT;
         batch.run(&ring.cache, &mut ring.unmap, |_gref, mapped| {
-            let Some(mapped) = mapped else {
-                return;
+            let mapped = match mapped {
+                Ok(mapped) => mapped,
+                Err(MapError::Refused) => return,
+                Err(MapError::NoSpace) => {
+                    refusal = ENOMEM;
+                    return;
+                }
             };
             // SAFETY: The page of a mapped grant has a kernel address.
             let base = unsafe { bindings::xbk_page_address(mapped.as_page()) };
@@ -85,7 +93,7 @@ impl SharedRing {
         // What was mapped is unmapped by the drop of `ring`.
         pushed?;
         if ring.pages.len() != refs.len() {
-            return Err(EFAULT);
+            return Err(refusal);
         }
         Ok(ring)
     }

@@ -47,7 +47,7 @@ impl Copier {
             domain,
             batch: CopyBatch::new(BATCH)?,
             owners: KVec::with_capacity(BATCH, GFP_KERNEL)?,
-            spare: KVec::with_capacity(most, GFP_KERNEL)?,
+            spare: KVec::with_capacity(most.saturating_add(BATCH), GFP_KERNEL)?,
             lent: 0,
             most,
             active: false,
@@ -56,9 +56,22 @@ impl Copier {
 
     /// Are there pages for `frames` frames? Does not sleep.
     pub(crate) fn reserve(&mut self, frames: usize) -> bool {
-        if self.lent.saturating_add(frames) > self.most {
-            return false;
-        }
+        self.lent.saturating_add(frames) <= self.most && self.allocate(frames)
+    }
+
+    /// Are there pages for the `frames` frames of a request that cannot be mapped? One such request
+    /// at a time may have more pages than the ring may use otherwise. Does not sleep.
+    pub(crate) fn reserve_instead(&mut self, frames: usize) -> bool {
+        let most = self.most.saturating_add(BATCH);
+        self.lent.saturating_add(frames) <= most && self.allocate(frames)
+    }
+
+    /// Does a request have a page?
+    pub(crate) fn is_in_use(&self) -> bool {
+        self.lent > 0
+    }
+
+    fn allocate(&mut self, frames: usize) -> bool {
         while self.spare.len() < frames {
             let Ok(buffer) = Buffer::new(GFP_NOWAIT | __GFP_NOWARN) else {
                 return false;

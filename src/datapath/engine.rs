@@ -142,7 +142,7 @@ impl Engine {
         let completions = &control.completions;
         // An engine is large: it is built in its place, not by way of the stack.
         let engine = try_init!(Self {
-            mapper: Mapper::new(dev.frontend_id(), slots, setup.limits, setup.persistent)?,
+            mapper <- Mapper::new(dev.frontend_id(), slots, setup.limits, setup.persistent),
             ring: setup.ring,
             entries: setup.entries,
             view: setup.device.view(),
@@ -205,6 +205,8 @@ impl Engine {
                 break;
             }
         }
+        // Nothing wakes the thread when there is space again.
+        self.again |= self.mapper.has_postponed();
         self.count_kept(control);
         self.report_held_pages(control);
         if self.again {
@@ -217,7 +219,7 @@ impl Engine {
     /// Reports once per connection that pages have been used for long: the guest waits for the
     /// responses, or the toolstack for the disk.
     fn report_held_pages(&mut self, control: &RingControl) {
-        if !self.again {
+        if self.lingering.is_empty() {
             self.held_since = None;
             return;
         }
@@ -246,6 +248,9 @@ impl Engine {
 
     /// Consumes what is on the ring, or drains the ring if it is to stop.
     fn serve(&mut self, control: &Arc<RingControl>, budget: &mut u32) {
+        if self.mapper.has_postponed() {
+            self.retry_postponed();
+        }
         if control.is_stopping() || self.broken {
             self.leave(control);
             self.drain(control);

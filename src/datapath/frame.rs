@@ -16,6 +16,8 @@ use crate::xenbus::grant::MappedRef;
 pub(crate) enum Frame {
     /// The frame is not mapped yet, or Xen refused it.
     Missing,
+    /// This domain has no space for another mapping now.
+    NoSpace,
     /// The frame is not copied yet.
     CopyPending,
     /// The frame is mapped for this request alone.
@@ -30,7 +32,7 @@ impl Frame {
     /// The page, once it is there.
     pub(crate) fn page(&self) -> Option<BorrowedPage<'_>> {
         match self {
-            Self::Missing | Self::CopyPending => None,
+            Self::Missing | Self::NoSpace | Self::CopyPending => None,
             Self::Own(mapped) => Some(mapped.page()),
             Self::Persistent(_, mapped) => Some(mapped.page()),
             Self::Copied(buffer) => Some(buffer.page()),

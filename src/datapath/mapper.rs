@@ -10,6 +10,7 @@
 //! | offers persistent grants | are found still mapped when it uses them again ([`PersistentGrants`]) |
 //! | does not | are copied ([`Copier`]) |
 //! | as many as can be kept or copied are in use | are mapped, and unmapped before the response |
+//! | Xen has no handle left for this domain | are copied; or the request waits for space |
 //!
 //! Context: the thread of the ring, under its lock.
 
@@ -26,6 +27,7 @@ use crate::logic::protocol::request::Extent;
 use crate::logic::protocol::request::Transfer;
 use crate::xenbus::copy::Snapshot;
 use crate::xenbus::grant::MapBatch;
+use crate::xenbus::grant::MapError;
 use crate::xenbus::grant::PageCache;
 use crate::xenbus::grant::UnmapBatch;
 
@@ -52,20 +54,20 @@ pub(crate) struct Mapper {
     map: MapBatch,
     unmap: UnmapBatch,
     snapshot: Snapshot,
-    way: Way,
-    /// Jobs whose frames are gathered.
+    /// If the frontend offers persistent grants.
+    grants: Option<PersistentGrants>,
+    copier: Copier,
+    /// Requests whose frames are gathered.
     staged: KVec<PendingRequest>,
+    /// Requests that wait for space: they have no frame, and are staged again later.
+    postponed: KVec<PendingRequest>,
     /// Through the requests that are staged.
     merge_hint: MergeHint,
     /// Frames of requests that were staged and not released.
     frames: u32,
     frames_max: u32,
-}
-
-/// What is tried before frames are mapped for one request.
-enum Way {
-    Persistent(PersistentGrants),
-    Copy(Copier),
+    /// A frame of what is staged could not be mapped for want of space.
+    no_space: bool,
 }
 
 impl Mapper {
@@ -80,24 +82,28 @@ impl Mapper {
         entries: usize,
         limits: FrameLimits,
         persistent: bool,
-    ) -> Result<Self> {
-        let way = if persistent {
-            Way::Persistent(PersistentGrants::new(limits.kept as usize)?)
-        } else {
-            Way::Copy(Copier::new(domain, limits.copies as usize)?)
-        };
-        Ok(Self {
+    ) -> impl Init<Self, Error> {
+        let copies = if persistent { 0 } else { limits.copies };
+        // A mapper is large: it is built in its place, not by way of the stack.
+        try_init!(Self {
+            grants: if persistent {
+                Some(PersistentGrants::new(limits.kept as usize)?)
+            } else {
+                None
+            },
             domain,
             cache: KBox::pin_init(PageCache::new(), GFP_KERNEL)?,
             map: MapBatch::new(BATCH)?,
             unmap: UnmapBatch::new(BATCH)?,
             snapshot: Snapshot::new()?,
-            way,
+            copier: Copier::new(*domain, copies as usize)?,
             staged: KVec::with_capacity(entries.min(BATCH), GFP_KERNEL)?,
+            postponed: KVec::with_capacity(entries, GFP_KERNEL)?,
             merge_hint: MergeHint::new(),
             frames: 0,
             frames_max: limits.frames,
-        })
+            no_space: false,
+        }? Error)
     }
 
     /// May a request of `segments` segments be consumed now, or are too many frames in use?
@@ -107,11 +113,7 @@ impl Mapper {
 
     /// Must what is staged be mapped before another request of `segments` segments is?
     pub(crate) fn must_map_first(&self, segments: u16) -> bool {
-        let copies = match &self.way {
-            Way::Persistent(_) => false,
-            Way::Copy(copier) => copier.must_copy_first(segments),
-        };
-        copies
+        (self.grants.is_none() && self.copier.must_copy_first(segments))
             || self.map.remaining() < usize::from(segments)
             || self.staged.len() == self.staged.capacity()
     }
@@ -124,7 +126,7 @@ impl Mapper {
     pub(crate) fn segments(&mut self, transfer: &Transfer, frame: u32, now: u64) -> Result<&[u8]> {
         let len = usize::from(transfer.count()).saturating_mul(SEGMENT_SIZE);
         let at = (self.domain, frame);
-        if let Way::Persistent(grants) = &mut self.way {
+        if let Some(grants) = &mut self.grants {
             if grants.ensure_mapped(at, (&self.cache, &mut self.unmap), now) {
                 return grants.read(frame, &mut self.snapshot, len, now);
             }
@@ -138,26 +140,28 @@ impl Mapper {
         self.note_neighbour(&mut request, merges_late);
         let (reads, count) = (request.writes_to_guest(), request.frame_count());
         self.frames = self.frames.saturating_add(u32::from(count));
-        let owns = match &mut self.way {
-            Way::Persistent(grants) => {
-                gather(
-                    &mut request,
-                    |extent| grants.find(extent.gref(), now),
-                    |extent| {
-                        // A grant that stays is mapped for both directions.
-                        self.map.push(&self.cache, self.domain, extent.gref(), true)
-                    },
-                )
-            }
-            Way::Copy(copier) => {
+        let (map, no_space) = (&mut self.map, &mut self.no_space);
+        let (cache, domain) = (&self.cache, self.domain);
+        // A grant that stays is mapped for both directions.
+        let writable = self.grants.is_some() || reads;
+        let mut push = |extent: &Extent| {
+            let pushed = map.push(cache, domain, extent.gref(), writable);
+            *no_space |= pushed.is_err();
+            pushed
+        };
+        let owns = match &mut self.grants {
+            Some(grants) => gather(
+                &mut request,
+                |extent| grants.find(extent.gref(), now),
+                &mut push,
+            ),
+            None => {
+                let copier = &mut self.copier;
                 let copied = copier.reserve(usize::from(count));
                 gather(
                     &mut request,
                     |extent| copied.then(|| copier.prepare(extent, !reads)).flatten(),
-                    |extent| {
-                        self.map
-                            .push(&self.cache, self.domain, extent.gref(), reads)
-                    },
+                    &mut push,
                 )
             }
         };
@@ -189,24 +193,62 @@ impl Mapper {
             .iter_mut()
             .flat_map(|request| request.frames().1.iter_mut());
         let mut missing = frames.filter(|frame| matches!(frame, Frame::Missing));
-        let way = &mut self.way;
+        let (grants, no_space) = (&mut self.grants, &mut self.no_space);
         self.map.run(&self.cache, &mut self.unmap, |gref, mapped| {
-            let (Some(frame), Some(mapped)) = (missing.next(), mapped) else {
+            let Some(frame) = missing.next() else {
                 return;
             };
-            *frame = match way {
-                Way::Persistent(grants) => grants.keep(gref, mapped, now),
-                Way::Copy(_) => Frame::Own(mapped),
-            };
+            match (mapped, &mut *grants) {
+                (Ok(mapped), Some(grants)) => *frame = grants.keep(gref, mapped, now),
+                (Ok(mapped), None) => *frame = Frame::Own(mapped),
+                // The request fails.
+                (Err(MapError::Refused), _) => {}
+                (Err(MapError::NoSpace), _) => {
+                    *frame = Frame::NoSpace;
+                    *no_space = true;
+                }
+            }
         });
         self.unmap.run(&self.cache);
-        if let Way::Copy(copier) = &mut self.way {
-            let frames = self
-                .staged
-                .iter_mut()
-                .flat_map(|request| request.frames().1.iter_mut());
-            copier.copy_from_guest(frames.filter(|frame| matches!(frame, Frame::CopyPending)));
+        if self.copier.is_in_use() {
+            copy_from_guest(&mut self.copier, &mut self.staged);
         }
+        if core::mem::take(&mut self.no_space) {
+            self.copy_instead();
+        }
+    }
+
+    /// Copies frames for which this domain had no space to map them. Postpones the requests for which
+    /// there is no memory for that either: no request fails for want of a resource of this domain.
+    #[cold]
+    fn copy_instead(&mut self) {
+        // Space for others, and for this ring.
+        if let Some(grants) = &mut self.grants {
+            grants.forget(|mapped| self.unmap.push(mapped, &self.cache));
+            self.unmap.run(&self.cache);
+        }
+        let mut at = 0;
+        while let Some(request) = self.staged.get_mut(at) {
+            if !lacks_space(request) || copy_frames(&mut self.copier, request) {
+                copy_from_guest(&mut self.copier, core::slice::from_mut(request));
+                at = at.saturating_add(1);
+            } else if let Ok(mut request) = self.staged.remove(at) {
+                self.release_one(&mut request, 0);
+                // The vector has capacity for as many requests as the ring has slots.
+                let _ = self.postponed.push_within_capacity(request);
+            }
+        }
+        self.unmap.run(&self.cache);
+    }
+
+    /// Do requests wait for space?
+    pub(crate) fn has_postponed(&self) -> bool {
+        !self.postponed.is_empty()
+    }
+
+    /// A request that waits for space, to be staged again.
+    pub(crate) fn take_postponed(&mut self) -> Option<PendingRequest> {
+        self.postponed.pop()
     }
 
     /// What is staged, to be taken after [`Self::map_staged`].
@@ -218,18 +260,15 @@ impl Mapper {
     /// fails if the guest cannot be given what it read. Sleeps.
     pub(crate) fn release(&mut self, requests: &mut [PendingRequest]) {
         for owner in 0..requests.len() {
-            if let (Way::Copy(copier), Some(request)) = (&mut self.way, requests.get(owner)) {
-                if copier.must_copy_first(request.frame_count()) {
-                    copier.copy_to_guest(requests);
-                }
+            let frames = requests.get(owner).map_or(0, PendingRequest::frame_count);
+            if self.copier.is_in_use() && self.copier.must_copy_first(frames) {
+                self.copier.copy_to_guest(requests);
             }
             if let Some(request) = requests.get_mut(owner) {
                 self.release_one(request, owner);
             }
         }
-        if let Way::Copy(copier) = &mut self.way {
-            copier.copy_to_guest(requests);
-        }
+        self.copier.copy_to_guest(requests);
         self.unmap.run(&self.cache);
     }
 
@@ -240,21 +279,17 @@ impl Mapper {
         let mut good = true;
         let (extents, frames) = request.frames();
         for (frame, extent) in frames.drain_all().zip(extents) {
-            match (frame, &mut self.way) {
+            match (frame, &mut self.grants) {
                 (Frame::Own(mapped), _) => self.unmap.push(mapped, &self.cache),
-                (Frame::Persistent(entry, user), Way::Persistent(grants)) => {
-                    grants.release(entry, user)
+                (Frame::Persistent(entry, user), Some(grants)) => grants.release(entry, user),
+                (Frame::Copied(buffer), _) if copy_back => {
+                    good &= self.copier.stage_copy_to_guest(buffer, extent, owner);
                 }
-                (Frame::Copied(buffer), Way::Copy(copier)) if copy_back => {
-                    good &= copier.stage_copy_to_guest(buffer, extent, owner);
-                }
-                (Frame::Copied(buffer), Way::Copy(copier)) => copier.put(buffer),
-                // Nothing to let go of.
-                (Frame::Missing | Frame::CopyPending, _) => {}
-                // Never.
-                (Frame::Persistent(..), Way::Copy(_)) | (Frame::Copied(_), Way::Persistent(_)) => {
-                    good = false
-                }
+                (Frame::Copied(buffer), _) => self.copier.put(buffer),
+                // Nothing to release.
+                (Frame::Missing | Frame::NoSpace | Frame::CopyPending, _) => {}
+                // Never: only a table of grants makes such a frame.
+                (Frame::Persistent(..), None) => good = false,
             }
         }
         if !good {
@@ -262,52 +297,73 @@ impl Mapper {
         }
     }
 
-    /// Frames that stay mapped, or spare pages for copies.
+    /// Frames that stay mapped, and spare pages for copies.
     pub(crate) fn kept(&self) -> usize {
-        match &self.way {
-            Way::Persistent(grants) => usize::from(grants.len()),
-            Way::Copy(copier) => copier.spare(),
-        }
+        let grants = self.grants.as_ref().map_or(0, PersistentGrants::len);
+        self.copier.spare().saturating_add(usize::from(grants))
     }
 
     /// Gives pages back until `keep` free ones are left. Sleeps.
     pub(crate) fn shrink(&mut self, keep: u32) {
         self.cache.shrink(keep);
-        if let Way::Copy(copier) = &mut self.way {
-            copier.shrink(keep as usize);
-        }
+        self.copier.shrink(keep as usize);
     }
 
-    /// Lets go of what was kept and not used for long. Sleeps.
+    /// Unmaps what was kept and not used for long. Sleeps.
     pub(crate) fn expire(&mut self, now: u64) {
-        match &mut self.way {
-            Way::Persistent(grants) => {
-                grants.expire(now, |mapped| self.unmap.push(mapped, &self.cache));
-                self.unmap.run(&self.cache);
-            }
-            Way::Copy(copier) => copier.expire(),
+        if let Some(grants) = &mut self.grants {
+            grants.expire(now, |mapped| self.unmap.push(mapped, &self.cache));
+            self.unmap.run(&self.cache);
         }
+        self.copier.expire();
     }
 
-    /// Lets go of everything that is kept and not in use. Returns whether nothing is left
-    /// mapped. Sleeps.
+    /// Unmaps everything that is kept and not in use. Returns whether nothing is left mapped. Sleeps.
     pub(crate) fn forget(&mut self) -> bool {
-        match &mut self.way {
-            Way::Persistent(grants) => {
-                let empty = grants.forget(|mapped| self.unmap.push(mapped, &self.cache));
-                self.unmap.run(&self.cache);
-                empty
-            }
-            Way::Copy(copier) => {
-                copier.shrink(0);
-                true
-            }
-        }
+        self.copier.shrink(0);
+        let Some(grants) = &mut self.grants else {
+            return true;
+        };
+        let empty = grants.forget(|mapped| self.unmap.push(mapped, &self.cache));
+        self.unmap.run(&self.cache);
+        empty
     }
 }
 
-/// Has `find` bring each frame that `request` needs, and `map` those that it does not find, until
-/// that fails. Returns whether any is to be mapped.
+/// Does the request have a frame for which there was no space?
+fn lacks_space(request: &mut PendingRequest) -> bool {
+    let mut frames = request.frames().1.iter();
+    frames.any(|frame| matches!(frame, Frame::NoSpace))
+}
+
+/// Provides a page of ours for each frame of `request` for which there was no space. Returns false
+/// if there are not enough pages.
+fn copy_frames(copier: &mut Copier, request: &mut PendingRequest) -> bool {
+    let fetch = !request.writes_to_guest();
+    let (extents, frames) = request.frames();
+    if !copier.reserve_instead(extents.len()) {
+        return false;
+    }
+    for (frame, extent) in frames.iter_mut().zip(extents) {
+        if matches!(frame, Frame::NoSpace) {
+            if let Some(copied) = copier.prepare(extent, fetch) {
+                *frame = copied;
+            }
+        }
+    }
+    true
+}
+
+/// Copies what `requests` expect of their guest.
+fn copy_from_guest(copier: &mut Copier, requests: &mut [PendingRequest]) {
+    let frames = requests
+        .iter_mut()
+        .flat_map(|request| request.frames().1.iter_mut());
+    copier.copy_from_guest(frames.filter(|frame| matches!(frame, Frame::CopyPending)));
+}
+
+/// Has `find` bring each frame that `request` needs, and `map` those that it does not find. Returns
+/// whether any is to be mapped.
 fn gather(
     request: &mut PendingRequest,
     mut find: impl FnMut(&Extent) -> Option<Frame>,
@@ -322,7 +378,7 @@ fn gather(
                 maps = true;
                 Frame::Missing
             }
-            None => break,
+            None => Frame::NoSpace,
         };
         // The list has capacity for every extent.
         let _ = frames.push_within_capacity(frame);

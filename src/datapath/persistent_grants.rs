@@ -106,10 +106,11 @@ impl PersistentGrants {
         let (table, mut kept, mut left) = (&mut self.table, None, None);
         self.single.run(cache, unmap, |gref, mapped| {
             match mapped.map(|mapped| table.insert(gref, mapped, now)) {
-                Some(Ok(place)) => kept = Some(place),
+                Ok(Ok(place)) => kept = Some(place),
                 // Never, after what was asked above.
-                Some(Err(mapped)) => left = Some(mapped),
-                None => {}
+                Ok(Err(mapped)) => left = Some(mapped),
+                // Then the caller copies.
+                Err(_) => {}
             }
         });
         if let Some(mapped) = left {

@@ -44,6 +44,10 @@ impl Engine {
                 self.leave(control);
                 return Pause::Barrier;
             }
+            if self.mapper.has_postponed() {
+                self.leave(control);
+                return Pause::NoMemory;
+            }
             let unread = match self.look() {
                 Ok(0) => {
                     self.credit = 0;
@@ -226,6 +230,18 @@ impl Engine {
             self.submit_staged();
         }
         self.mapper.stage(request, self.merges_late, self.now);
+    }
+
+    /// Stages the requests again that wait for space to map their frames, until there is none.
+    #[cold]
+    pub(super) fn retry_postponed(&mut self) {
+        while let Some(request) = self.mapper.take_postponed() {
+            self.stage(request);
+            self.submit_staged();
+            if self.mapper.has_postponed() {
+                return;
+            }
+        }
     }
 
     /// Maps what is staged and submits it. Sleeps.
