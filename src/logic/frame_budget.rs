@@ -7,13 +7,12 @@
 //! this domain maps.
 //!
 //! All disks of a guest share one budget of frames. A disk that connects when little of
-//! the budget is left gets fewer frames and serves fewer large requests at a time. The
-//! disk is refused only if the frames do not suffice for one request of the largest size
-//! on each ring.
+//! the budget is left gets fewer frames and serves fewer large requests at a time. No
+//! disk is refused for that: each ring has frames for one request of the largest size in
+//! any case, and only these may exceed the budget.
 //!
 //! This file has only the arithmetic. `qos::guest` counts the frames in use.
 
-use super::ids::DISKS_MAX;
 use super::protocol::abi::INDIRECT_MAX;
 
 /// Frames per slot: enough for two requests of the default size of Linux's frontend.
@@ -27,8 +26,8 @@ const PER_DISK: u32 = 8192;
 const COPIES_PER_DISK: u32 = 512;
 
 /// One third of a budget is reserved for disks that are not connected yet, in equal parts
-/// for each of the [`DISKS_MAX`] disks: 1365 frames of the default budget per disk, enough
-/// for five rings.
+/// for each of so many disks: 682 frames of the default budget per disk.
+const RESERVE_DISKS: u32 = 64;
 const RESERVE_DIVISOR: u32 = 3;
 
 /// What a disk can use of the budget of its guest.
@@ -56,39 +55,28 @@ pub struct RingFrames {
 /// The frames that one more disk may have of a `budget`, of which `others` connected disks use
 /// `used`.
 pub fn free(budget: u32, used: u32, others: u32) -> u32 {
-    let disks = DISKS_MAX as u32;
-    let each = budget.checked_div(disks.saturating_mul(RESERVE_DIVISOR));
-    let unconnected = disks.saturating_sub(1).saturating_sub(others);
+    let each = budget / (RESERVE_DISKS * RESERVE_DIVISOR);
+    let unconnected = (RESERVE_DISKS - 1).saturating_sub(others);
     budget
         .saturating_sub(used)
-        .saturating_sub(unconnected.saturating_mul(each.unwrap_or(0)))
+        .saturating_sub(unconnected.saturating_mul(each))
 }
 
 impl Demand {
-    /// The frames of each ring if all rings together may use `free` frames. `None` if
-    /// `free` is less than [`Demand::least`].
-    pub fn frames_per_ring(&self, free: u32) -> Option<RingFrames> {
-        let each = free.checked_div(self.rings)?.checked_sub(self.pages)?;
+    /// The frames of each ring if all rings together should use `free` frames: enough for one
+    /// request of the largest size, whatever `free` is.
+    pub fn frames_per_ring(&self, free: u32) -> RingFrames {
         let least = u32::from(INDIRECT_MAX);
-        if each < least {
-            return None;
-        }
+        let each = free.checked_div(self.rings).unwrap_or(0);
+        let each = each.saturating_sub(self.pages).max(least);
         let most = per_ring(self.rings, self.entries);
         // If there is not enough for both, requests and persistent grants get half each.
         let half = each.saturating_sub(self.persistent).max(each / 2);
         let requests = half.max(least).min(most);
-        Some(RingFrames {
+        RingFrames {
             requests,
             persistent: each.saturating_sub(requests).min(self.persistent),
-        })
-    }
-
-    /// The frames that the disk needs at least.
-    pub fn least(&self) -> u32 {
-        self.total(RingFrames {
-            requests: u32::from(INDIRECT_MAX),
-            persistent: 0,
-        })
+        }
     }
 
     /// The frames that the disk uses if each ring has `frames`, with the pages of its rings.
@@ -133,7 +121,7 @@ mod tests {
         assert_eq!(per_ring(16, 512), 512);
     }
 
-    const BUDGET: u32 = 262_144;
+    const BUDGET: u32 = 131_072;
 
     fn demand(rings: u32, order: u32) -> Demand {
         Demand {
@@ -144,67 +132,69 @@ mod tests {
         }
     }
 
-    /// Connects disks until one is refused. Returns their number and the frames per ring of
-    /// the last disk.
-    fn connect_all(budget: u32, demand: Demand) -> (u32, Option<RingFrames>) {
-        let (mut used, mut disks, mut last) = (0, 0, None);
-        while disks < DISKS_MAX as u32 {
-            let Some(frames) = demand.frames_per_ring(free(budget, used, disks)) else {
-                break;
-            };
+    /// Connects `disks` disks. Returns the frames per ring of each.
+    fn connect(budget: u32, demand: Demand, disks: u32) -> Vec<RingFrames> {
+        let mut used = 0;
+        let connect_one = |connected| {
+            let frames = demand.frames_per_ring(free(budget, used, connected));
             used += demand.total(frames);
-            disks += 1;
-            last = Some(frames);
-            assert!(used <= budget, "{demand:?}");
-        }
-        (disks, last)
+            frames
+        };
+        (0..disks).map(connect_one).collect()
+    }
+
+    fn least(demand: Demand) -> u32 {
+        demand.total(RingFrames {
+            requests: 256,
+            persistent: 0,
+        })
     }
 
     #[test]
     fn a_single_disk_gets_its_demand() {
         for (rings, order, requests) in [(1, 0, 2048), (1, 4, 4096), (4, 0, 2048), (8, 4, 1024)] {
             let frames = demand(rings, order).frames_per_ring(free(BUDGET, 0, 0));
-            assert_eq!(
-                frames,
-                Some(RingFrames {
-                    requests,
-                    persistent: 1056
-                }),
-                "{rings} {order}"
-            );
+            let expected = RingFrames {
+                requests,
+                persistent: 1056,
+            };
+            assert_eq!(frames, expected, "{rings} {order}");
         }
     }
 
     #[test]
-    fn fifteen_disks_of_four_rings_get_their_demand() {
+    fn the_first_disks_get_their_demand_and_later_ones_less() {
         let demand = demand(4, 0);
-        let whole = demand.frames_per_ring(u32::MAX).unwrap();
-        let used = 15 * demand.total(whole);
-        assert_eq!(
-            demand.frames_per_ring(free(BUDGET, used - demand.total(whole), 14)),
-            Some(whole)
-        );
-        assert_ne!(demand.frames_per_ring(free(BUDGET, used, 15)), Some(whole));
+        let whole = demand.frames_per_ring(u32::MAX);
+        let frames = connect(BUDGET, demand, 255);
+        assert_eq!(frames[..7], [whole; 7]);
+        assert!(frames.is_sorted_by_key(|frames| core::cmp::Reverse(frames.requests)));
+        assert_ne!(frames[8], whole);
     }
 
     #[test]
-    fn the_largest_number_of_disks_connects_with_up_to_five_rings() {
-        for rings in 1..=5 {
+    fn every_disk_can_serve_the_largest_request_on_each_ring() {
+        for rings in 1..=64 {
             for order in 0..=4 {
-                let (disks, last) = connect_all(BUDGET, demand(rings, order));
-                assert_eq!(disks, 64, "{rings} {order}");
-                assert!(last.is_some_and(|frames| frames.requests >= 256));
+                for frames in connect(BUDGET, demand(rings, order), 255) {
+                    assert!(frames.requests >= 256, "{rings} {order}");
+                }
             }
         }
     }
 
     #[test]
-    fn a_budget_is_never_exceeded() {
+    fn a_budget_is_only_exceeded_by_what_each_ring_has_in_any_case() {
         for budget in [1024, 8192, 100_000, BUDGET, 16_777_216] {
             for rings in 1..=64 {
                 for order in 0..=4 {
-                    let (disks, _) = connect_all(budget, demand(rings, order));
-                    assert!(disks > 0 || demand(rings, order).least() > budget * 2 / 3);
+                    let demand = demand(rings, order);
+                    let mut used = 0;
+                    for frames in connect(budget, demand, 255) {
+                        let total = demand.total(frames);
+                        used += total;
+                        assert!(used <= budget || total == least(demand), "{demand:?}");
+                    }
                 }
             }
         }
@@ -213,35 +203,19 @@ mod tests {
     #[test]
     fn too_few_frames_are_split_in_halves() {
         let demand = demand(1, 0);
-        let frames = |free| demand.frames_per_ring(free);
-        let whole = RingFrames {
-            requests: 2048,
-            persistent: 1056,
+        let frames = |free, requests, persistent| {
+            let expected = RingFrames {
+                requests,
+                persistent,
+            };
+            assert_eq!(demand.frames_per_ring(free), expected, "{free}");
         };
-        assert_eq!(frames(3105), Some(whole));
-        assert_eq!(
-            frames(3104),
-            Some(RingFrames {
-                requests: 2047,
-                ..whole
-            })
-        );
-        assert_eq!(
-            frames(1001),
-            Some(RingFrames {
-                requests: 500,
-                persistent: 500
-            })
-        );
-        assert_eq!(
-            frames(257),
-            Some(RingFrames {
-                requests: 256,
-                persistent: 0
-            })
-        );
-        assert_eq!(frames(256), None);
-        assert_eq!(demand.least(), 257);
+        frames(3105, 2048, 1056);
+        frames(3104, 2047, 1056);
+        frames(1001, 500, 500);
+        frames(257, 256, 0);
+        frames(256, 256, 0);
+        frames(0, 256, 0);
     }
 
     #[test]

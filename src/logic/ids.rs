@@ -6,7 +6,7 @@
 pub const RINGS_MAX: usize = 64;
 
 /// The largest number of disks of one guest.
-pub const DISKS_MAX: usize = 64;
+pub const DISKS_MAX: usize = 255;
 
 /// A member of a token queue, which is a ring or a disk. Below the queue's number of members.
 pub type Member = u8;

@@ -67,8 +67,8 @@ RANGE(max_ring_page_order, 4, 0, 4, 0444,
       "Largest ring offered, as the logarithm of its pages")
 RANGE(buffer_squeeze_duration_ms, 10, 0, 60000, 0644,
       "Milliseconds for which no free page is kept when memory is short; applies at once")
-RANGE(max_guest_frames, 262144, 1024, 16777216, 0644,
-      "Frames of 4 KiB that all disks of one guest may have mapped or copied")
+RANGE(max_guest_frames, 131072, 1024, 16777216, 0644,
+      "Frames of 4 KiB that all disks of one guest should have mapped or copied at a time")
 
 RANGE(default_tokens_refill, 0, 0, 1000000000, 0644,
       "Tokens per second for a disk that is attached without keys of its own, 0 for no limit")

@@ -75,7 +75,7 @@ impl Connection {
             params::feature_persistent()
         };
         let persistent = config.persistent && offered;
-        let limits = reserve(parties.context, &config, persistent)?;
+        let limits = reserve(parties.context, &config, persistent);
         Self::serve(parties, &config, offered, limits).inspect_err(|_| unreserve(parties.context))
     }
 
@@ -101,9 +101,7 @@ impl Connection {
                 error,
             })?;
         let connection = Self { workers };
-        if let Err(error) =
-            connection.connect_all(parties, config, offered && config.persistent, limits)
-        {
+        if let Err(error) = connection.connect_all(parties, config, limits) {
             // No request was consumed yet.
             connection.release(parties.context);
             return Err(error);
@@ -122,7 +120,6 @@ impl Connection {
         &self,
         parties: &Parties<'_>,
         config: &FrontendConfig,
-        persistent: bool,
         limits: FrameLimits,
     ) -> Result<(), VbdError> {
         for (worker, location) in self.workers.iter().zip(&config.rings) {
@@ -132,7 +129,8 @@ impl Connection {
                 entries: config.entries(),
                 device: parties.device.clone(),
                 port: location.port,
-                persistent,
+                // Without a grant that may stay, copies cost less than a mapping per request.
+                persistent: limits.kept > 0,
                 limits,
             };
             connect_worker(worker, setup)?;
@@ -187,11 +185,7 @@ impl Connection {
 }
 
 /// Reserves the frames that the rings may use, of those that their guest may.
-fn reserve(
-    context: &DiskContext,
-    config: &FrontendConfig,
-    persistent: bool,
-) -> Result<FrameLimits, VbdError> {
+fn reserve(context: &DiskContext, config: &FrontendConfig, persistent: bool) -> FrameLimits {
     let demand = Demand {
         rings: config.ring_count(),
         entries: config.entries(),
@@ -203,25 +197,16 @@ fn reserve(
         },
     };
     let budget = params::max_guest_frames();
-    let chosen = context.gate.slot().reserve_frames(|others| {
+    let frames = context.gate.slot().reserve_frames(|others| {
         let free = frame_budget::free(budget, others.frames, others.disks);
-        match demand.frames_per_ring(free) {
-            Some(frames) => (demand.total(frames), Ok(frames)),
-            None => (0, Err(free)),
-        }
+        let frames = demand.frames_per_ring(free);
+        (demand.total(frames), frames)
     });
-    let frames = chosen.map_err(|free| VbdError::FrameBudget {
-        rings: demand.rings,
-        pages: demand.pages,
-        needed: demand.least(),
-        free,
-        budget,
-    })?;
-    Ok(FrameLimits {
+    FrameLimits {
         frames: frames.requests,
         kept: frames.persistent,
         copies: frame_budget::copies_per_ring(demand.rings),
-    })
+    }
 }
 
 fn unreserve(context: &DiskContext) {

@@ -68,19 +68,6 @@ pub(super) enum VbdError {
         /// The slots.
         entries: u32,
     },
-    /// The guest's frame budget does not suffice.
-    FrameBudget {
-        /// Rings of the disk.
-        rings: u32,
-        /// Pages of each.
-        pages: u32,
-        /// Frames that the disk needs.
-        needed: u32,
-        /// Frames that are free.
-        free: u32,
-        /// Frames that the guest may have.
-        budget: u32,
-    },
     /// Ring pages could not be mapped.
     MapRing {
         /// Reference of the first page.
@@ -164,7 +151,6 @@ impl VbdError {
             | Self::LogicalBlocks { .. }
             | Self::Mode(_) => EINVAL,
             Self::NoMemoryForKey(_) | Self::NoMemoryForRing { .. } => ENOMEM,
-            Self::FrameBudget { .. } => ENOSPC,
             Self::DeviceChanged { .. } => EBUSY,
         }
     }
@@ -203,20 +189,6 @@ impl fmt::Display for VbdError {
             Self::NoMemoryForRing { entries } => {
                 f.write_fmt(fmt!("no memory for a ring of {} slots", entries))
             }
-            Self::FrameBudget {
-                rings,
-                pages,
-                needed,
-                free,
-                budget,
-            } => f.write_fmt(fmt!(
-                "{} rings of {} pages need {} frames; {} are free of the {} that the guest may have (max_guest_frames)",
-                rings,
-                pages,
-                needed,
-                free,
-                budget
-            )),
             Self::MapRing { gref, .. } => {
                 f.write_fmt(fmt!("mapping the ring at ring-ref {}", gref))
             }

@@ -28,6 +28,8 @@ struct Entry {
 #[derive(Clone, Debug)]
 pub struct Fifo<const N: usize> {
     entries: [Entry; N],
+    /// Members below this number have waited at some time: only they can be next.
+    known: usize,
     next_ticket: u64,
     waiting: u32,
     busy: u32,
@@ -51,6 +53,7 @@ impl<const N: usize> Fifo<N> {
                 working: false,
                 busy: false,
             }; N],
+            known: 0,
             next_ticket: 1,
             waiting: 0,
             busy: 0,
@@ -74,7 +77,7 @@ impl<const N: usize> Fifo<N> {
         }
         let mut head: Option<(u64, Member)> = None;
         let mut member: Member = 0;
-        for entry in &self.entries {
+        for entry in self.entries.iter().take(self.known) {
             if entry.ticket != 0 && head.is_none_or(|(ticket, _)| entry.ticket < ticket) {
                 head = Some((entry.ticket, member));
             }
@@ -96,6 +99,7 @@ impl<const N: usize> Fifo<N> {
         if entry.ticket == 0 {
             entry.ticket = self.next_ticket;
             entry.since = now;
+            self.known = self.known.max(usize::from(member).saturating_add(1));
             self.next_ticket = self.next_ticket.wrapping_add(1);
             self.waiting = self.waiting.saturating_add(1);
         }
