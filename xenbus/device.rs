@@ -19,6 +19,7 @@ use kernel::{
 };
 
 use super::bindings;
+use super::store::DIRECT;
 
 /// The states that a backend switches to (`enum xenbus_state`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -107,12 +108,12 @@ impl<Ctx: kdevice::DeviceContext> Device<Ctx> {
         unsafe { bindings::xenbus_switch_state(self.as_raw(), state) };
     }
 
-    /// Returns whether the toolstack wants to keep the device: whether the key `online` is 1.
+    /// Removes the `error` key of the device: what it says is not so any more.
     ///
     /// Context: process; sleeps.
-    pub(crate) fn is_online(&self) -> bool {
-        // SAFETY: By the type invariant the device is valid.
-        unsafe { bindings::xenbus_dev_is_online(self.as_raw()) != 0 }
+    pub(crate) fn clear_error(&self) {
+        // There may be no such key.
+        let _ = DIRECT.remove(c"error", self.nodename());
     }
 
     /// Writes `text` and `error` to the log and to the `error` key of the device

@@ -41,7 +41,8 @@ impl Handler for KeyWatcher {
     }
 
     fn changed(&self) {
-        self.0.limits.update();
+        // If they cannot be read now, the work item tries again.
+        let _ = self.0.limits.update();
         self.0.device_named();
     }
 }
@@ -64,6 +65,8 @@ impl Binding {
     /// xenstored answers.
     pub(crate) fn new(dev: &Device<Bound>) -> Result<Self> {
         watch_barrier::arm()?;
+        // It would speak of an earlier disk of this name.
+        dev.clear_error();
         let slot = slot(dev)?;
         let vbd = Vbd::new(dev.into(), dev.frontend_path()?, slot)?;
         let periodic = periodic::Registration::new(vbd.clone())?;
@@ -77,7 +80,7 @@ impl Binding {
         let node = vbd.nodename().try_into()?;
         let watch = KBox::pin_init(Watch::new(node, KeyWatcher(vbd.clone())), GFP_KERNEL)?;
         // Keys may have changed before the watch was there.
-        vbd.limits.update();
+        let _ = vbd.limits.update();
         vbd.limits.remove_levels();
         Ok(Self {
             watch,

@@ -130,6 +130,22 @@ pub(super) enum VbdError {
 }
 
 impl VbdError {
+    /// Is this an error of this host's that may pass, whatever the frontend does?
+    pub(super) fn may_pass(&self) -> bool {
+        match self {
+            // These are about this host only.
+            Self::Keys(_)
+            | Self::Read { .. }
+            | Self::Describe(_)
+            | Self::NoMemoryForKey(_)
+            | Self::NoMemoryForRings { .. }
+            | Self::NoMemoryForRing { .. } => true,
+            // Without a handle or memory for the mapping.
+            Self::MapRing { error, .. } => *error == ENOMEM,
+            _ => false,
+        }
+    }
+
     /// The error number that goes with the text.
     pub(super) fn errno(&self) -> Error {
         match self {

@@ -70,6 +70,8 @@ pub(super) struct LimitControl {
     used: AtomicFlag,
     /// Seconds between two writes of live numbers; 0: never.
     publish: Atomic<u32>,
+    /// The keys may have changed since they were read.
+    stale: AtomicFlag,
     #[pin]
     state: Mutex<ControlState>,
 }
@@ -87,6 +89,7 @@ impl LimitControl {
             default: default_limit(),
             used: AtomicFlag::new(false),
             publish: Atomic::new(0),
+            stale: AtomicFlag::new(false),
             state <- new_mutex!(state, "rblkback::limit"),
         })
     }
@@ -109,16 +112,25 @@ impl LimitControl {
         Ok(())
     }
 
-    /// Reads the limit's keys and applies them. A limit that cannot be read stays as it is.
-    pub(super) fn update(&self) {
+    /// Reads the limit's keys and applies them. A limit that cannot be read stays as it is, and the
+    /// caller has to see to another attempt.
+    ///
+    /// # Errors
+    ///
+    /// What xenstored answers.
+    pub(super) fn update(&self) -> Result {
         // With the lock, so that a thread that reads later applies later.
         let mut state = self.state.lock();
-        match LimitTexts::read(self.dev.nodename()) {
-            Ok(texts) => self.apply(&texts.requested(self.default), &texts, &mut state),
-            Err(e) => self
-                .dev
-                .report(e, fmt!("the limit cannot be read and stays as it was")),
-        }
+        self.stale.store(true, Relaxed);
+        let texts = LimitTexts::read(self.dev.nodename())?;
+        self.stale.store(false, Relaxed);
+        self.apply(&texts.requested(self.default), &texts, &mut state);
+        Ok(())
+    }
+
+    /// Could the keys not be read the last time that they changed?
+    pub(super) fn is_stale(&self) -> bool {
+        self.stale.load(Relaxed)
     }
 
     /// A guest uses the disk from now on: changes of the keys are changes of a limit that is in

@@ -36,6 +36,7 @@ use crate::logic::lifecycle::Frontend;
 use crate::logic::lifecycle::Phase;
 use crate::logic::lifecycle::Seen;
 use crate::logic::lifecycle::Step;
+use crate::logic::number::decimal;
 use crate::logic::number::DeviceNumber;
 use crate::sys::periodic;
 use crate::sys::timer;
@@ -54,6 +55,8 @@ const RETRY_BACKOFF: u64 = 2_000_000;
 const RETRY_FIRST: u64 = 8_000_000;
 /// How often it doubles: to about a second.
 const RETRY_DOUBLINGS: u32 = 7;
+/// Failures before the first report.
+const REPORTED_FAILURES: u32 = 4;
 /// Nanoseconds until xenstored is asked again after an error.
 const LOOK_AGAIN: u64 = 100_000_000;
 
@@ -63,6 +66,9 @@ impl WorkItem for Vbd {
     fn run(this: Arc<Self>) {
         workqueue::describe(this.nodename());
         let mut state = this.state.lock();
+        if this.limits.is_stale() && this.limits.update().is_err() {
+            look_again(&this);
+        }
         open_device(&this, &mut state);
         while step(&this, &mut state) {}
         upkeep::run(&this, &state);
@@ -77,6 +83,7 @@ impl WorkItem for Vbd {
 /// | the frontend is | outcome |
 /// |---|---|
 /// | connected: a guest runs on the disk | a report, and another attempt a little later |
+/// | not connected, the error may pass | likewise |
 /// | not connected | a report and Closing: the disk is refused |
 ///
 /// Nothing is announced for a device that is another driver's already.
@@ -84,7 +91,7 @@ fn settle(vbd: &Vbd, state: &mut VbdState, error: &VbdError) -> Phase {
     if vbd.unbound.load(Relaxed) {
         return Phase::Failed;
     }
-    if vbd.is_frontend_connected() {
+    if error.may_pass() || vbd.is_frontend_connected() {
         retry_later(vbd, state, error);
         return Phase::Waiting;
     }
@@ -93,12 +100,12 @@ fn settle(vbd: &Vbd, state: &mut VbdState, error: &VbdError) -> Phase {
     Phase::Failed
 }
 
-/// Plans another attempt. Reports the first failure, the second, the fourth and so on: the attempts
-/// go on for as long as the guest does.
+/// Plans another attempt. Reports the fourth failure, the eighth and so on: what passes within a few
+/// milliseconds is not worth a line, and the attempts go on for as long as the guest does.
 fn retry_later(vbd: &Vbd, state: &mut VbdState, error: &VbdError) {
     let doublings = state.failures.min(RETRY_DOUBLINGS);
     state.failures = state.failures.saturating_add(1);
-    if state.failures.is_power_of_two() {
+    if state.failures >= REPORTED_FAILURES && state.failures.is_power_of_two() {
         let errno = error.errno();
         vbd.dev().report(errno, fmt!("{}; trying again", error));
     }
@@ -107,6 +114,13 @@ fn retry_later(vbd: &Vbd, state: &mut VbdState, error: &VbdError) {
     let pause = RETRY_FIRST << doublings;
     let own = timer::now().saturating_add(pause);
     plan_attempt(vbd, state, own);
+}
+
+/// An attempt succeeded: what was reported of earlier ones is not so any more.
+fn note_success(vbd: &Vbd, state: &mut VbdState) {
+    if core::mem::take(&mut state.failures) >= REPORTED_FAILURES {
+        vbd.dev().clear_error();
+    }
 }
 
 /// No attempt before `at`, in nanoseconds of CLOCK_MONOTONIC; then the work item runs.
@@ -119,11 +133,17 @@ fn plan_attempt(vbd: &Vbd, state: &mut VbdState, at: u64) {
 // Not inlined, so that its stack frame does not add to that of a connection.
 #[inline(never)]
 fn open_device(vbd: &Vbd, state: &mut VbdState) {
-    let wanted = !vbd.unbound.load(Relaxed) && vbd.dev().is_online();
-    if !wanted || !vbd.named.xchg(false, Full) {
+    if vbd.unbound.load(Relaxed) || !vbd.named.load(Relaxed) {
+        return;
+    }
+    let Ok(online) = read_online(vbd) else {
+        return look_again(vbd);
+    };
+    if online == Some(false) || !vbd.named.xchg(false, Full) {
         return;
     }
     let Ok(text) = DIRECT.read(vbd.nodename(), c"physical-device") else {
+        vbd.named.store(true, Relaxed);
         return look_again(vbd);
     };
     let Some(Ok(text)) = text.map(|text| Arc::new(text, GFP_KERNEL)) else {
@@ -136,7 +156,7 @@ fn open_device(vbd: &Vbd, state: &mut VbdState) {
     }
     state.looked_at = Some(text.clone());
     match use_device(vbd, state, text) {
-        Ok(()) => state.failures = 0,
+        Ok(()) => note_success(vbd, state),
         // The disk goes on with the device that it has.
         Err(error) if state.device.is_some() => {
             vbd.dev().report(error.errno(), fmt!("{}", error));
@@ -152,7 +172,6 @@ fn open_device(vbd: &Vbd, state: &mut VbdState) {
 
 /// xenstored could not be asked: nothing is known, so the work item looks again a little later.
 fn look_again(vbd: &Vbd) {
-    vbd.named.store(true, Relaxed);
     periodic::set_alarm(vbd, timer::now().saturating_add(LOOK_AGAIN));
 }
 
@@ -180,7 +199,10 @@ fn use_device(vbd: &Vbd, state: &mut VbdState, text: Arc<Value>) -> Result<(), V
 
 /// Takes one step; `false` when there is nothing left to do.
 fn step(vbd: &Arc<Vbd>, state: &mut VbdState) -> bool {
-    let seen = look(vbd, state);
+    let Ok(seen) = look(vbd, state) else {
+        look_again(vbd);
+        return false;
+    };
     let step = decide(state.phase, &seen);
     admit_backlog(state, &seen, step);
     match step {
@@ -221,24 +243,33 @@ fn admit_backlog(state: &mut VbdState, seen: &Seen, step: Step) {
     }
 }
 
-fn look(vbd: &Vbd, state: &VbdState) -> Seen {
+/// How things stand.
+///
+/// # Errors
+///
+/// What xenstored answers. Then nothing is known, and nothing may be concluded.
+fn look(vbd: &Vbd, state: &VbdState) -> Result<Seen> {
     let unbound = vbd.unbound.load(Relaxed);
     // Read before the frontend's state: a toolstack that takes a dead guest's directory away writes
     // that the disk is offline as well, so then the frontend's state is seen to be gone.
-    let online = unbound || vbd.dev().is_online();
-    let frontend = match &DIRECT.read(&vbd.frontend, c"state") {
-        Ok(text) => Frontend::parse(text.as_ref().map(Value::bytes)),
-        // A key that cannot be read says nothing about the frontend.
-        Err(_) => Frontend::Other,
-    };
+    let online = read_online(vbd)?;
+    let text = DIRECT.read(&vbd.frontend, c"state")?;
+    let frontend = Frontend::parse(text.as_ref().map(Value::bytes));
     let drained = |connection: &Connection| connection.is_drained();
-    Seen {
+    Ok(Seen {
         frontend,
         disk: state.device.is_some(),
-        online,
+        // As xen-blkback has it: without the key, a disk goes when its frontend has closed.
+        online: unbound || online.unwrap_or(frontend != Frontend::Closed),
         drained: state.connection.as_ref().is_none_or(drained),
         unbound,
-    }
+    })
+}
+
+/// Does the toolstack want the disk to stay? `None` if it has not written that. Sleeps.
+fn read_online(vbd: &Vbd) -> Result<Option<bool>> {
+    let text = DIRECT.read(vbd.nodename(), c"online")?;
+    Ok(text.map(|text| decimal(text.bytes(), u32::MAX).is_some_and(|online| online != 0)))
 }
 
 /// A frontend begins anew: the offers are those of the module parameters now.
@@ -272,7 +303,7 @@ fn connect(vbd: &Arc<Vbd>, state: &mut VbdState) -> bool {
     vbd.limits.mark_used();
     state.phase = match new_connection(vbd, &device) {
         Ok((connection, sectors)) => {
-            state.failures = 0;
+            note_success(vbd, state);
             state.connection = Some(connection);
             vbd.announce(XenbusState::Connected);
             *vbd.advertised.lock() = Some(AdvertisedSize { device, sectors });
