@@ -6,6 +6,7 @@ use kernel::prelude::*;
 
 use crate::logic::number::DeviceNumber;
 use crate::logic::protocol::abi::SECTOR_SIZE;
+use crate::logic::protocol::discard::Granule;
 use crate::logic::protocol::disk_view::DiskView;
 use crate::sys::bdev::BlockDevice;
 use crate::sys::bdev::Traits;
@@ -76,6 +77,11 @@ impl BackingDevice {
         self.read_only || self.device.is_read_only()
     }
 
+    /// Did the toolstack give the device to read only?
+    pub(crate) fn is_given_read_only(&self) -> bool {
+        self.read_only
+    }
+
     /// The device, for bios.
     pub(crate) fn block_device(&self) -> &BlockDevice {
         &self.device
@@ -89,6 +95,24 @@ impl BackingDevice {
     /// Which discards are offered, if any.
     pub(crate) fn discard(&self) -> Option<DiscardLimits> {
         self.discard
+    }
+
+    /// What the device discards as a whole.
+    pub(crate) fn discard_granule(&self) -> Granule {
+        let bytes = |get: fn(&DiscardLimits) -> u32| self.discard.as_ref().map_or(0, get);
+        let sectors = |bytes: u32| u64::from(bytes / SECTOR_SIZE);
+        let granule = Granule {
+            sectors: sectors(bytes(|discard| discard.granularity)),
+            first: sectors(bytes(|discard| discard.alignment)),
+        };
+        // A piece has to be of whole logical blocks, whatever the device says.
+        let block = u64::from(self.block);
+        let whole = |sectors: u64| sectors.checked_rem(block) == Some(0);
+        if whole(granule.sectors) && whole(granule.first) {
+            granule
+        } else {
+            Granule::default()
+        }
     }
 
     /// Size now, in sectors of 512 bytes. Any context.

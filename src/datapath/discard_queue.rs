@@ -48,7 +48,8 @@ impl DiscardRequest {
         let device = self.device.block_device();
         let secure = self.range.is_secure();
         self.response.status = Status::Okay;
-        while let Some((sector, sectors)) = self.range.next_piece(PIECE) {
+        let granule = self.device.discard_granule();
+        while let Some((sector, sectors)) = self.range.next_piece(PIECE, granule) {
             if stop() {
                 if secure {
                     self.response.status = Status::Error;

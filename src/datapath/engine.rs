@@ -353,7 +353,7 @@ impl Engine {
         if control.take_reclaim() {
             let pause = u64::from(params::buffer_squeeze_duration_ms()).saturating_mul(1_000_000);
             self.squeezed_until = self.now.saturating_add(pause);
-            self.mapper.forget();
+            // Not the grants that stay mapped: their pages hold no memory of this domain.
             self.mapper.shrink(0);
             self.pool.shrink();
         }

@@ -45,3 +45,4 @@ pub mod number;
 pub mod persistent;
 pub mod protocol;
 pub mod tokens;
+pub mod vdev;

@@ -35,6 +35,12 @@ use crate::sys::timer::OneShot;
 /// The longest pause of a guest, in nanoseconds: two failures of 250 ms for each of its disks.
 const PAUSE_MAX: u64 = 2 * DISKS_MAX as u64 * 250_000_000;
 
+/// Nanoseconds between two lines of a guest in the log, on the average.
+const LOG_INTERVAL: u64 = 250_000_000;
+
+/// As much of that as may come at once: a line for each disk.
+const LOG_BURST: u64 = DISKS_MAX as u64 * LOG_INTERVAL;
+
 /// A disk that is under the cap of its guest.
 pub(crate) trait CapMember: Send + Sync + 'static {
     /// The guest has a cap from now on, or none (`capped`), or its cap has tokens again. Returns
@@ -72,6 +78,8 @@ struct GuestState {
     armed: bool,
     /// No disk connects before this time, in nanoseconds of CLOCK_MONOTONIC.
     backoff_until: u64,
+    /// When the lines that were logged are paid for, in nanoseconds of CLOCK_MONOTONIC.
+    logged_until: u64,
 }
 
 #[pin_data]
@@ -117,6 +125,7 @@ impl Guest {
             frames: [0; DISKS_MAX],
             armed: false,
             backoff_until: 0,
+            logged_until: 0,
         });
         let timer = try_pin_init!(GuestTimer {
             state <- new_spinlock_irq!(state, "rblkback::guest"),
@@ -261,6 +270,18 @@ impl Guest {
     pub(super) fn backoff_left(&self) -> u64 {
         let until = self.state().lock().backoff_until;
         until.saturating_sub(timer::now())
+    }
+
+    /// May a line about a disk go to the log? Context: any.
+    pub(super) fn may_log(&self) -> bool {
+        let now = timer::now();
+        let mut state = self.state().lock();
+        let paid = state.logged_until.max(now).saturating_add(LOG_INTERVAL);
+        let may = paid.saturating_sub(now) <= LOG_BURST;
+        if may {
+            state.logged_until = paid;
+        }
+        may
     }
 
     fn state(&self) -> &SpinLockIrq<GuestState> {

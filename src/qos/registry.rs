@@ -175,6 +175,12 @@ impl GuestSlot {
         self.guest.back_off(more);
     }
 
+    /// May a line about a disk of the guest go to the log? A guest that causes such lines has four a
+    /// second, and a line for each of its disks at once. Context: any.
+    pub(crate) fn may_log(&self) -> bool {
+        self.guest.may_log()
+    }
+
     /// Nanoseconds to wait before the disk connects; 0: it may. Context: any.
     pub(crate) fn backoff_left(&self) -> u64 {
         self.guest.backoff_left()

@@ -2,8 +2,8 @@
 
 //! What the driver keeps of a device while it is bound to it, and the watch on our directory.
 //!
-//! One watch covers the directory; only the keys of the limit, `physical-device` and `online`
-//! matter, so that our own writes there wake nothing. Whatever changed, all keys are read again.
+//! One watch covers the directory; only the keys of the limit, `physical-device`, `mode` and
+//! `online` matter, so that our own writes there wake nothing. Whatever changed, all keys are read again.
 
 use kernel::{
     device::Bound,
@@ -26,7 +26,7 @@ use crate::xenbus::watch::Handler;
 use crate::xenbus::watch::Watch;
 
 /// The other keys that matter.
-const OTHERS: [&CStr; 2] = [c"physical-device", c"online"];
+const OTHERS: [&CStr; 3] = [c"physical-device", c"mode", c"online"];
 
 /// Reacts to changes in a disk's directory.
 struct KeyWatcher(Arc<Vbd>);

@@ -6,6 +6,7 @@
 //! An attempt that fails leaves nothing behind: what was mapped until then is unmapped.
 
 use kernel::{
+    fmt,
     prelude::*,
     sync::{
         rcu::synchronize_rcu,
@@ -30,6 +31,7 @@ use crate::logic::frame_budget;
 use crate::logic::frame_budget::Demand;
 use crate::logic::ids::RingId;
 use crate::logic::protocol::abi::Abi;
+use crate::logic::vdev::VdevName;
 use crate::sys::kthread::Kthread;
 use crate::sys::params;
 use crate::sys::trace::TraceId;
@@ -54,17 +56,38 @@ pub(super) struct Parties<'a> {
 /// The rings of a connected disk.
 pub(super) struct Connection {
     workers: KVec<Kthread<Worker>>,
+    /// Pages of each ring.
+    pages: u32,
+    /// The size that the frontend was told, in sectors of 512 bytes.
+    sectors: u64,
+    /// Grants stay mapped.
+    persistent: bool,
+}
+
+impl fmt::Display for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let grants = if self.persistent {
+            "persistent"
+        } else {
+            "copied"
+        };
+        f.write_fmt(fmt!(
+            "queues {}, ring pages {}, grants {}",
+            self.workers.len(),
+            self.pages,
+            grants
+        ))
+    }
 }
 
 impl Connection {
-    /// Connects the disk to its frontend. Requests are served when this returns. Returns the size
-    /// that the frontend was told as well, in sectors of 512 bytes. Sleeps, for as long as the
-    /// device takes to write its page cache back.
+    /// Connects the disk to its frontend. Requests are served when this returns. Sleeps, for as long
+    /// as the device takes to write its page cache back.
     ///
     /// # Errors
     ///
     /// Why the frontend cannot be served.
-    pub(super) fn new(parties: &Parties<'_>) -> Result<(Self, u64), VbdError> {
+    pub(super) fn new(parties: &Parties<'_>) -> Result<Self, VbdError> {
         let offers = Offers::read(parties.context.dev.nodename()).map_err(VbdError::Keys)?;
         let config = FrontendConfig::read(parties.frontend, &offers)?;
         // Decided once: a frontend that is told anything else than what is done would count on
@@ -84,7 +107,7 @@ impl Connection {
         config: &FrontendConfig,
         offered: bool,
         limits: FrameLimits,
-    ) -> Result<(Self, u64), VbdError> {
+    ) -> Result<Self, VbdError> {
         let device = parties.device;
         // The guest and this host are to see the same bytes.
         let synced = device.block_device().drop_page_cache();
@@ -100,14 +123,19 @@ impl Connection {
                 rings: config.rings.len(),
                 error,
             })?;
-        let connection = Self { workers };
+        let connection = Self {
+            workers,
+            pages: config.pages,
+            sectors,
+            persistent: limits.kept > 0,
+        };
         if let Err(error) = connection.connect_all(parties, config, limits) {
             // No request was consumed yet.
             connection.release(parties.context);
             return Err(error);
         }
         connection.workers.iter().for_each(|worker| worker.start());
-        Ok((connection, sectors))
+        Ok(connection)
     }
 
     /// Maps all rings and binds their event channels, then looks where each ring stands. A driver
@@ -141,6 +169,11 @@ impl Connection {
             attached.map_err(|overrun| VbdError::RingIndices { gref, overrun })?;
         }
         Ok(())
+    }
+
+    /// The size that the frontend was told, in sectors of 512 bytes.
+    pub(super) fn sectors(&self) -> u64 {
+        self.sectors
     }
 
     /// No request is consumed any more. Does not wait.
@@ -232,15 +265,15 @@ fn start_workers(parties: &Parties<'_>, config: &FrontendConfig) -> Result<KVec<
     Ok(workers)
 }
 
-/// Starts the thread of a worker. `ps` shows the whole name; what shows 15 characters shows the
-/// most of it.
+/// Starts the thread of a worker. Its name is the one that xen-blkback gives it, which scripts know,
+/// and which differs from all others within the 15 characters that most tools show.
 fn start_thread(
     context: &DiskContext,
     worker: Arc<Worker>,
     number: RingId,
 ) -> Result<Kthread<Worker>> {
     let TraceId { domain, device } = context.gate.trace_id();
-    Kthread::start(worker, fmt!("rblk/{}/{}-{}", domain, device, number))
+    Kthread::start(worker, fmt!("{}.{}-{}", domain, VdevName(device), number))
 }
 
 fn map_ring(

@@ -64,6 +64,8 @@ pub(super) struct VbdState {
     pub(super) backlog_admitted: bool,
     /// Attempts to serve the frontend that failed, since the last one that did not.
     pub(super) failures: u32,
+    /// An error was reported, and no attempt has succeeded since.
+    pub(super) reported: bool,
     /// No further attempt before this time, in nanoseconds of CLOCK_MONOTONIC.
     pub(super) retry_at: u64,
 }
@@ -135,6 +137,7 @@ impl Vbd {
             looked_at: None,
             backlog_admitted: false,
             failures: 0,
+            reported: false,
             retry_at: 0,
         };
         let identity = Identity {

@@ -10,6 +10,7 @@ use kernel::fmt::{
 
 use crate::logic::number::DeviceNumber;
 use crate::logic::number::UntrustedText;
+use crate::logic::vdev::VdevName;
 
 impl Display for DeviceNumber {
     fn fmt(&self, f: &mut Formatter<'_>) -> Result {
@@ -18,6 +19,12 @@ impl Display for DeviceNumber {
 }
 
 impl Display for UntrustedText<'_> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> Result {
+        core::fmt::Display::fmt(self, f)
+    }
+}
+
+impl Display for VdevName {
     fn fmt(&self, f: &mut Formatter<'_>) -> Result {
         core::fmt::Display::fmt(self, f)
     }

@@ -14,6 +14,24 @@ use crate::logic::protocol::abi::PAGE_SIZE;
 use crate::xenbus::store::Value;
 use crate::xenbus::store::DIRECT;
 
+/// Reads from our directory `dir` whether the guest may only read. Sleeps.
+///
+/// # Errors
+///
+/// If the key cannot be read or makes no sense.
+pub(super) fn read_mode(dir: &CStr) -> Result<bool, VbdError> {
+    let text = DIRECT.read(dir, c"mode").map_err(VbdError::Keys)?;
+    let letters = text.as_ref().map(Value::bytes).unwrap_or_default();
+    // As Xen's block script reads it: toolstacks write r, ro, w, rw and w!, which is a disk that is
+    // shared on purpose.
+    let has = |letter| letters.iter().any(|other| *other == letter);
+    match (has(b'w'), has(b'r')) {
+        (true, _) => Ok(false),
+        (false, true) => Ok(true),
+        (false, false) => Err(VbdError::Mode(text)),
+    }
+}
+
 /// Opens device `number` as the keys in our directory `dir` say. Sleeps, for as long as the device
 /// takes.
 ///
@@ -21,16 +39,7 @@ use crate::xenbus::store::DIRECT;
 ///
 /// Why it cannot be opened.
 pub(super) fn open(dir: &CStr, number: DeviceNumber) -> Result<Arc<BackingDevice>, VbdError> {
-    let text = DIRECT.read(dir, c"mode").map_err(VbdError::Keys)?;
-    let letters = text.as_ref().map(Value::bytes).unwrap_or_default();
-    // As Xen's block script reads it: toolstacks write r, ro, w, rw and w!, which is a disk that is
-    // shared on purpose.
-    let has = |letter| letters.iter().any(|other| *other == letter);
-    let read_only = match (has(b'w'), has(b'r')) {
-        (true, _) => false,
-        (false, true) => true,
-        (false, false) => return Err(VbdError::Mode(text)),
-    };
+    let read_only = read_mode(dir)?;
     let enable = DIRECT.read(dir, c"discard-enable");
     let enable = enable.map_err(VbdError::Keys)?;
     let discard = enable.is_none_or(|text| text.bytes() != b"0");

@@ -96,6 +96,7 @@ fn settle(vbd: &Vbd, state: &mut VbdState, error: &VbdError) -> Phase {
         return Phase::Waiting;
     }
     vbd.dev().fail(error.errno(), fmt!("{}", error));
+    state.reported = true;
     vbd.gate().slot().back_off(REFUSAL_BACKOFF);
     Phase::Failed
 }
@@ -108,6 +109,7 @@ fn retry_later(vbd: &Vbd, state: &mut VbdState, error: &VbdError) {
     if state.failures >= REPORTED_FAILURES && state.failures.is_power_of_two() {
         let errno = error.errno();
         vbd.dev().report(errno, fmt!("{}; trying again", error));
+        state.reported = true;
     }
     // The guest may cause attempts that fail with all its disks.
     vbd.gate().slot().back_off(RETRY_BACKOFF);
@@ -118,7 +120,8 @@ fn retry_later(vbd: &Vbd, state: &mut VbdState, error: &VbdError) {
 
 /// An attempt succeeded: what was reported of earlier ones is not so any more.
 fn note_success(vbd: &Vbd, state: &mut VbdState) {
-    if core::mem::take(&mut state.failures) >= REPORTED_FAILURES {
+    state.failures = 0;
+    if core::mem::take(&mut state.reported) {
         vbd.dev().clear_error();
     }
 }
@@ -151,8 +154,8 @@ fn open_device(vbd: &Vbd, state: &mut VbdState) {
         return;
     };
     let old = state.looked_at.as_ref().map(|old| old.bytes());
-    if state.device.is_some() && old == Some(text.bytes()) {
-        return;
+    if let Some(device) = state.device.as_ref().filter(|_| old == Some(text.bytes())) {
+        return check_mode(vbd, device);
     }
     state.looked_at = Some(text.clone());
     match use_device(vbd, state, text) {
@@ -173,6 +176,19 @@ fn open_device(vbd: &Vbd, state: &mut VbdState) {
 /// xenstored could not be asked: nothing is known, so the work item looks again a little later.
 fn look_again(vbd: &Vbd) {
     periodic::set_alarm(vbd, timer::now().saturating_add(LOOK_AGAIN));
+}
+
+/// Says so if the mode is another one than the device was opened with.
+fn check_mode(vbd: &Vbd, device: &BackingDevice) {
+    let word = |read_only| if read_only { "r" } else { "w" };
+    let given = device.is_given_read_only();
+    if opening::read_mode(vbd.nodename()).is_ok_and(|read_only| read_only != given) {
+        let (old, new) = (word(given), word(!given));
+        vbd.dev().report(
+            EBUSY,
+            fmt!("mode cannot change from {old} to {new} while the disk is attached"),
+        );
+    }
 }
 
 /// Opens the device that `text` names, unless it is open.
@@ -302,8 +318,10 @@ fn connect(vbd: &Arc<Vbd>, state: &mut VbdState) -> bool {
     vbd.broken.store(false, Relaxed);
     vbd.limits.mark_used();
     state.phase = match new_connection(vbd, &device) {
-        Ok((connection, sectors)) => {
+        Ok(connection) => {
             note_success(vbd, state);
+            let sectors = connection.sectors();
+            log_connection(vbd, &connection);
             state.connection = Some(connection);
             vbd.announce(XenbusState::Connected);
             *vbd.advertised.lock() = Some(AdvertisedSize { device, sectors });
@@ -314,10 +332,23 @@ fn connect(vbd: &Arc<Vbd>, state: &mut VbdState) -> bool {
     true
 }
 
-fn new_connection(
-    vbd: &Arc<Vbd>,
-    device: &Arc<BackingDevice>,
-) -> Result<(Connection, u64), VbdError> {
+/// One line for the administrator: which driver serves the disk, and how. A guest may reconnect as
+/// often as it likes, so the lines of a guest are bounded.
+fn log_connection(vbd: &Vbd, connection: &Connection) {
+    if !vbd.gate().slot().may_log() {
+        return;
+    }
+    let limit = vbd.gate().view().limit;
+    let (refill, max) = limit.map_or((0, 0), |limit| (limit.refill(), limit.max()));
+    let name = vbd.nodename();
+    if refill > 0 {
+        pr_info!("{name}: connected: {connection}, limit {refill}/s (max {max})\n");
+    } else {
+        pr_info!("{name}: connected: {connection}, no limit\n");
+    }
+}
+
+fn new_connection(vbd: &Arc<Vbd>, device: &Arc<BackingDevice>) -> Result<Connection, VbdError> {
     Connection::new(&Parties {
         context: &vbd.context,
         events: vbd.clone(),

@@ -64,6 +64,12 @@ fn advertise_size(vbd: &Vbd, device: &BackingDevice) {
     if let Some(size) = &mut *vbd.advertised.lock() {
         size.sectors = sectors;
     }
+    if sectors == 0 {
+        vbd.dev().report(
+            ENODEV,
+            fmt!("device {} is gone: its requests fail", device.number()),
+        );
+    }
 }
 
 impl Periodic for Vbd {

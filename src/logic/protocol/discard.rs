@@ -65,6 +65,28 @@ pub struct CheckedDiscard {
     secure: bool,
 }
 
+/// What a device discards as a whole. A device rounds a discard inwards to these.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Granule {
+    /// Sectors of 512 bytes; 0: the device does not say.
+    pub sectors: u64,
+    /// Sectors from the beginning of the device to the first granule.
+    pub first: u64,
+}
+
+impl Granule {
+    /// The last end of a granule in `begin + 1..=end`, or `end` if there is none.
+    fn last_end(&self, begin: u64, end: u64) -> u64 {
+        let beyond = end.saturating_sub(self.first).checked_rem(self.sectors);
+        let aligned = end.saturating_sub(beyond.unwrap_or(0));
+        if aligned > begin {
+            aligned
+        } else {
+            end
+        }
+    }
+}
+
 impl CheckedDiscard {
     /// Whether the discarded data must be unreadable afterwards.
     pub fn is_secure(&self) -> bool {
@@ -73,11 +95,20 @@ impl CheckedDiscard {
 
     /// Removes a piece of at most `most` sectors (at least 1) from the front. Returns its
     /// first sector and its length, or `None` if no sectors are left.
-    pub fn next_piece(&mut self, most: u64) -> Option<(u64, u64)> {
-        let length = self.sectors.min(most.max(1));
-        if length == 0 {
+    ///
+    /// Pieces end where a granule of the device ends, so that all pieces together discard as much
+    /// as one call would. A granule larger than `most` is cut.
+    pub fn next_piece(&mut self, most: u64, granule: Granule) -> Option<(u64, u64)> {
+        if self.sectors == 0 {
             return None;
         }
+        let most = most.max(1);
+        let length = if self.sectors <= most {
+            self.sectors
+        } else {
+            let end = granule.last_end(self.sector, self.sector.saturating_add(most));
+            end.saturating_sub(self.sector)
+        };
         let piece = (self.sector, length);
         self.sector = self.sector.saturating_add(length);
         self.sectors = self.sectors.saturating_sub(length);
@@ -152,9 +183,32 @@ mod tests {
     #[test]
     fn a_discard_is_split_into_pieces() {
         let mut discard = discard(10, 25, 0, &DISK).unwrap();
-        assert_eq!(discard.next_piece(10), Some((10, 10)));
-        assert_eq!(discard.next_piece(10), Some((20, 10)));
-        assert_eq!(discard.next_piece(10), Some((30, 5)));
-        assert_eq!(discard.next_piece(10), None);
+        assert_eq!(discard.next_piece(10, Granule::default()), Some((10, 10)));
+        assert_eq!(discard.next_piece(10, Granule::default()), Some((20, 10)));
+        assert_eq!(discard.next_piece(10, Granule::default()), Some((30, 5)));
+        assert_eq!(discard.next_piece(10, Granule::default()), None);
+    }
+
+    #[test]
+    fn pieces_end_with_granules() {
+        let granule = |sectors, first| Granule { sectors, first };
+        let pieces = |granule| {
+            let mut discard = CheckedDiscard {
+                sector: 10,
+                sectors: 30,
+                secure: false,
+            };
+            let mut pieces = Vec::new();
+            while let Some(piece) = discard.next_piece(12, granule) {
+                pieces.push(piece);
+            }
+            pieces
+        };
+        assert_eq!(pieces(granule(8, 0)), [(10, 6), (16, 8), (24, 8), (32, 8)]);
+        assert_eq!(pieces(granule(8, 3)), [(10, 9), (19, 8), (27, 8), (35, 5)]);
+        assert_eq!(pieces(granule(12, 10)), [(10, 12), (22, 12), (34, 6)]);
+        // A granule that is larger than a piece is cut anywhere.
+        assert_eq!(pieces(granule(64, 0)), [(10, 12), (22, 12), (34, 6)]);
+        assert_eq!(pieces(granule(0, 0)), [(10, 12), (22, 12), (34, 6)]);
     }
 }

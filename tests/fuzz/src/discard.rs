@@ -4,6 +4,7 @@
 
 use rblkback_logic::protocol::abi::SLOT_MAX;
 use rblkback_logic::protocol::abi::Slot;
+use rblkback_logic::protocol::discard::Granule;
 use rblkback_logic::protocol::disk_view::Refusal;
 use rblkback_logic::protocol::request::Parsed;
 use rblkback_logic::protocol::request::parse;
@@ -43,11 +44,15 @@ pub fn run(data: &[u8]) -> bool {
     };
     assert!(is_valid, "{discard:?}");
     assert_eq!(discard.is_secure(), flags & 1 != 0 && disk.secure);
+    let granule = Granule {
+        sectors: u64::from(flags) % 24,
+        first: sector % 5,
+    };
     let (mut at, end) = (sector, sector + sectors);
     for _ in 0..PIECES {
-        let Some((first, length)) = discard.next_piece(most) else {
+        let Some((first, length)) = discard.next_piece(most, granule) else {
             assert_eq!(at, end, "a part of the range is missing");
-            assert_eq!(discard.next_piece(most), None);
+            assert_eq!(discard.next_piece(most, granule), None);
             return sectors > 0;
         };
         assert_eq!(first, at, "a gap, or an overlap");

@@ -13,6 +13,7 @@ use rblkback_logic::protocol::abi::Abi;
 use rblkback_logic::protocol::abi::Segment;
 use rblkback_logic::protocol::abi::Slot;
 use rblkback_logic::protocol::abi::SLOT_MAX;
+use rblkback_logic::protocol::discard::Granule;
 use rblkback_logic::protocol::disk_view::DiskView;
 use rblkback_logic::protocol::request::parse;
 use rblkback_logic::protocol::request::Extent;
@@ -173,8 +174,12 @@ proptest! {
             prop_assert_eq!(discard.is_secure(), flags & 1 == 1 && disk.secure);
             // The pieces cover the range, in order, without gaps. Their number is limited.
             let most = most.max(sectors / 100);
+            let granule = Granule {
+                sectors: most / 3,
+                first: sector % 7,
+            };
             let mut at = sector;
-            while let Some((from, length)) = discard.next_piece(most) {
+            while let Some((from, length)) = discard.next_piece(most, granule) {
                 prop_assert_eq!(from, at);
                 prop_assert!(length > 0 && length <= most);
                 at += length;

@@ -74,11 +74,11 @@ fn log_stats(host: &Host<'_>, figures: &mut Figures) -> Result<()> {
     let vbd = guest.attach(&disk, "xvdb")?;
     guest.ok("dd if=/dev/xvdb of=/dev/null bs=64k count=4 iflag=direct status=none")?;
     let name = format!("backend/vbd/{}/{}", vbd.domid, vbd.vdev);
-    let thread = format!("rblk/{}/{}-0", vbd.domid, vbd.vdev);
-    let threads = host.ok("ps -eo comm:64 | grep -e ^rblk/")?;
+    let thread = format!("{}.xvdb-0", vbd.domid);
+    let threads = host.ok(r"ps -eo comm:64= | grep -E '^[0-9]+\.xvd'")?;
     check::equal("the ring's thread", threads.trim(), thread.as_str())?;
     host.ok(&format!("echo 1 >{DIRECTORY}/log_stats"))?;
-    let line = host.ok(&format!("lab_until 60 'dmesg | grep \"{name}: \"'"))?;
+    let line = host.ok(&format!("lab_until 60 'dmesg | grep \"{name}: oo \"'"))?;
     figures.insert("log_stats".into(), line.into());
     guest.destroy()?;
     disk.remove(host)

@@ -54,7 +54,7 @@ pub fn cgroup(host: &Host<'_>, figures: &mut Figures) -> Result<()> {
 
 /// The thread of the only ring of the only disk.
 fn thread(host: &Host<'_>) -> Result<String> {
-    let pids = host.ok("ps -eo pid=,comm:64= | awk '$2 ~ /^rblk/ { print $1 }'")?;
+    let pids = host.ok("ps -eo pid=,comm:64= | awk '$2 ~ /^[0-9]+\\.xvd/ { print $1 }'")?;
     check::equal("threads of one ring", pids.lines().count(), 1)?;
     Ok(pids.trim().into())
 }

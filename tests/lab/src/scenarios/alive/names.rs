@@ -14,7 +14,7 @@ pub fn threads(host: &Host<'_>, figures: &mut Figures) -> Result<()> {
     let disk = Disk::memory(host, "nb0", 16)?;
     more_queues(host, host.lab.backend)?;
     let guest = host.guest("names").processors(2).memory(208).start()?;
-    let names = "ps -eo comm:64= | grep ^rblk | cut -c1-15";
+    let names = r"ps -eo comm:64= | grep -E '^[0-9]+\.xvd' | cut -c1-15";
     check::equal("threads before", host.run(names)?.text.as_str(), "")?;
     for vdev in ["xvdb", "xvdq", "xvdr"] {
         guest.attach(&disk, vdev)?;

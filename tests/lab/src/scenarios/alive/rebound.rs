@@ -130,11 +130,11 @@ fn busy_while(guest: &Guest<'_, '_>, change: impl FnOnce() -> Result<()>) -> Res
     check::equal("the error node", vbd.error()?, None)
 }
 
-/// It is connected all the time, and its requests are answered again.
+/// It is never taken away, and its requests are answered again.
 fn lives(host: &Host<'_>, vbd: &Vbd<'_, '_>) -> Result<()> {
     // Counting begins anew with each driver. A disk that is lost is not waited for.
     let served = host.run(&format!(
-        "lab_until 60 'lab_rest 0.2; [ \"$(xenstore-read {})\" != 4 ] || \
+        "lab_until 60 'lab_rest 0.2; [[ $(xenstore-read {}) == [56] ]] || \
          (($(cat {1}/statistics/rd_req) + $(cat {1}/statistics/wr_req) >= 32))'",
         vbd.path("state"),
         vbd.sysfs()
