@@ -313,6 +313,9 @@ impl MapBatch {
     }
 }
 
+/// `GNTST_no_space` of `xen/include/public/grant_table.h`, which Linux 7.3 does not define.
+const GNTST_NO_SPACE: c_int = -13;
+
 /// Why a frame could not be mapped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum MapError {
@@ -324,10 +327,11 @@ pub(crate) enum MapError {
 
 impl MapError {
     fn of(status: i16) -> Self {
-        if c_int::from(status) == bindings::GNTST_no_device_space {
-            Self::NoSpace
-        } else {
-            Self::Refused
+        match c_int::from(status) {
+            // Xen says no_space when this domain's table of mapped grants (maptrack) is full, and
+            // no_device_space for the I/O MMU.
+            GNTST_NO_SPACE | bindings::GNTST_no_device_space => Self::NoSpace,
+            _ => Self::Refused,
         }
     }
 }

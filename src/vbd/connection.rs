@@ -55,7 +55,9 @@ pub(super) struct Parties<'a> {
 
 /// The rings of a connected disk.
 pub(super) struct Connection {
-    workers: KVec<Kthread<Worker>>,
+    workers: KVec<Arc<Worker>>,
+    /// Run the workers.
+    threads: KVec<Kthread<Worker>>,
     /// Pages of each ring.
     pages: u32,
     /// The size that the frontend was told, in sectors of 512 bytes.
@@ -102,34 +104,39 @@ impl Connection {
         Self::serve(parties, &config, offered, limits).inspect_err(|_| unreserve(parties.context))
     }
 
+    /// Serves the rings that `config` names.
+    ///
+    /// What costs least and fails most often comes first: a driver that had the disk before may keep
+    /// its event channels for long, and a guest may name channels that are not its own.
+    // Not inlined, so that its stack frame does not add to that of the caller.
+    #[inline(never)]
     fn serve(
         parties: &Parties<'_>,
         config: &FrontendConfig,
         offered: bool,
         limits: FrameLimits,
     ) -> Result<Self, VbdError> {
-        let device = parties.device;
-        // The guest and this host are to see the same bytes.
-        let synced = device.block_device().drop_page_cache();
-        synced.map_err(|error| VbdError::PageCache {
-            device: device.number(),
+        let count = config.rings.len();
+        let no_memory = |error: Error| VbdError::NoMemoryForRings {
+            rings: count,
             error,
-        })?;
-        let dir = parties.context.dev.nodename();
-        let sectors = features::describe(dir, parties.optional, device, config.cdrom, offered)
-            .map_err(VbdError::Describe)?;
-        let workers =
-            start_workers(parties, config).map_err(|error| VbdError::NoMemoryForRings {
-                rings: config.rings.len(),
-                error,
-            })?;
-        let connection = Self {
+        };
+        let vectors = KVec::with_capacity(count, GFP_KERNEL)
+            .and_then(|workers| Ok((workers, KVec::with_capacity(count, GFP_KERNEL)?)));
+        let (workers, threads) = vectors.map_err(|e| no_memory(e.into()))?;
+        let mut connection = Self {
             workers,
+            threads,
             pages: config.pages,
-            sectors,
+            sectors: 0,
             persistent: limits.kept > 0,
         };
-        if let Err(error) = connection.connect_all(parties, config, limits) {
+        let served = connection
+            .bind_all(parties, config, limits)
+            .and_then(|()| connection.describe(parties, config, offered))
+            .and_then(|()| connection.start_threads(parties).map_err(no_memory))
+            .and_then(|()| connection.attach_all(config));
+        if let Err(error) = served {
             // No request was consumed yet.
             connection.release(parties.context);
             return Err(error);
@@ -138,31 +145,78 @@ impl Connection {
         Ok(connection)
     }
 
-    /// Maps all rings and binds their event channels, then looks where each ring stands. A driver
-    /// that had the disk before keeps its event channels until its last response is written, so no
-    /// ring may be looked at before all channels are bound: that alone keeps two drivers from
-    /// serving the same request.
+    /// Makes a worker for each ring, maps the ring and binds its event channel.
     // Not inlined, so that its stack frame does not add to that of the caller.
     #[inline(never)]
-    fn connect_all(
-        &self,
+    fn bind_all(
+        &mut self,
         parties: &Parties<'_>,
         config: &FrontendConfig,
         limits: FrameLimits,
     ) -> Result<(), VbdError> {
-        for (worker, location) in self.workers.iter().zip(&config.rings) {
-            let ring = map_ring(parties.context, location, config.abi, config.entries())?;
+        let entries = config.entries();
+        for (number, location) in (0..=RingId::MAX).zip(&config.rings) {
+            let (context, events) = (parties.context.clone(), parties.events.clone());
+            let worker = Worker::new(context, events, number, entries as usize)
+                .map_err(|_| VbdError::NoMemoryForRing { entries })?;
             let setup = RingSetup {
-                ring,
-                entries: config.entries(),
+                ring: map_ring(parties.context, location, config.abi, entries)?,
+                entries,
                 device: parties.device.clone(),
                 port: location.port,
                 // Without a grant that may stay, copies cost less than a mapping per request.
-                persistent: limits.kept > 0,
+                persistent: self.persistent,
                 limits,
             };
-            connect_worker(worker, setup)?;
+            connect_worker(&worker, setup)?;
+            // The vector has capacity for all.
+            let _ = self.workers.push_within_capacity(worker);
         }
+        Ok(())
+    }
+
+    /// Tells the frontend about the disk. Sleeps, for as long as the device takes to write its page
+    /// cache back.
+    fn describe(
+        &mut self,
+        parties: &Parties<'_>,
+        config: &FrontendConfig,
+        offered: bool,
+    ) -> Result<(), VbdError> {
+        let device = parties.device;
+        // The guest and this host are to see the same bytes.
+        let synced = device.block_device().drop_page_cache();
+        synced.map_err(|error| VbdError::PageCache {
+            device: device.number(),
+            error,
+        })?;
+        let dir = parties.context.dev.nodename();
+        let sectors = features::describe(dir, parties.optional, device, config.cdrom, offered);
+        self.sectors = sectors.map_err(VbdError::Describe)?;
+        Ok(())
+    }
+
+    /// Starts a thread for each worker; the gate knows the rings from here on.
+    fn start_threads(&mut self, parties: &Parties<'_>) -> Result {
+        let context = parties.context;
+        let mut wakers = KVec::with_capacity(self.workers.len(), GFP_KERNEL)?;
+        for (number, worker) in (0..=RingId::MAX).zip(&self.workers) {
+            let thread = start_thread(context, worker.clone(), number)?;
+            // Both vectors have capacity for all.
+            let _ = wakers.push_within_capacity(worker.waker());
+            let _ = self.threads.push_within_capacity(thread);
+        }
+        context
+            .write_barrier
+            .reset(u32::try_from(wakers.len()).unwrap_or(0));
+        context.gate.attach(wakers);
+        Ok(())
+    }
+
+    /// Looks where each ring stands. A driver that had the disk before keeps its event channels until
+    /// its last response is written, so no ring may be looked at before all channels are bound: that
+    /// alone keeps two drivers from serving the same request.
+    fn attach_all(&self, config: &FrontendConfig) -> Result<(), VbdError> {
         for (worker, location) in self.workers.iter().zip(&config.rings) {
             let gref = location.refs().first().copied().unwrap_or(0);
             let attached = worker.attach();
@@ -208,6 +262,7 @@ impl Connection {
     /// Unmaps the rings and ends their threads. To be called when drained. Sleeps.
     pub(super) fn release(self, context: &DiskContext) {
         drop(context.gate.detach());
+        drop(self.threads);
         for worker in &self.workers {
             worker.release();
         }
@@ -244,25 +299,6 @@ fn reserve(context: &DiskContext, config: &FrontendConfig, persistent: bool) -> 
 
 fn unreserve(context: &DiskContext) {
     context.gate.slot().reserve_frames(|_| (0, ()));
-}
-
-/// Workers for the rings, each with a thread; the gate knows them from here on.
-fn start_workers(parties: &Parties<'_>, config: &FrontendConfig) -> Result<KVec<Kthread<Worker>>> {
-    let count = config.rings.len();
-    let entries = config.entries() as usize;
-    let mut workers = KVec::with_capacity(count, GFP_KERNEL)?;
-    let mut wakers = KVec::with_capacity(count, GFP_KERNEL)?;
-    for number in 0..count {
-        let number = RingId::try_from(number).map_err(|_| EINVAL)?;
-        let (context, events) = (parties.context.clone(), parties.events.clone());
-        let worker = Worker::new(context, events, number, entries)?;
-        // Both vectors have capacity for all.
-        let _ = wakers.push_within_capacity(worker.waker());
-        let _ = workers.push_within_capacity(start_thread(parties.context, worker, number)?);
-    }
-    parties.context.gate.attach(wakers);
-    parties.context.write_barrier.reset(config.ring_count());
-    Ok(workers)
 }
 
 /// Starts the thread of a worker. Its name is the one that xen-blkback gives it, which scripts know,
