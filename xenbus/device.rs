@@ -19,6 +19,7 @@ use kernel::{
 };
 
 use super::bindings;
+use super::store::transaction;
 use super::store::DIRECT;
 
 /// The states that a backend switches to (`enum xenbus_state`).
@@ -91,21 +92,43 @@ impl<Ctx: kdevice::DeviceContext> Device<Ctx> {
         state == bindings::xenbus_state_XenbusStateConnected
     }
 
-    /// Switches the backend to `state` (`xenbus_switch_state`). Writes nothing if that is the state
-    /// already, or if the toolstack has deleted the backend's directory.
+    /// Writes `state` to the key `state`. Writes nothing if that is the state already, or if the
+    /// toolstack has deleted the backend's directory.
     ///
-    /// Context: process; sleeps.
-    pub(crate) fn announce(&self, state: XenbusState) {
+    /// `xenbus_switch_state` is not used, because it announces Closing when xenstored is busy, and a
+    /// frontend that is connected would lose its disk for good.
+    ///
+    /// Context: process; sleeps. Only one thread at a time may call this for a device.
+    ///
+    /// # Errors
+    ///
+    /// xenstored's error; then nothing is written, and the caller may try again.
+    pub(crate) fn announce(&self, state: XenbusState) -> Result {
         let state = match state {
             XenbusState::InitWait => bindings::xenbus_state_XenbusStateInitWait,
             XenbusState::Connected => bindings::xenbus_state_XenbusStateConnected,
             XenbusState::Closing => bindings::xenbus_state_XenbusStateClosing,
             XenbusState::Closed => bindings::xenbus_state_XenbusStateClosed,
         };
-        // If the write fails, the C function itself writes the `error` key and the log.
-        //
         // SAFETY: By the type invariant the device is valid.
-        unsafe { bindings::xenbus_switch_state(self.as_raw(), state) };
+        let field = unsafe { &raw mut (*self.as_raw()).state };
+        // SAFETY: As above. Another thread may change the field in `fail`, hence the volatile read.
+        if unsafe { field.read_volatile() } == state {
+            return Ok(());
+        }
+        let dir = self.nodename();
+        let written = transaction(|store| {
+            let exists = store.read(dir, c"state")?.is_some();
+            if exists {
+                store.write(dir, c"state", fmt!("{}", state))?;
+            }
+            Ok(exists)
+        })?;
+        if written {
+            // SAFETY: As above.
+            unsafe { field.write_volatile(state) };
+        }
+        Ok(())
     }
 
     /// Removes the `error` key of the device: what it says is not so any more.
@@ -142,7 +165,9 @@ impl<Ctx: kdevice::DeviceContext> Device<Ctx> {
     /// Context: process; sleeps.
     pub(crate) fn fail(&self, error: Error, text: fmt::Arguments<'_>) {
         let Ok(text) = CString::try_from_fmt(text) else {
-            return self.announce(XenbusState::Closing);
+            // Without memory for the text the state alone says it.
+            let _ = self.announce(XenbusState::Closing);
+            return;
         };
         // SAFETY: By the type invariant the device is valid. The format takes one string, and
         // `text` is NUL-terminated.

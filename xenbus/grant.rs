@@ -313,9 +313,6 @@ impl MapBatch {
     }
 }
 
-/// `GNTST_no_space` of `xen/include/public/grant_table.h`, which Linux 7.3 does not define.
-const GNTST_NO_SPACE: c_int = -13;
-
 /// Why a frame could not be mapped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum MapError {
@@ -330,7 +327,7 @@ impl MapError {
         match c_int::from(status) {
             // Xen says no_space when this domain's table of mapped grants (maptrack) is full, and
             // no_device_space for the I/O MMU.
-            GNTST_NO_SPACE | bindings::GNTST_no_device_space => Self::NoSpace,
+            bindings::GNTST_no_space | bindings::GNTST_no_device_space => Self::NoSpace,
             _ => Self::Refused,
         }
     }

@@ -2,7 +2,13 @@
 
 //! The block device behind a virtual disk.
 
-use kernel::prelude::*;
+use kernel::{
+    prelude::*,
+    sync::atomic::{
+        ordering::Relaxed,
+        Atomic, //
+    }, //
+};
 
 use crate::logic::number::DeviceNumber;
 use crate::logic::protocol::abi::SECTOR_SIZE;
@@ -24,8 +30,8 @@ pub(crate) struct BackingDevice {
     number: DeviceNumber,
     /// The toolstack gave it to read only.
     read_only: bool,
-    /// Sectors of 512 bytes per logical block.
-    block: u32,
+    /// Sectors of 512 bytes per logical block, as of the last connection.
+    block: Atomic<u32>,
     /// Discards are offered.
     discard: Option<DiscardLimits>,
 }
@@ -61,7 +67,7 @@ impl BackingDevice {
             discard,
             number,
             read_only,
-            block: traits.logical_block_size / SECTOR_SIZE,
+            block: Atomic::new(traits.logical_block_size / SECTOR_SIZE),
             device,
         })
     }
@@ -87,6 +93,15 @@ impl BackingDevice {
         &self.device
     }
 
+    /// What the device is now, for a frontend that connects: its requests are checked by the same
+    /// logical blocks that it is told.
+    pub(crate) fn traits_for_frontend(&self) -> Traits {
+        let traits = self.device.traits();
+        self.block
+            .store(traits.logical_block_size / SECTOR_SIZE, Relaxed);
+        traits
+    }
+
     /// What the device is now.
     pub(crate) fn traits(&self) -> Traits {
         self.device.traits()
@@ -106,7 +121,7 @@ impl BackingDevice {
             first: sectors(bytes(|discard| discard.alignment)),
         };
         // A piece has to be of whole logical blocks, whatever the device says.
-        let block = u64::from(self.block);
+        let block = u64::from(self.block.load(Relaxed));
         let whole = |sectors: u64| sectors.checked_rem(block) == Some(0);
         if whole(granule.sectors) && whole(granule.first) {
             granule
@@ -134,7 +149,7 @@ impl BackingDevice {
     pub(crate) fn view(&self) -> DiskView {
         DiskView {
             sectors: self.device.sectors(),
-            block: self.block,
+            block: self.block.load(Relaxed),
             read_only: self.is_read_only(),
             discard: self.discard.is_some(),
             secure: self.discard.is_some_and(|discard| discard.secure),

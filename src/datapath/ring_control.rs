@@ -92,9 +92,11 @@ impl WorkItem for RingControl {
 
     fn run(this: Arc<Self>) {
         workqueue::describe(this.disk.dev.nodename());
-        while let Some(discard) = this.discards.take() {
+        // One at a time: the queue freezes with the system between two runs.
+        if let Some(discard) = this.discards.take() {
             let response = discard.run(|| this.is_stopping());
             this.completions.push_response(response);
+            workqueue::DISCARDS.enqueue(this);
         }
     }
 }

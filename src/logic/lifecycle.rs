@@ -25,7 +25,8 @@
 //!
 //! In every other situation there is nothing to do. Only the toolstack can remove a disk,
 //! by the key `online`. The guest alone cannot: its other disks may be under a cap that
-//! this disk carries.
+//! this disk carries. A toolstack that writes no such key leaves it to the guest, which
+//! removes the disk when it closes it.
 //!
 //! Source: `xen/interface/io/xenbus.h` (`enum xenbus_state`).
 

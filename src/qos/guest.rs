@@ -41,6 +41,16 @@ const LOG_INTERVAL: u64 = 250_000_000;
 /// As much of that as may come at once: a line for each disk.
 const LOG_BURST: u64 = DISKS_MAX as u64 * LOG_INTERVAL;
 
+/// Why a guest's disks have to wait before they connect. The two are kept apart, so that disks that
+/// are refused do not hold up the takeover of those that run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Backoff {
+    /// A connection was refused, or a ring broke.
+    Refused,
+    /// An attempt to serve a frontend that is connected failed.
+    Retried,
+}
+
 /// A disk that is under the cap of its guest.
 pub(crate) trait CapMember: Send + Sync + 'static {
     /// The guest has a cap from now on, or none (`capped`), or its cap has tokens again. Returns
@@ -76,8 +86,8 @@ struct GuestState {
     /// Frames that each disk has reserved.
     frames: [u32; DISKS_MAX],
     armed: bool,
-    /// No disk connects before this time, in nanoseconds of CLOCK_MONOTONIC.
-    backoff_until: u64,
+    /// No disk connects before this time, in nanoseconds of CLOCK_MONOTONIC, for each [`Backoff`].
+    backoff_until: [u64; 2],
     /// When the lines that were logged are paid for, in nanoseconds of CLOCK_MONOTONIC.
     logged_until: u64,
 }
@@ -124,7 +134,7 @@ impl Guest {
             slots: [const { Slot::Free }; DISKS_MAX],
             frames: [0; DISKS_MAX],
             armed: false,
-            backoff_until: 0,
+            backoff_until: [0; 2],
             logged_until: 0,
         });
         let timer = try_pin_init!(GuestTimer {
@@ -259,17 +269,20 @@ impl Guest {
 
     /// A connection failed, or broke: the next attempt of any disk has to wait, `more` nanoseconds
     /// longer. Context: any.
-    pub(super) fn back_off(&self, more: u64) {
+    pub(super) fn back_off(&self, kind: Backoff, more: u64) {
         let now = timer::now();
         let mut state = self.state().lock();
-        let until = state.backoff_until.max(now).saturating_add(more);
-        state.backoff_until = until.min(now.saturating_add(PAUSE_MAX));
+        if let Some(until) = state.backoff_until.get_mut(kind as usize) {
+            let later = (*until).max(now).saturating_add(more);
+            *until = later.min(now.saturating_add(PAUSE_MAX));
+        }
     }
 
     /// Nanoseconds to wait before a disk connects; 0: it may. Context: any.
-    pub(super) fn backoff_left(&self) -> u64 {
-        let until = self.state().lock().backoff_until;
-        until.saturating_sub(timer::now())
+    pub(super) fn backoff_left(&self, kind: Backoff) -> u64 {
+        let state = self.state().lock();
+        let until = state.backoff_until.get(kind as usize).copied();
+        until.unwrap_or(0).saturating_sub(timer::now())
     }
 
     /// May a line about a disk go to the log? Context: any.

@@ -20,6 +20,7 @@ use kernel::{
     }, //
 };
 
+use super::guest::Backoff;
 use super::guest::CapMember;
 use super::guest::CapView;
 use super::guest::Guest;
@@ -171,8 +172,8 @@ impl GuestSlot {
 
     /// A connection of the guest failed, or broke: the next one of any of its disks has to wait,
     /// `more` nanoseconds longer. Context: any.
-    pub(crate) fn back_off(&self, more: u64) {
-        self.guest.back_off(more);
+    pub(crate) fn back_off(&self, kind: Backoff, more: u64) {
+        self.guest.back_off(kind, more);
     }
 
     /// May a line about a disk of the guest go to the log? A guest that causes such lines has four a
@@ -182,8 +183,8 @@ impl GuestSlot {
     }
 
     /// Nanoseconds to wait before the disk connects; 0: it may. Context: any.
-    pub(crate) fn backoff_left(&self) -> u64 {
-        self.guest.backoff_left()
+    pub(crate) fn backoff_left(&self, kind: Backoff) -> u64 {
+        self.guest.backoff_left(kind)
     }
 }
 

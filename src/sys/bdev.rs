@@ -163,11 +163,6 @@ impl BlockDevice {
 impl Drop for BlockDevice {
     fn drop(&mut self) {
         // SAFETY: By the type invariant this object owns the reference to the open file.
-        unsafe { kernel::bindings::bdev_fput(self.file.as_ptr()) };
-        // A kernel thread's last reference to a file is put by a work item of the kernel's: this
-        // waits for it, so that the device is free when the drop is done.
-        //
-        // SAFETY: No preconditions.
-        unsafe { bindings::xbk_flush_closed_files() };
+        unsafe { bindings::xbk_disk_close(self.file.as_ptr()) };
     }
 }

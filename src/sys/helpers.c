@@ -72,9 +72,11 @@ int xbk_disk_uncache(struct block_device *bdev)
 	return err;
 }
 
-void xbk_flush_closed_files(void)
+void xbk_disk_close(struct file *file)
 {
-	flush_delayed_fput();
+	get_file(file);
+	bdev_fput(file);
+	__fput_sync(file);
 }
 
 int xbk_disk_discard(struct block_device *bdev, u64 sector, u64 sectors,

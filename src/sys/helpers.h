@@ -52,8 +52,11 @@ struct block_device *xbk_disk_of(struct file *file);
  */
 int xbk_disk_uncache(struct block_device *bdev);
 
-/* Waits until files that kernel threads have closed are closed. Sleeps. */
-void xbk_flush_closed_files(void);
+/*
+ * Closes the block device of @file, and takes over the caller's reference. The device is free when
+ * this returns; bdev_fput() alone leaves that to a work item. Sleeps.
+ */
+void xbk_disk_close(struct file *file);
 
 /*
  * Discards @sectors sectors of 512 bytes from @sector on, or erases them with @secure. Sleeps until

@@ -73,8 +73,8 @@ impl Binding {
         // Before the disk can connect: what it reserves must count.
         let member = CapMembership::new(vbd.gate().clone());
         vbd.limits.start()?;
-        features::offer(vbd.nodename(), vbd.is_frontend_connected())?;
-        dev.announce(XenbusState::InitWait);
+        features::offer(vbd.nodename(), vbd.is_frontend_connected()?)?;
+        dev.announce(XenbusState::InitWait)?;
         // After all that can fail, and after InitWait: from here on the work item may be queued,
         // and the disk may connect.
         let node = vbd.nodename().try_into()?;
@@ -100,6 +100,10 @@ impl Binding {
         // First, so that whatever waits for I/O below does not need the xenwatch thread, which may
         // be waiting for this device.
         self.watch.stop();
+        if !wait {
+            // The disk is gone, and so is what was wrong with it.
+            self.vbd.dev().clear_error();
+        }
         self.vbd.unbind(wait);
     }
 }
@@ -107,9 +111,10 @@ impl Binding {
 /// A slot for the disk of `dev` among those of its guest.
 fn slot(dev: &Device<Bound>) -> Result<GuestSlot> {
     let domain = dev.frontend_id();
+    // Not with Closing: the disk may be one of a running guest, which another driver can serve.
     GuestSlot::new(domain).inspect_err(|e| {
         if *e == ENOSPC {
-            dev.fail(
+            dev.report(
                 *e,
                 fmt!("domain {domain} has {DISKS_MAX} disks already, as many as it can have"),
             );

@@ -40,6 +40,7 @@ use crate::logic::lifecycle::Phase;
 use crate::logic::number::DeviceNumber;
 use crate::logic::protocol::index::Overrun;
 use crate::qos::gate::Gate;
+use crate::qos::guest::Backoff;
 use crate::qos::registry::GuestSlot;
 use crate::sys::module_ref::ModuleRef;
 use crate::sys::trace::TraceId;
@@ -64,6 +65,8 @@ pub(super) struct VbdState {
     pub(super) backlog_admitted: bool,
     /// Attempts to serve the frontend that failed, since the last one that did not.
     pub(super) failures: u32,
+    /// A state that could not be announced yet.
+    pub(super) unannounced: Option<XenbusState>,
     /// An error was reported, and no attempt has succeeded since.
     pub(super) reported: bool,
     /// No further attempt before this time, in nanoseconds of CLOCK_MONOTONIC.
@@ -137,6 +140,7 @@ impl Vbd {
             looked_at: None,
             backlog_admitted: false,
             failures: 0,
+            unannounced: None,
             reported: false,
             retry_at: 0,
         };
@@ -205,17 +209,26 @@ impl Vbd {
     /// Is the frontend connected, to us or to the driver that had the disk before? Then a guest is
     /// running on the disk, and nothing that we find wrong may take the disk away. Talks to
     /// xenstored; sleeps.
-    pub(super) fn is_frontend_connected(&self) -> bool {
-        let state = DIRECT.read(&self.frontend, c"state");
-        let state = state.ok().flatten();
-        Frontend::parse(state.as_ref().map(Value::bytes)) == Frontend::Connected
+    ///
+    /// # Errors
+    ///
+    /// What xenstored answers. Then it may be connected.
+    pub(super) fn is_frontend_connected(&self) -> Result<bool> {
+        let state = DIRECT.read(&self.frontend, c"state")?;
+        let state = Frontend::parse(state.as_ref().map(Value::bytes));
+        Ok(state == Frontend::Connected)
     }
 
     /// Announces `state`, unless the device is another driver's already. Sleeps.
-    pub(super) fn announce(&self, state: XenbusState) {
-        if !self.unbound.load(Relaxed) {
-            self.dev().announce(state);
+    ///
+    /// # Errors
+    ///
+    /// What xenstored answers; then nothing was announced.
+    pub(super) fn announce(&self, state: XenbusState) -> Result {
+        if self.unbound.load(Relaxed) {
+            return Ok(());
         }
+        self.dev().announce(state)
     }
 }
 
@@ -229,7 +242,9 @@ impl DiskEvents for Vbd {
         if self.broken.xchg(true, Full) {
             return;
         }
-        self.gate().slot().back_off(RING_BROKEN_BACKOFF);
+        self.gate()
+            .slot()
+            .back_off(Backoff::Refused, RING_BROKEN_BACKOFF);
         self.dev().report(
             EINVAL,
             fmt!(

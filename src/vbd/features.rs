@@ -106,7 +106,7 @@ pub(super) fn describe(
     cdrom: bool,
     persistent: bool,
 ) -> Result<u64> {
-    let traits = device.traits();
+    let traits = device.traits_for_frontend();
     within(dir, |store, dir| {
         let number = |key, value: u32| store.write(dir, key, fmt!("{}", value));
         let works = |feature: &Failing| !feature.seen.load(Relaxed);

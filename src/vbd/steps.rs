@@ -38,6 +38,7 @@ use crate::logic::lifecycle::Seen;
 use crate::logic::lifecycle::Step;
 use crate::logic::number::decimal;
 use crate::logic::number::DeviceNumber;
+use crate::qos::guest::Backoff;
 use crate::sys::periodic;
 use crate::sys::timer;
 use crate::sys::workqueue;
@@ -66,15 +67,37 @@ impl WorkItem for Vbd {
     fn run(this: Arc<Self>) {
         workqueue::describe(this.nodename());
         let mut state = this.state.lock();
-        if this.limits.is_stale() && this.limits.update().is_err() {
-            look_again(&this);
-        }
+        catch_up(&this, &mut state);
         open_device(&this, &mut state);
         while step(&this, &mut state) {}
         upkeep::run(&this, &state);
         if this.unbound.load(Relaxed) && state.connection.is_none() {
+            // Here, and not with the last reference, which may be dropped in the xenwatch thread.
+            drop(state.device.take());
             this.released.complete_all();
         }
+    }
+}
+
+/// Does what could not be done before because xenstored was busy.
+fn catch_up(vbd: &Vbd, state: &mut VbdState) {
+    if vbd.unbound.load(Relaxed) {
+        return;
+    }
+    if vbd.limits.is_stale() && vbd.limits.update().is_err() {
+        look_again(vbd);
+    }
+    if let Some(unannounced) = state.unannounced.take() {
+        announce(vbd, state, unannounced);
+    }
+}
+
+/// Announces a state, or has it announced a little later if xenstored is busy.
+fn announce(vbd: &Vbd, state: &mut VbdState, announced: XenbusState) {
+    state.unannounced = None;
+    if vbd.announce(announced).is_err() {
+        state.unannounced = Some(announced);
+        look_again(vbd);
     }
 }
 
@@ -91,13 +114,15 @@ fn settle(vbd: &Vbd, state: &mut VbdState, error: &VbdError) -> Phase {
     if vbd.unbound.load(Relaxed) {
         return Phase::Failed;
     }
-    if error.may_pass() || vbd.is_frontend_connected() {
+    // A frontend that cannot be asked may be connected.
+    if error.may_pass() || vbd.is_frontend_connected().unwrap_or(true) {
         retry_later(vbd, state, error);
         return Phase::Waiting;
     }
     vbd.dev().fail(error.errno(), fmt!("{}", error));
     state.reported = true;
-    vbd.gate().slot().back_off(REFUSAL_BACKOFF);
+    let slot = vbd.gate().slot();
+    slot.back_off(Backoff::Refused, REFUSAL_BACKOFF);
     Phase::Failed
 }
 
@@ -106,13 +131,15 @@ fn settle(vbd: &Vbd, state: &mut VbdState, error: &VbdError) -> Phase {
 fn retry_later(vbd: &Vbd, state: &mut VbdState, error: &VbdError) {
     let doublings = state.failures.min(RETRY_DOUBLINGS);
     state.failures = state.failures.saturating_add(1);
-    if state.failures >= REPORTED_FAILURES && state.failures.is_power_of_two() {
+    let slot = vbd.gate().slot();
+    let is_due = state.failures >= REPORTED_FAILURES && state.failures.is_power_of_two();
+    if is_due && slot.may_log() {
         let errno = error.errno();
         vbd.dev().report(errno, fmt!("{}; trying again", error));
         state.reported = true;
     }
     // The guest may cause attempts that fail with all its disks.
-    vbd.gate().slot().back_off(RETRY_BACKOFF);
+    slot.back_off(Backoff::Retried, RETRY_BACKOFF);
     let pause = RETRY_FIRST << doublings;
     let own = timer::now().saturating_add(pause);
     plan_attempt(vbd, state, own);
@@ -136,22 +163,27 @@ fn plan_attempt(vbd: &Vbd, state: &mut VbdState, at: u64) {
 // Not inlined, so that its stack frame does not add to that of a connection.
 #[inline(never)]
 fn open_device(vbd: &Vbd, state: &mut VbdState) {
-    if vbd.unbound.load(Relaxed) || !vbd.named.load(Relaxed) {
+    if vbd.unbound.load(Relaxed) || state.phase == Phase::Leaving || !vbd.named.load(Relaxed) {
         return;
     }
-    let Ok(online) = read_online(vbd) else {
-        return look_again(vbd);
-    };
-    if online == Some(false) || !vbd.named.xchg(false, Full) {
+    if state.device.is_none() && timer::now() < state.retry_at {
+        // The alarm is set.
         return;
     }
-    let Ok(text) = DIRECT.read(vbd.nodename(), c"physical-device") else {
-        vbd.named.store(true, Relaxed);
+    let Ok(seen) = look(vbd, state) else {
         return look_again(vbd);
     };
-    let Some(Ok(text)) = text.map(|text| Arc::new(text, GFP_KERNEL)) else {
+    if !seen.online || !vbd.named.xchg(false, Full) {
+        return;
+    }
+    let text = match read_physical_device(vbd) {
+        Ok(Some(text)) => text,
         // The hotplug script has yet to write it.
-        return;
+        Ok(None) => return,
+        Err(_) => {
+            vbd.named.store(true, Relaxed);
+            return look_again(vbd);
+        }
     };
     let old = state.looked_at.as_ref().map(|old| old.bytes());
     if let Some(device) = state.device.as_ref().filter(|_| old == Some(text.bytes())) {
@@ -171,6 +203,12 @@ fn open_device(vbd: &Vbd, state: &mut VbdState) {
             }
         }
     }
+}
+
+fn read_physical_device(vbd: &Vbd) -> Result<Option<Arc<Value>>> {
+    let text = DIRECT.read(vbd.nodename(), c"physical-device")?;
+    let text = text.map(|text| Arc::new(text, GFP_KERNEL)).transpose()?;
+    Ok(text)
 }
 
 /// xenstored could not be asked: nothing is known, so the work item looks again a little later.
@@ -233,16 +271,12 @@ fn step(vbd: &Arc<Vbd>, state: &mut VbdState) -> bool {
         }
         Step::Release => release(vbd, state, seen.online),
         Step::AnnounceClosing => {
-            vbd.announce(XenbusState::Closing);
+            announce(vbd, state, XenbusState::Closing);
             return false;
         }
         Step::AnnounceClosed => close(vbd, state, seen.online),
         Step::Unregister => {
-            if removal::request(vbd.dev().clone(), vbd.module.clone()).is_err() {
-                // The toolstack will remove the directory, and the bus the device.
-                return false;
-            }
-            state.phase = Phase::Leaving;
+            return leave(vbd, state);
         }
     }
     true
@@ -266,18 +300,30 @@ fn admit_backlog(state: &mut VbdState, seen: &Seen, step: Step) {
 /// What xenstored answers. Then nothing is known, and nothing may be concluded.
 fn look(vbd: &Vbd, state: &VbdState) -> Result<Seen> {
     let unbound = vbd.unbound.load(Relaxed);
+    let drained = |connection: &Connection| connection.is_drained();
+    let drained = state.connection.as_ref().is_none_or(drained);
+    let disk = state.device.is_some();
+    if unbound {
+        // The keys are another driver's, and nothing depends on them any more.
+        return Ok(Seen {
+            frontend: Frontend::Gone,
+            disk,
+            online: true,
+            drained,
+            unbound,
+        });
+    }
     // Read before the frontend's state: a toolstack that takes a dead guest's directory away writes
     // that the disk is offline as well, so then the frontend's state is seen to be gone.
     let online = read_online(vbd)?;
     let text = DIRECT.read(&vbd.frontend, c"state")?;
     let frontend = Frontend::parse(text.as_ref().map(Value::bytes));
-    let drained = |connection: &Connection| connection.is_drained();
     Ok(Seen {
         frontend,
-        disk: state.device.is_some(),
+        disk,
         // As xen-blkback has it: without the key, a disk goes when its frontend has closed.
-        online: unbound || online.unwrap_or(frontend != Frontend::Closed),
-        drained: state.connection.as_ref().is_none_or(drained),
+        online: online.unwrap_or(frontend != Frontend::Closed),
+        drained,
         unbound,
     })
 }
@@ -294,8 +340,24 @@ fn offer(vbd: &Vbd, state: &mut VbdState) -> bool {
         look_again(vbd);
         return false;
     }
-    vbd.announce(XenbusState::InitWait);
+    announce(vbd, state, XenbusState::InitWait);
     state.phase = Phase::Waiting;
+    true
+}
+
+/// Has the bus take the device away.
+fn leave(vbd: &Vbd, state: &mut VbdState) -> bool {
+    // The bus announces Closed in the course of it.
+    drop(state.device.take());
+    vbd.dev().clear_error();
+    // No ring is mapped, nor ever will be: the xenwatch thread need not wait for this work item,
+    // whose queue may be frozen by then.
+    vbd.released.complete_all();
+    if removal::request(vbd.dev().clone(), vbd.module.clone()).is_err() {
+        look_again(vbd);
+        return false;
+    }
+    state.phase = Phase::Leaving;
     true
 }
 
@@ -307,7 +369,16 @@ fn connect(vbd: &Arc<Vbd>, state: &mut VbdState) -> bool {
         return false;
     };
     let now = timer::now();
-    let pause = vbd.gate().slot().backoff_left();
+    let Ok(running) = vbd.is_frontend_connected() else {
+        look_again(vbd);
+        return false;
+    };
+    let kind = if running {
+        Backoff::Retried
+    } else {
+        Backoff::Refused
+    };
+    let pause = vbd.gate().slot().backoff_left(kind);
     let at = state.retry_at.max(now.saturating_add(pause));
     if at > now {
         // Meanwhile there may be no frontend left to connect to.
@@ -317,13 +388,13 @@ fn connect(vbd: &Arc<Vbd>, state: &mut VbdState) -> bool {
     state.backlog_admitted = false;
     vbd.broken.store(false, Relaxed);
     vbd.limits.mark_used();
-    state.phase = match new_connection(vbd, &device) {
+    state.phase = match new_connection(vbd, &device, running) {
         Ok(connection) => {
             note_success(vbd, state);
             let sectors = connection.sectors();
             log_connection(vbd, &connection);
             state.connection = Some(connection);
-            vbd.announce(XenbusState::Connected);
+            announce(vbd, state, XenbusState::Connected);
             *vbd.advertised.lock() = Some(AdvertisedSize { device, sectors });
             Phase::Connected
         }
@@ -348,14 +419,18 @@ fn log_connection(vbd: &Vbd, connection: &Connection) {
     }
 }
 
-fn new_connection(vbd: &Arc<Vbd>, device: &Arc<BackingDevice>) -> Result<Connection, VbdError> {
+fn new_connection(
+    vbd: &Arc<Vbd>,
+    device: &Arc<BackingDevice>,
+    running: bool,
+) -> Result<Connection, VbdError> {
     Connection::new(&Parties {
         context: &vbd.context,
         events: vbd.clone(),
         frontend: &vbd.frontend,
         device,
         optional: &vbd.optional,
-        running: vbd.is_frontend_connected(),
+        running,
     })
 }
 
@@ -376,6 +451,6 @@ fn close(vbd: &Vbd, state: &mut VbdState, online: bool) {
         // A toolstack that changes its mind finds the device opened again.
         vbd.named.store(true, Relaxed);
     }
-    vbd.announce(XenbusState::Closed);
+    announce(vbd, state, XenbusState::Closed);
     state.phase = Phase::Closed;
 }

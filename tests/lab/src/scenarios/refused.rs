@@ -11,7 +11,7 @@ use crate::results::Figures;
 use crate::vbd::Vbd;
 
 /// Disks that one guest can have.
-const MOST: u32 = 64;
+const MOST: u32 = 255;
 /// Names of so many bytes are more than one answer of xenstored holds.
 const TOO_LONG: usize = 4096;
 
@@ -49,7 +49,7 @@ fn one_too_many(host: &Host<'_>, guest: &Guest<'_, '_>) -> Result<()> {
 
     let one_more = disk(host, guest, MOST);
     one_more.appear(vec![])?;
-    one_more.vbd.wait_state("5")?;
+    host.store_wait(&one_more.vbd.error_path(), "^28 ")?;
     has_no_driver(&one_more)?;
     let log = host.ok("dmesg")?;
     let sentence = format!("domain {} has {MOST} disks already", guest.domid());

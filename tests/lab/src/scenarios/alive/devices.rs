@@ -76,36 +76,6 @@ pub fn deleted(host: &Host<'_>, figures: &mut Figures) -> Result<()> {
     disk.remove(host)
 }
 
-/// The administrator gives a loop device larger blocks while a guest's frontend is away. When it
-/// comes back, its keys and what is accepted from it are those of the device as it is now.
-pub fn block_size(host: &Host<'_>, _figures: &mut Figures) -> Result<()> {
-    let disk = Disk::looped(host, "blocks", 16)?;
-    let guest = host.guest("blocks").start()?;
-    let vbd = guest.attach(&disk, "xvdb")?;
-    let bound = format!("vbd-{}", vbd.vdev);
-    let driver = "/sys/bus/xen/drivers/vbd";
-    guest.ok(&format!("echo {bound} >{driver}/unbind"))?;
-    host.ok(&format!("losetup --sector-size 4096 {}", disk.path))?;
-    guest.ok(&format!("echo {bound} >{driver}/bind"))?;
-    guest.wait_disk("xvdb")?;
-    check::equal(
-        "sector-size",
-        vbd.key("sector-size")?.as_deref(),
-        Some("4096"),
-    )?;
-    let blocks = guest.ok("cat /sys/block/xvdb/queue/logical_block_size")?;
-    check::equal("the guest's logical blocks", blocks.as_str(), "4096")?;
-    Job::verified_writes("xvdb", "4k-44k", 4).run(&guest)?;
-    let sum = |path: &str| format!("dd if={path} bs=1M iflag=direct status=none | sha256sum");
-    check::equal(
-        "the disk in the guest against dom0",
-        guest.ok(&sum("/dev/xvdb"))?,
-        host.ok(&sum(&disk.path))?,
-    )?;
-    guest.destroy()?;
-    disk.remove(host)
-}
-
 /// What a guest may write where on a zoned device, no block frontend can tell it.
 pub fn zoned(host: &Host<'_>, figures: &mut Figures) -> Result<()> {
     let zones = "echo 1 >zoned && echo 4 >zone_size && echo 0 >zone_nr_conv";
