@@ -17,6 +17,7 @@
 //! | [`evtchn`] | an event channel to the frontend |
 //! | [`shared_ring`] | ring pages that a frontend granted |
 //! | [`grant`] | mapping and unmapping granted frames |
+//! | [`page_cache`] | pages without memory, for frames to be mapped at |
 //! | [`copy`] | grant copies, without mapping |
 //!
 //! C headers: [`include/xen/`](srctree/include/xen/)
@@ -30,6 +31,7 @@ pub(crate) mod device;
 pub(crate) mod driver;
 pub(crate) mod evtchn;
 pub(crate) mod grant;
+pub(crate) mod page_cache;
 pub(crate) mod removal;
 pub(crate) mod shared_ring;
 pub(crate) mod store;

@@ -18,8 +18,8 @@ use super::bindings;
 use super::grant::MapBatch;
 use super::grant::MapError;
 use super::grant::Mapped;
-use super::grant::PageCache;
 use super::grant::UnmapBatch;
+use super::page_cache::PageCache;
 
 /// The most pages a ring can have (order 4, as the protocol allows).
 pub(crate) const PAGES_MAX: usize = 16;

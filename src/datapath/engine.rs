@@ -15,28 +15,25 @@ mod intake;
 use super::backing_device::BackingDevice;
 use super::mapper::FrameLimits;
 use super::mapper::Mapper;
-use super::pending_request::Completions;
 use super::pending_request::PendingRequest;
 use super::request_pool::RequestPool;
 use super::ring::Response;
 use super::ring::Ring;
+use super::ring_control::EventWaker;
 use super::ring_control::RingControl;
 use crate::logic::protocol::abi::Status;
 use crate::logic::protocol::disk_view::DiskView;
 use crate::logic::protocol::index::Overrun;
 use crate::logic::protocol::request::Operation;
-use crate::qos::gate::RingWaker;
 use crate::sys::kthread::Sleep;
 use crate::sys::params;
 use crate::sys::timer;
 use crate::xenbus::evtchn::Channel;
 use crate::xenbus::evtchn::Eoi;
-use crate::xenbus::evtchn::Handler;
 
 /// Requests that one run consumes at most, in rings: other rings want the processor, too.
 const RINGS_PER_RUN: u32 = 4;
-/// How long the thread sleeps while this kernel still uses a page that is to be unmapped, in
-/// milliseconds.
+/// Milliseconds for which the thread sleeps while this kernel uses a page that is to be unmapped.
 const LINGER_MS: u32 = 10;
 /// How long such pages are used before that is reported, in nanoseconds.
 const HELD_REPORTED: u64 = 30_000_000_000;
@@ -57,15 +54,6 @@ pub(crate) struct RingSetup {
     pub(crate) limits: FrameLimits,
 }
 
-/// Wakes the thread of a ring when the guest sends an event.
-struct EventWaker(Arc<Completions>);
-
-impl Handler for EventWaker {
-    fn event(&self) {
-        self.0.wake();
-    }
-}
-
 /// What the thread works with while the ring is connected.
 pub(crate) struct Engine {
     // Dropped first, so that no event comes while the rest goes.
@@ -73,8 +61,7 @@ pub(crate) struct Engine {
     ring: Ring,
     entries: u32,
     device: Arc<BackingDevice>,
-    /// What requests are checked against. Renewed before requests are consumed, and whenever a
-    /// batch of them has been sent to the device, which may have taken long.
+    /// What requests are checked against, renewed by [`Self::update_view`].
     view: DiskView,
     /// [`BlockDevice::merges_late`](crate::sys::bdev::BlockDevice::merges_late), likewise.
     merges_late: bool,
@@ -88,7 +75,7 @@ pub(crate) struct Engine {
     lingering: KVec<PendingRequest>,
     /// A write barrier that waits for all rings.
     barrier: Option<PendingRequest>,
-    /// The thread has to look again soon, for there is something that nothing will wake it for.
+    /// The thread has to look again soon, for nothing will wake it.
     again: bool,
     /// Since when requests linger.
     held_since: Option<u64>,
@@ -106,7 +93,7 @@ pub(crate) struct Engine {
     squeezed_until: u64,
     /// When the run began.
     now: u64,
-    /// What the mapper keeps, as the disk was told.
+    /// As [`Mapper::kept`], when the disk was told.
     kept: i32,
     /// The frontend published impossible indices.
     broken: bool,
@@ -226,12 +213,13 @@ impl Engine {
         let since = *self.held_since.get_or_insert(self.now);
         if !self.held_reported && self.now.saturating_sub(since) > HELD_REPORTED {
             self.held_reported = true;
-            control
-                .events()
-                .pages_held(control.number, self.lingering.len());
+            let events = control.events();
+            events.pages_held(control.number, self.lingering.len());
         }
     }
 
+    /// Looks at the device: before requests are consumed, and after a batch was submitted, which may
+    /// have taken long.
     fn update_view(&mut self) {
         self.view = self.device.view();
         self.merges_late = self.device.block_device().merges_late();

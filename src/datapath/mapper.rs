@@ -28,8 +28,8 @@ use crate::logic::protocol::request::Transfer;
 use crate::xenbus::copy::Snapshot;
 use crate::xenbus::grant::MapBatch;
 use crate::xenbus::grant::MapError;
-use crate::xenbus::grant::PageCache;
 use crate::xenbus::grant::UnmapBatch;
+use crate::xenbus::page_cache::PageCache;
 
 /// Frames mapped or unmapped with one call.
 const BATCH: usize = INDIRECT_MAX as usize;

@@ -16,8 +16,8 @@ use crate::xenbus::copy::Snapshot;
 use crate::xenbus::grant::MapBatch;
 use crate::xenbus::grant::Mapped;
 use crate::xenbus::grant::MappedRef;
-use crate::xenbus::grant::PageCache;
 use crate::xenbus::grant::UnmapBatch;
+use crate::xenbus::page_cache::PageCache;
 
 const NS_PER_SECOND: u64 = 1_000_000_000;
 

@@ -172,9 +172,10 @@ impl VbdError {
     }
 }
 
-impl fmt::Display for VbdError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
+impl VbdError {
+    /// What is wrong with the frontend, or with what it needs. `None` if it is something else.
+    fn fmt_frontend(&self, f: &mut fmt::Formatter<'_>) -> Option<fmt::Result> {
+        Some(match self {
             Self::Read { path, .. } => f.write_fmt(fmt!("reading {}", &**path)),
             Self::Missing { path } => f.write_fmt(fmt!("{} is missing", &**path)),
             Self::NotANumber { path, text } => f.write_fmt(fmt!(
@@ -217,6 +218,14 @@ impl fmt::Display for VbdError {
             Self::BindEventChannel { port, .. } => {
                 f.write_fmt(fmt!("binding to event-channel {}", port))
             }
+            _ => return None,
+        })
+    }
+
+    /// What is wrong with the device, or with the keys of our directory. `None` if it is something
+    /// else.
+    fn fmt_device(&self, f: &mut fmt::Formatter<'_>) -> Option<fmt::Result> {
+        Some(match self {
             Self::PageCache { device, .. } => {
                 f.write_fmt(fmt!("writing back the page cache of {}", device))
             }
@@ -251,6 +260,14 @@ impl fmt::Display for VbdError {
                 device,
                 if *read_only { "reading" } else { "writing" }
             )),
-        }
+            _ => return None,
+        })
+    }
+}
+
+impl fmt::Display for VbdError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let device = self.fmt_device(f);
+        device.or_else(|| self.fmt_frontend(f)).unwrap_or(Ok(()))
     }
 }

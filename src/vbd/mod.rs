@@ -13,7 +13,9 @@
 //! | file | holds |
 //! |---|---|
 //! | [`disk`] | the disk: what belongs to it, what it hears of its rings |
-//! | [`steps`] | the work item: the steps from one phase to the next, and what becomes of errors |
+//! | [`steps`] | the work item: the steps from one phase to the next |
+//! | [`look`] | how the disk stands, by which the step is decided |
+//! | [`settle`] | what becomes of errors: a report, a refusal, another attempt |
 //! | [`opening`] | opening the device that the hotplug script named |
 //! | [`frontend_config`] | what a frontend asks for |
 //! | [`connection`] | connecting to a frontend, and the connection's end |
@@ -55,7 +57,9 @@ mod features;
 mod frontend_config;
 mod limit_control;
 mod limit_keys;
+mod look;
 mod opening;
+mod settle;
 mod steps;
 pub(crate) mod sysfs;
 mod upkeep;

@@ -1,25 +1,129 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! Opening the device that the hotplug script named.
+//!
+//! Context: the disk's work item, with the lock of `state`; it sleeps for as long as the device takes.
 
 use kernel::{
     prelude::*,
-    sync::Arc, //
+    sync::{
+        atomic::ordering::{
+            Full,
+            Relaxed, //
+        },
+        Arc, //
+    }, //
 };
 
+use super::disk::Identity;
+use super::disk::Vbd;
+use super::disk::VbdState;
 use super::error::VbdError;
+use super::look::look;
+use super::settle::look_again;
+use super::settle::note_success;
+use super::settle::settle;
 use crate::datapath::backing_device::BackingDevice;
+use crate::logic::lifecycle::Phase;
 use crate::logic::number::DeviceNumber;
 use crate::logic::protocol::abi::PAGE_SIZE;
+use crate::sys::timer;
 use crate::xenbus::store::Value;
 use crate::xenbus::store::DIRECT;
+
+/// Opens the device that the hotplug script named, if that is new or could not be opened yet.
+// Not inlined, so that its stack frame does not add to that of a connection.
+#[inline(never)]
+pub(super) fn open_device(vbd: &Vbd, state: &mut VbdState) {
+    if vbd.unbound.load(Relaxed) || state.phase == Phase::Leaving || !vbd.named.load(Relaxed) {
+        return;
+    }
+    if state.device.is_none() && timer::now() < state.retry_at {
+        // The alarm is set.
+        return;
+    }
+    let Ok(seen) = look(vbd, state) else {
+        return look_again(vbd);
+    };
+    if !seen.online || !vbd.named.xchg(false, Full) {
+        return;
+    }
+    let text = match read_physical_device(vbd) {
+        Ok(Some(text)) => text,
+        // The hotplug script has yet to write it.
+        Ok(None) => return,
+        Err(_) => {
+            vbd.named.store(true, Relaxed);
+            return look_again(vbd);
+        }
+    };
+    let old = state.looked_at.as_ref().map(|old| old.bytes());
+    if let Some(device) = state.device.as_ref().filter(|_| old == Some(text.bytes())) {
+        return check_mode(vbd, device);
+    }
+    state.looked_at = Some(text.clone());
+    match use_device(vbd, state, text) {
+        Ok(()) => note_success(vbd, state),
+        // The disk goes on with the device that it has.
+        Err(error) if state.device.is_some() => {
+            vbd.dev().report(error.errno(), fmt!("{}", error));
+        }
+        Err(error) => {
+            state.phase = settle(vbd, state, &error);
+            if state.phase == Phase::Waiting {
+                vbd.named.store(true, Relaxed);
+            }
+        }
+    }
+}
+
+fn read_physical_device(vbd: &Vbd) -> Result<Option<Arc<Value>>> {
+    let text = DIRECT.read(vbd.nodename(), c"physical-device")?;
+    let text = text.map(|text| Arc::new(text, GFP_KERNEL)).transpose()?;
+    Ok(text)
+}
+
+/// Says so if the mode is another one than the device was opened with.
+fn check_mode(vbd: &Vbd, device: &BackingDevice) {
+    let word = |read_only| if read_only { "r" } else { "w" };
+    let given = device.is_given_read_only();
+    if read_mode(vbd.nodename()).is_ok_and(|read_only| read_only != given) {
+        let (old, new) = (word(given), word(!given));
+        vbd.dev().report(
+            EBUSY,
+            fmt!("mode cannot change from {old} to {new} while the disk is attached"),
+        );
+    }
+}
+
+/// Opens the device that `text` names, unless it is open.
+fn use_device(vbd: &Vbd, state: &mut VbdState, text: Arc<Value>) -> Result<(), VbdError> {
+    let number = DeviceNumber::parse(text.bytes());
+    match (&state.device, number) {
+        (Some(device), _) if number == Some(device.number()) => {}
+        (Some(device), _) => {
+            return Err(VbdError::DeviceChanged {
+                open: device.number(),
+                text,
+            });
+        }
+        (None, Some(number)) => {
+            let device = open(vbd.nodename(), number)?;
+            let mode = if device.is_read_only() { "r" } else { "w" };
+            *vbd.identity.lock() = Identity { number, mode };
+            state.device = Some(device);
+        }
+        (None, None) => return Err(VbdError::DeviceNumber(text)),
+    }
+    Ok(())
+}
 
 /// Reads from our directory `dir` whether the guest may only read. Sleeps.
 ///
 /// # Errors
 ///
 /// If the key cannot be read or makes no sense.
-pub(super) fn read_mode(dir: &CStr) -> Result<bool, VbdError> {
+fn read_mode(dir: &CStr) -> Result<bool, VbdError> {
     let text = DIRECT.read(dir, c"mode").map_err(VbdError::Keys)?;
     let letters = text.as_ref().map(Value::bytes).unwrap_or_default();
     // As Xen's block script reads it: toolstacks write r, ro, w, rw and w!, which is a disk that is
@@ -38,7 +142,7 @@ pub(super) fn read_mode(dir: &CStr) -> Result<bool, VbdError> {
 /// # Errors
 ///
 /// Why it cannot be opened.
-pub(super) fn open(dir: &CStr, number: DeviceNumber) -> Result<Arc<BackingDevice>, VbdError> {
+fn open(dir: &CStr, number: DeviceNumber) -> Result<Arc<BackingDevice>, VbdError> {
     let read_only = read_mode(dir)?;
     let enable = DIRECT.read(dir, c"discard-enable");
     let enable = enable.map_err(VbdError::Keys)?;

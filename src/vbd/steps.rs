@@ -2,8 +2,8 @@
 
 //! The disk's work item: the steps that take a disk from one phase of its life to the next.
 //!
-//! `logic::lifecycle` says which step comes next; here it is taken. This file alone decides what
-//! becomes of an error ([`settle`]).
+//! `logic::lifecycle` says which step comes next; here it is taken. What becomes of an error is
+//! decided in [`settle`](super::settle).
 //!
 //! Context: all of this runs in the work item, with the lock of `state`; it may sleep for as long
 //! as the device takes.
@@ -11,10 +11,7 @@
 use kernel::{
     prelude::*,
     sync::{
-        atomic::ordering::{
-            Full,
-            Relaxed, //
-        },
+        atomic::ordering::Relaxed,
         Arc, //
     },
     workqueue::WorkItem, //
@@ -23,43 +20,29 @@ use kernel::{
 use super::connection::Connection;
 use super::connection::Parties;
 use super::disk::AdvertisedSize;
-use super::disk::Identity;
 use super::disk::Vbd;
 use super::disk::VbdState;
 use super::error::VbdError;
 use super::features;
-use super::opening;
+use super::look::look;
+use super::opening::open_device;
+use super::settle::announce;
+use super::settle::catch_up;
+use super::settle::look_again;
+use super::settle::note_success;
+use super::settle::plan_attempt;
+use super::settle::settle;
 use super::upkeep;
 use crate::datapath::backing_device::BackingDevice;
 use crate::logic::lifecycle::decide;
-use crate::logic::lifecycle::Frontend;
 use crate::logic::lifecycle::Phase;
 use crate::logic::lifecycle::Seen;
 use crate::logic::lifecycle::Step;
-use crate::logic::number::decimal;
-use crate::logic::number::DeviceNumber;
 use crate::qos::guest::Backoff;
-use crate::sys::periodic;
 use crate::sys::timer;
 use crate::sys::workqueue;
 use crate::xenbus::device::XenbusState;
 use crate::xenbus::removal;
-use crate::xenbus::store::Value;
-use crate::xenbus::store::DIRECT;
-
-/// Nanoseconds that a refused connection adds to its guest's pause: as many attempts as keep what
-/// the guest writes to the log below ten lines a second.
-const REFUSAL_BACKOFF: u64 = 250_000_000;
-/// Nanoseconds that a failed attempt to serve a running guest adds to the guest's pause.
-const RETRY_BACKOFF: u64 = 2_000_000;
-/// Nanoseconds from the first failed attempt to the next. Each failure doubles it.
-const RETRY_FIRST: u64 = 8_000_000;
-/// How often it doubles: to about a second.
-const RETRY_DOUBLINGS: u32 = 7;
-/// Failures before the first report.
-const REPORTED_FAILURES: u32 = 4;
-/// Nanoseconds until xenstored is asked again after an error.
-const LOOK_AGAIN: u64 = 100_000_000;
 
 impl WorkItem for Vbd {
     type Pointer = Arc<Self>;
@@ -77,178 +60,6 @@ impl WorkItem for Vbd {
             this.released.complete_all();
         }
     }
-}
-
-/// Does what could not be done before because xenstored was busy.
-fn catch_up(vbd: &Vbd, state: &mut VbdState) {
-    if vbd.unbound.load(Relaxed) {
-        return;
-    }
-    if vbd.limits.is_stale() && vbd.limits.update().is_err() {
-        look_again(vbd);
-    }
-    if let Some(unannounced) = state.unannounced.take() {
-        announce(vbd, state, unannounced);
-    }
-}
-
-/// Announces a state, or has it announced a little later if xenstored is busy.
-fn announce(vbd: &Vbd, state: &mut VbdState, announced: XenbusState) {
-    state.unannounced = None;
-    if vbd.announce(announced).is_err() {
-        state.unannounced = Some(announced);
-        look_again(vbd);
-    }
-}
-
-/// What becomes of an error: the one place that decides it.
-///
-/// | the frontend is | outcome |
-/// |---|---|
-/// | connected: a guest runs on the disk | a report, and another attempt a little later |
-/// | not connected, the error may pass | likewise |
-/// | not connected | a report and Closing: the disk is refused |
-///
-/// Nothing is announced for a device that is another driver's already.
-fn settle(vbd: &Vbd, state: &mut VbdState, error: &VbdError) -> Phase {
-    if vbd.unbound.load(Relaxed) {
-        return Phase::Failed;
-    }
-    // A frontend that cannot be asked may be connected.
-    if error.may_pass() || vbd.is_frontend_connected().unwrap_or(true) {
-        retry_later(vbd, state, error);
-        return Phase::Waiting;
-    }
-    vbd.dev().fail(error.errno(), fmt!("{}", error));
-    state.reported = true;
-    let slot = vbd.gate().slot();
-    slot.back_off(Backoff::Refused, REFUSAL_BACKOFF);
-    Phase::Failed
-}
-
-/// Plans another attempt. Reports the fourth failure, the eighth and so on: what passes within a few
-/// milliseconds is not worth a line, and the attempts go on for as long as the guest does.
-fn retry_later(vbd: &Vbd, state: &mut VbdState, error: &VbdError) {
-    let doublings = state.failures.min(RETRY_DOUBLINGS);
-    state.failures = state.failures.saturating_add(1);
-    let slot = vbd.gate().slot();
-    let is_due = state.failures >= REPORTED_FAILURES && state.failures.is_power_of_two();
-    if is_due && slot.may_log() {
-        let errno = error.errno();
-        vbd.dev().report(errno, fmt!("{}; trying again", error));
-        state.reported = true;
-    }
-    // The guest may cause attempts that fail with all its disks.
-    slot.back_off(Backoff::Retried, RETRY_BACKOFF);
-    let pause = RETRY_FIRST << doublings;
-    let own = timer::now().saturating_add(pause);
-    plan_attempt(vbd, state, own);
-}
-
-/// An attempt succeeded: what was reported of earlier ones is not so any more.
-fn note_success(vbd: &Vbd, state: &mut VbdState) {
-    state.failures = 0;
-    if core::mem::take(&mut state.reported) {
-        vbd.dev().clear_error();
-    }
-}
-
-/// No attempt before `at`, in nanoseconds of CLOCK_MONOTONIC; then the work item runs.
-fn plan_attempt(vbd: &Vbd, state: &mut VbdState, at: u64) {
-    state.retry_at = at;
-    periodic::set_alarm(vbd, at);
-}
-
-/// Opens the device that the hotplug script named, if that is new or could not be opened yet.
-// Not inlined, so that its stack frame does not add to that of a connection.
-#[inline(never)]
-fn open_device(vbd: &Vbd, state: &mut VbdState) {
-    if vbd.unbound.load(Relaxed) || state.phase == Phase::Leaving || !vbd.named.load(Relaxed) {
-        return;
-    }
-    if state.device.is_none() && timer::now() < state.retry_at {
-        // The alarm is set.
-        return;
-    }
-    let Ok(seen) = look(vbd, state) else {
-        return look_again(vbd);
-    };
-    if !seen.online || !vbd.named.xchg(false, Full) {
-        return;
-    }
-    let text = match read_physical_device(vbd) {
-        Ok(Some(text)) => text,
-        // The hotplug script has yet to write it.
-        Ok(None) => return,
-        Err(_) => {
-            vbd.named.store(true, Relaxed);
-            return look_again(vbd);
-        }
-    };
-    let old = state.looked_at.as_ref().map(|old| old.bytes());
-    if let Some(device) = state.device.as_ref().filter(|_| old == Some(text.bytes())) {
-        return check_mode(vbd, device);
-    }
-    state.looked_at = Some(text.clone());
-    match use_device(vbd, state, text) {
-        Ok(()) => note_success(vbd, state),
-        // The disk goes on with the device that it has.
-        Err(error) if state.device.is_some() => {
-            vbd.dev().report(error.errno(), fmt!("{}", error));
-        }
-        Err(error) => {
-            state.phase = settle(vbd, state, &error);
-            if state.phase == Phase::Waiting {
-                vbd.named.store(true, Relaxed);
-            }
-        }
-    }
-}
-
-fn read_physical_device(vbd: &Vbd) -> Result<Option<Arc<Value>>> {
-    let text = DIRECT.read(vbd.nodename(), c"physical-device")?;
-    let text = text.map(|text| Arc::new(text, GFP_KERNEL)).transpose()?;
-    Ok(text)
-}
-
-/// xenstored could not be asked: nothing is known, so the work item looks again a little later.
-fn look_again(vbd: &Vbd) {
-    periodic::set_alarm(vbd, timer::now().saturating_add(LOOK_AGAIN));
-}
-
-/// Says so if the mode is another one than the device was opened with.
-fn check_mode(vbd: &Vbd, device: &BackingDevice) {
-    let word = |read_only| if read_only { "r" } else { "w" };
-    let given = device.is_given_read_only();
-    if opening::read_mode(vbd.nodename()).is_ok_and(|read_only| read_only != given) {
-        let (old, new) = (word(given), word(!given));
-        vbd.dev().report(
-            EBUSY,
-            fmt!("mode cannot change from {old} to {new} while the disk is attached"),
-        );
-    }
-}
-
-/// Opens the device that `text` names, unless it is open.
-fn use_device(vbd: &Vbd, state: &mut VbdState, text: Arc<Value>) -> Result<(), VbdError> {
-    let number = DeviceNumber::parse(text.bytes());
-    match (&state.device, number) {
-        (Some(device), _) if number == Some(device.number()) => {}
-        (Some(device), _) => {
-            return Err(VbdError::DeviceChanged {
-                open: device.number(),
-                text,
-            });
-        }
-        (None, Some(number)) => {
-            let device = opening::open(vbd.nodename(), number)?;
-            let mode = if device.is_read_only() { "r" } else { "w" };
-            *vbd.identity.lock() = Identity { number, mode };
-            state.device = Some(device);
-        }
-        (None, None) => return Err(VbdError::DeviceNumber(text)),
-    }
-    Ok(())
 }
 
 /// Takes one step; `false` when there is nothing left to do.
@@ -291,47 +102,6 @@ fn admit_backlog(state: &mut VbdState, seen: &Seen, step: Step) {
             connection.admit_backlog();
         }
     }
-}
-
-/// How things stand.
-///
-/// # Errors
-///
-/// What xenstored answers. Then nothing is known, and nothing may be concluded.
-fn look(vbd: &Vbd, state: &VbdState) -> Result<Seen> {
-    let unbound = vbd.unbound.load(Relaxed);
-    let drained = |connection: &Connection| connection.is_drained();
-    let drained = state.connection.as_ref().is_none_or(drained);
-    let disk = state.device.is_some();
-    if unbound {
-        // The keys are another driver's, and nothing depends on them any more.
-        return Ok(Seen {
-            frontend: Frontend::Gone,
-            disk,
-            online: true,
-            drained,
-            unbound,
-        });
-    }
-    // Read before the frontend's state: a toolstack that takes a dead guest's directory away writes
-    // that the disk is offline as well, so then the frontend's state is seen to be gone.
-    let online = read_online(vbd)?;
-    let text = DIRECT.read(&vbd.frontend, c"state")?;
-    let frontend = Frontend::parse(text.as_ref().map(Value::bytes));
-    Ok(Seen {
-        frontend,
-        disk,
-        // As xen-blkback has it: without the key, a disk goes when its frontend has closed.
-        online: online.unwrap_or(frontend != Frontend::Closed),
-        drained,
-        unbound,
-    })
-}
-
-/// Does the toolstack want the disk to stay? `None` if it has not written that. Sleeps.
-fn read_online(vbd: &Vbd) -> Result<Option<bool>> {
-    let text = DIRECT.read(vbd.nodename(), c"online")?;
-    Ok(text.map(|text| decimal(text.bytes(), u32::MAX).is_some_and(|online| online != 0)))
 }
 
 /// A frontend begins anew: the offers are those of the module parameters now.
