@@ -135,8 +135,11 @@ impl<Ctx: kdevice::DeviceContext> Device<Ctx> {
     ///
     /// Context: process; sleeps.
     pub(crate) fn clear_error(&self) {
-        // There may be no such key.
-        let _ = DIRECT.remove(c"error", self.nodename());
+        // Only the key: its directory may have permissions that somebody has set. There may be no such
+        // key, and without memory for its path it stays.
+        if let Ok(dir) = CString::try_from_fmt(fmt!("error/{}", self.nodename())) {
+            let _ = DIRECT.remove(&dir, c"error");
+        }
     }
 
     /// Writes `text` and `error` to the log and to the `error` key of the device
