@@ -16,11 +16,12 @@
 //! |---|---|
 //! | [`protocol`] | requests, ring slots, ring indices |
 //! | [`tokens`] | limits, buckets, queues |
-//! | [`ids`] | the types of ring and disk numbers |
+//! | [`ids`] | the types of ring and disk numbers, and how many there can be |
 //! | [`frame_budget`] | how many granted frames the requests of a ring may use |
 //! | [`persistent`] | the table of persistent grants |
 //! | [`barrier`] | when a write barrier may be submitted |
 //! | [`number`] | parsing of numbers and text from xenstore |
+//! | [`vdev`] | the name of a virtual device |
 //! | [`lifecycle`] | the state machine of the xenbus handshake |
 
 #![deny(unsafe_code)]

@@ -38,8 +38,8 @@ const PAUSE_MAX: u64 = 2 * DISKS_MAX as u64 * 250_000_000;
 /// Nanoseconds between two lines of a guest in the log, on the average.
 const LOG_INTERVAL: u64 = 250_000_000;
 
-/// As much of that as may come at once: a line for each disk.
-const LOG_BURST: u64 = DISKS_MAX as u64 * LOG_INTERVAL;
+/// How many lines may come at once, in such intervals: as many as most hosts have disks a guest.
+const LOG_BURST: u64 = 32 * LOG_INTERVAL;
 
 /// Why a guest's disks have to wait before they connect. The two are kept apart, so that disks that
 /// are refused do not hold up the takeover of those that run.

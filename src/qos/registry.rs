@@ -176,8 +176,8 @@ impl GuestSlot {
         self.guest.back_off(kind, more);
     }
 
-    /// May a line about a disk of the guest go to the log? A guest that causes such lines has four a
-    /// second, and a line for each of its disks at once. Context: any.
+    /// May a line about a disk of the guest go to the log? A guest has four such lines a second on the
+    /// average, and 32 at once. Context: any.
     pub(crate) fn may_log(&self) -> bool {
         self.guest.may_log()
     }
