@@ -19,15 +19,16 @@ pub fn held_pages(host: &Host<'_>, figures: &mut Figures) -> Result<()> {
     let guest = host.guest("holds").start()?;
     let idle = mapped_grants(host)?;
 
-    host.ok("echo 0 >/sys/module/rblkback/parameters/max_persistent_grants")?;
+    // One page of the request stays mapped, the other one does not.
+    host.ok("echo 1 >/sys/module/rblkback/parameters/max_persistent_grants")?;
     let vbd = guest.attach(&disk, "xvdb")?;
     host.ok(&format!("echo 1 >{PARAMETERS}/hold"))?;
     guest.ok(&format!(
         "rm -f /tmp/first; {{ {} && touch /tmp/first; }} &",
-        read(0)
+        read("8k", 0)
     ))?;
-    holds(host, 1)?;
-    guest.ok(&read(1))?;
+    holds(host, 2)?;
+    guest.ok(&read("4k", 2))?;
     guest
         .ok("[ ! -e /tmp/first ]")
         .context("the first request was answered")?;
@@ -41,7 +42,7 @@ pub fn held_pages(host: &Host<'_>, figures: &mut Figures) -> Result<()> {
     host.ok("echo 1056 >/sys/module/rblkback/parameters/max_persistent_grants")?;
     let vbd = guest.attach(&disk, "xvdb")?;
     host.ok(&format!("echo 1 >{PARAMETERS}/hold"))?;
-    guest.ok(&read(0))?;
+    guest.ok(&read("4k", 0))?;
     holds(host, 1)?;
     host.ok(&format!(
         "xl block-detach {} xvdb >/run/detach.log 2>&1 & echo $! >/run/detach.pid",
@@ -61,9 +62,9 @@ pub fn held_pages(host: &Host<'_>, figures: &mut Figures) -> Result<()> {
     disk.remove(host)
 }
 
-/// The guest's command that reads page `number` of the disk.
-fn read(number: u32) -> String {
-    format!("dd if=/dev/xvdb of=/dev/null bs=4k count=1 skip={number} iflag=direct status=none")
+/// The guest's command that reads block `number` of that size.
+fn read(size: &str, number: u32) -> String {
+    format!("dd if=/dev/xvdb of=/dev/null bs={size} count=1 skip={number} iflag=direct status=none")
 }
 
 fn holds(host: &Host<'_>, pages: u32) -> Result<()> {

@@ -94,11 +94,11 @@ fn observe(host: &Host<'_>, guest: &Guest<'_, '_>, disk: &Disk) -> Result<Seen> 
     })
 }
 
-/// The callback of the one timer that serves all disks (`src/sys/rounds.rs`): that of the generic
-/// timer for the members of the rounds.
+/// The callback of the one timer that serves all disks (`src/sys/periodic.rs`): that of the generic
+/// timer for the objects that are served.
 fn round_callback(host: &Host<'_>) -> Result<String> {
     let line =
-        host.ok("grep '7OneShot.*6rounds7Members.*8callback' /proc/kallsyms | grep -v __pfx")?;
+        host.ok("grep '7OneShot.*8periodic7Objects.*8callback' /proc/kallsyms | grep -v __pfx")?;
     let address = line.split(' ').next().unwrap_or_default();
     check::equal("callbacks of the round", line.lines().count(), 1)?;
     Ok(format!("0x{address}"))
