@@ -80,6 +80,8 @@ pub fn odd_names(host: &Host<'_>, _figures: &mut Figures) -> Result<()> {
         }
     }
     check::equal("names that were not found", failed, Vec::<String>::new())?;
+    let left = host.ok("find /run/xen-hotplug -name 'block-tokens-*'")?;
+    check::equal("links that are left", left.as_str(), "")?;
     guest.destroy()?;
     host.ok("rm -r /run/odd")?;
     disk.remove(host)
