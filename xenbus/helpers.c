@@ -7,6 +7,7 @@
 #include <linux/mutex.h>
 #include <linux/preempt.h>
 #include <asm/barrier.h>
+#include <asm/xen/hypercall.h>
 #include <xen/events.h>
 #include <xen/page.h>
 #include <xen/xen.h>
@@ -125,4 +126,9 @@ void xbk_transaction_unlock(void)
 bool xbk_xen_domain(void)
 {
 	return xen_domain();
+}
+
+int xbk_domctl(void *op)
+{
+	return privcmd_call(__HYPERVISOR_domctl, (unsigned long)op, 0, 0, 0, 0);
 }

@@ -60,4 +60,10 @@ void xbk_transaction_unlock(void);
 /* Returns whether this kernel runs on Xen. */
 bool xbk_xen_domain(void);
 
+/*
+ * Has Xen execute the struct xen_domctl at @op, which it may write to. Returns what Xen returns: 0 or
+ * a negative error number. The kernel has no header for the operations, which are the toolstack's.
+ */
+int xbk_domctl(void *op);
+
 #endif

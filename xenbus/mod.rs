@@ -19,6 +19,7 @@
 //! | [`grant`] | mapping and unmapping granted frames |
 //! | [`page_cache`] | pages without memory, for frames to be mapped at |
 //! | [`copy`] | grant copies, without mapping |
+//! | [`domain`] | whether another domain runs, has shut down, or is dying |
 //!
 //! C headers: [`include/xen/`](srctree/include/xen/)
 
@@ -28,6 +29,7 @@ pub(crate) mod attribute;
 mod bindings;
 pub(crate) mod copy;
 pub(crate) mod device;
+pub(crate) mod domain;
 pub(crate) mod driver;
 pub(crate) mod evtchn;
 pub(crate) mod grant;

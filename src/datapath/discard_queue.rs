@@ -6,7 +6,8 @@
 //! discards have a work item and a workqueue of their own; reads and writes pass them by. When the
 //! ring is to be disconnected, the rest of a discard is given up: a discard is a hint, and nothing
 //! should wait for it. The guest may go on under another driver, so it gets an error only if it
-//! asked for a secure discard.
+//! asked for a secure discard. While the guest is suspended, what is left of a discard waits
+//! ([`super::run_check`]).
 //!
 //! Lock: a spinlock for process context, under which no other is taken.
 
@@ -21,6 +22,7 @@ use kernel::{
 
 use super::backing_device::BackingDevice;
 use super::ring::Response;
+use super::run_check::Verdict;
 use crate::logic::protocol::abi::Status;
 use crate::logic::protocol::discard::CheckedDiscard;
 use crate::qos::permit::Permit;
@@ -42,20 +44,28 @@ pub(crate) struct DiscardRequest {
 }
 
 impl DiscardRequest {
-    /// Discards the range, until `stop` says that it is to be given up. Sleeps, for as long as the
-    /// device takes.
-    pub(super) fn run(mut self, stop: impl Fn() -> bool) -> Response {
+    /// Discards the range, for as long as `verdict` says so before each piece. Returns `None` if the rest
+    /// is to be held. Sleeps, for as long as the device takes.
+    pub(super) fn run(&mut self, verdict: impl Fn() -> Verdict) -> Option<Response> {
         let device = self.device.block_device();
         let secure = self.range.is_secure();
         self.response.status = Status::Okay;
         let granule = self.device.discard_granule();
-        while let Some((sector, sectors)) = self.range.next_piece(PIECE, granule) {
-            if stop() {
-                if secure {
-                    self.response.status = Status::Error;
+        loop {
+            // Before the piece is taken off the range.
+            match verdict() {
+                Verdict::Submit => {}
+                Verdict::Hold => return None,
+                Verdict::GiveUp => {
+                    if secure {
+                        self.response.status = Status::Error;
+                    }
+                    break;
                 }
-                break;
             }
+            let Some((sector, sectors)) = self.range.next_piece(PIECE, granule) else {
+                break;
+            };
             if let Err(e) = device.discard(sector, sectors, secure) {
                 self.response.status = if e == EOPNOTSUPP {
                     Status::Unsupported
@@ -65,7 +75,7 @@ impl DiscardRequest {
                 break;
             }
         }
-        self.response
+        Some(self.response)
     }
 }
 
@@ -110,6 +120,15 @@ impl DiscardQueue {
         let left = waiting.last.push_within_capacity(discard);
         drop(waiting);
         left.map_err(|rest| rest.0.response)
+    }
+
+    /// Puts one back that [`Self::take`] gave: it is the next one again.
+    pub(crate) fn put_back(&self, discard: DiscardRequest) {
+        let mut waiting = self.waiting.lock();
+        // There is capacity for one per slot.
+        let left = waiting.first.push_within_capacity(discard);
+        drop(waiting);
+        drop(left);
     }
 
     /// Takes the one that came first.

@@ -21,6 +21,7 @@ use super::ring::Response;
 use super::ring::Ring;
 use super::ring_control::EventWaker;
 use super::ring_control::RingControl;
+use super::run_check::RunCheck;
 use crate::logic::protocol::abi::Status;
 use crate::logic::protocol::disk_view::DiskView;
 use crate::logic::protocol::index::Overrun;
@@ -73,6 +74,9 @@ pub(crate) struct Engine {
     ready: KVec<PendingRequest>,
     /// Requests that the device has answered and of which this kernel still uses a page.
     lingering: KVec<PendingRequest>,
+    /// Requests that are mapped and wait for their guest to run again.
+    held: KVec<PendingRequest>,
+    run_check: RunCheck,
     /// A write barrier that waits for all rings.
     barrier: Option<PendingRequest>,
     /// The thread has to look again soon, for nothing will wake it.
@@ -111,6 +115,8 @@ enum Pause {
     NoMemory,
     /// A write barrier waits for its turn.
     Barrier,
+    /// The guest has been suspended, or is being destroyed.
+    Suspended,
     /// The frontend's indices are impossible.
     Broken(Overrun),
 }
@@ -139,6 +145,8 @@ impl Engine {
             responses: KVec::with_capacity(slots, GFP_KERNEL)?,
             ready: KVec::with_capacity(slots, GFP_KERNEL)?,
             lingering: KVec::with_capacity(slots, GFP_KERNEL)?,
+            held: KVec::with_capacity(slots, GFP_KERNEL)?,
+            run_check: RunCheck::new(),
             barrier: None,
             again: false,
             held_since: None,
@@ -192,8 +200,8 @@ impl Engine {
                 break;
             }
         }
-        // Nothing wakes the thread when there is space again.
-        self.again |= self.mapper.has_postponed();
+        // Nothing wakes the thread when there is space again, or the guest runs again.
+        self.again |= self.mapper.has_postponed() || !self.held.is_empty();
         self.count_kept(control);
         self.report_held_pages(control);
         if self.again {
@@ -236,9 +244,8 @@ impl Engine {
 
     /// Consumes what is on the ring, or drains the ring if it is to stop.
     fn serve(&mut self, control: &Arc<RingControl>, budget: &mut u32) {
-        if self.mapper.has_postponed() {
-            self.retry_postponed();
-        }
+        self.resume(control);
+        self.resume_discards(control);
         if control.is_stopping() || self.broken {
             self.leave(control);
             self.drain(control);
@@ -256,7 +263,7 @@ impl Engine {
             }
             Pause::Budget => control.wake(),
             // The EOI is withheld: the guest's events cost us nothing meanwhile.
-            Pause::Throttled | Pause::NoMemory | Pause::Barrier => {}
+            Pause::Throttled | Pause::NoMemory | Pause::Barrier | Pause::Suspended => {}
             Pause::Broken(overrun) => {
                 self.broken = true;
                 self.leave(control);
@@ -365,10 +372,10 @@ impl Engine {
                 control.disk.gate.wake(owner);
             }
         }
-        if barrier.may_submit(control.number) {
+        if barrier.may_submit(control.number) && self.may_go_on(control) {
             if let Some(request) = self.barrier.take() {
-                self.stage(request);
-                self.submit_staged();
+                self.stage(control, request);
+                self.submit_staged(control);
             }
         }
     }

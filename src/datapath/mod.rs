@@ -28,6 +28,7 @@
 //! | [`mapper`] | mapping and releasing frames, many at once |
 //! | [`persistent_grants`] | frames that stay mapped |
 //! | [`copier`] | frames that are copied |
+//! | [`run_check`] | nothing is sent for a guest that has been suspended |
 //! | [`write_barrier`] | holding the rings of a disk while a write barrier is on its way |
 //! | [`discard_queue`] | discards, beside everything else |
 //! | [`backing_device`] | the block device behind a disk |
@@ -59,6 +60,7 @@ mod persistent_grants;
 mod request_pool;
 pub(crate) mod ring;
 mod ring_control;
+mod run_check;
 pub(crate) mod stats;
 pub(crate) mod worker;
 pub(crate) mod write_barrier;

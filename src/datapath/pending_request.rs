@@ -8,6 +8,7 @@
 //! | [`Checked`] | [`PendingRequest::check`] | the engine |
 //! | [`Admitted`], nothing mapped | [`PendingRequest::admit`], from a [`Permit`] | the engine |
 //! | staged, then mapped | `Mapper::stage`, `Mapper::map_staged` | the mapper |
+//! | held | the engine, while the guest is suspended | the engine |
 //! | in flight | [`PendingRequest::submit`] | the bio, until the device has answered |
 //! | finished | [`BioOwner::end_io`] | [`Completions`] |
 //! | released | `Mapper::release` | the engine |
@@ -175,6 +176,11 @@ impl PendingRequest {
         if let Some(memory) = left {
             finish(memory);
         }
+    }
+
+    /// Has the request go back as one that did not get to the device: its guest never runs again.
+    pub(super) fn give_up(self) {
+        finish(self.memory);
     }
 
     /// The first sector of 512 bytes, and how many are moved.

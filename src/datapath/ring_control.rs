@@ -35,6 +35,8 @@ use super::discard_queue::DiscardRequest;
 use super::disk_context::DiskContext;
 use super::disk_context::DiskEvents;
 use super::pending_request::Completions;
+use super::run_check;
+use super::run_check::Verdict;
 use crate::logic::ids::RingId;
 use crate::qos::gate::RingWaker;
 use crate::sys::workqueue;
@@ -86,6 +88,8 @@ pub(crate) struct RingControl {
     expire: Flag,
     /// Memory is short.
     reclaim: Flag,
+    /// The guest is suspended, and discards wait for it to run again.
+    holds_discards: AtomicFlag,
     #[pin]
     discards: DiscardQueue,
     #[pin]
@@ -103,10 +107,17 @@ impl WorkItem for RingControl {
     fn run(this: Arc<Self>) {
         workqueue::describe(this.disk.dev.nodename());
         // One at a time: the queue freezes with the system between two runs.
-        if let Some(discard) = this.discards.take() {
-            let response = discard.run(|| this.is_stopping());
+        let Some(mut discard) = this.discards.take() else {
+            return;
+        };
+        if let Some(response) = discard.run(|| this.discard_verdict()) {
             this.completions.push_response(response);
             workqueue::DISCARDS.enqueue(this);
+        } else {
+            this.discards.put_back(discard);
+            this.holds_discards.store(true, Release);
+            // The thread looks whether the guest runs again.
+            this.wake();
         }
     }
 }
@@ -136,6 +147,7 @@ impl RingControl {
             admit_backlog: Flag::new(),
             expire: Flag::new(),
             reclaim: Flag::new(),
+            holds_discards: AtomicFlag::new(false),
             discards <- discards,
             discard_work <- new_work!("rblkback::discard"),
         });
@@ -216,6 +228,25 @@ impl RingControl {
     /// What the disk has to hear of.
     pub(super) fn events(&self) -> &Arc<dyn DiskEvents> {
         &self.events
+    }
+
+    fn discard_verdict(&self) -> Verdict {
+        if self.is_stopping() {
+            Verdict::GiveUp
+        } else {
+            run_check::ask(&self.disk)
+        }
+    }
+
+    /// Do discards wait for the guest to run again?
+    pub(super) fn holds_discards(&self) -> bool {
+        self.holds_discards.load(Acquire)
+    }
+
+    /// Has the discards go on that waited for the guest.
+    pub(super) fn resume_discards(self: &Arc<Self>) {
+        self.holds_discards.store(false, Relaxed);
+        workqueue::DISCARDS.enqueue(self.clone());
     }
 
     /// Queues a discard.

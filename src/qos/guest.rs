@@ -7,6 +7,7 @@
 //! | the cap | one token bucket of all disks, see [`crate::logic::tokens::cap`] |
 //! | the frame budget | how many frames of the guest this domain maps or copies at a time |
 //! | the back-off | failed connections write to the log, so they have to be bounded |
+//! | whether it runs | see [`super::run_state`] |
 //!
 //! Lock: `state`, a spinlock that disables interrupts, because the timer takes it. The gate of a
 //! disk is locked under it ([`CapMember::cap_changed`]), never the other way round.
@@ -22,6 +23,7 @@ use kernel::{
     }, //
 };
 
+use super::run_state::RunState;
 use crate::logic::ids::DiskId;
 use crate::logic::ids::DISKS_MAX;
 use crate::logic::tokens::admission::CapRef;
@@ -31,6 +33,7 @@ use crate::logic::tokens::timer_action::TimerAction;
 use crate::sys::timer;
 use crate::sys::timer::Expire;
 use crate::sys::timer::OneShot;
+use crate::xenbus::domain::DomainState;
 
 /// The longest pause of a guest, in nanoseconds: two failures of 250 ms for each of its disks.
 const PAUSE_MAX: u64 = 2 * DISKS_MAX as u64 * 250_000_000;
@@ -102,6 +105,7 @@ struct GuestTimer {
 #[pin_data]
 pub(crate) struct Guest {
     domain: u16,
+    run_state: RunState,
     #[pin]
     timer: OneShot<GuestTimer>,
 }
@@ -142,6 +146,7 @@ impl Guest {
         }? Error);
         try_pin_init!(Self {
             domain,
+            run_state: RunState::new(),
             timer <- OneShot::new(timer),
         }? Error)
     }
@@ -149,6 +154,11 @@ impl Guest {
     /// The domain's number.
     pub(super) fn domain(&self) -> u16 {
         self.domain
+    }
+
+    /// Does it run? Context: process.
+    pub(super) fn run_state(&self) -> DomainState {
+        self.run_state.get(self.domain)
     }
 
     /// Takes a free slot, if there is one.

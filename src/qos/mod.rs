@@ -17,6 +17,7 @@
 //! | [`gate`] | the gate of a disk: its limit, lock and timer |
 //! | [`permit`] | the right of a request to go to the device; only the gate makes one |
 //! | [`guest`] | a guest: the cap and the budget of frames that its disks share |
+//! | [`run_state`] | whether a guest runs, as Xen says |
 //! | [`registry`] | all guests; a disk's slot in the table of its guest |
 //!
 //! Lock order: the list of guests (mutex), the state of a guest (spinlock, interrupts off), the
@@ -35,3 +36,4 @@ pub(crate) mod gate;
 pub(crate) mod guest;
 pub(crate) mod permit;
 pub(crate) mod registry;
+mod run_state;

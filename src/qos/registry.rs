@@ -30,6 +30,7 @@ use crate::logic::tokens::admission::CapRef;
 use crate::logic::tokens::limits::Limit;
 use crate::sys::global::Global;
 use crate::sys::global::Installed;
+use crate::xenbus::domain::DomainState;
 
 /// All guests that have disks.
 #[pin_data]
@@ -180,6 +181,12 @@ impl GuestSlot {
     /// average, and 32 at once. Context: any.
     pub(crate) fn may_log(&self) -> bool {
         self.guest.may_log()
+    }
+
+    /// Does the guest run? Asks Xen, unless it was asked in this tick. A guest of which Xen does not say
+    /// is taken to run. Context: process.
+    pub(crate) fn run_state(&self) -> DomainState {
+        self.guest.run_state()
     }
 
     /// Nanoseconds to wait before the disk connects; 0: it may. Context: any.

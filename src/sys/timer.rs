@@ -118,3 +118,13 @@ pub(crate) fn now() -> u64 {
     // SAFETY: The call has no preconditions.
     u64::try_from(unsafe { bindings::ktime_get() }).unwrap_or(0)
 }
+
+/// Returns `jiffies`, the kernel's count of ticks, which wraps around. A load, where [`now`] reads the
+/// clock.
+///
+/// Context: any.
+pub(crate) fn jiffies() -> usize {
+    // SAFETY: The variable exists for as long as the kernel runs. It is a word that is written as a
+    // whole, and read as such here.
+    unsafe { core::ptr::read_volatile(&raw const bindings::jiffies) }
+}

@@ -16,6 +16,9 @@ use crate::datapath::pending_request::Free;
 use crate::datapath::pending_request::PendingRequest;
 use crate::datapath::ring::Response;
 use crate::datapath::ring_control::RingControl;
+use crate::datapath::run_check::Moment;
+use crate::datapath::run_check::RunCheck;
+use crate::datapath::run_check::Verdict;
 use crate::logic::protocol::abi::Segment;
 use crate::logic::protocol::abi::Slot;
 use crate::logic::protocol::abi::Status;
@@ -34,7 +37,7 @@ impl Engine {
     /// Consumes requests until something stops it, and submits them.
     pub(super) fn intake(&mut self, control: &Arc<RingControl>, budget: &mut u32) -> Pause {
         let pause = self.consume_all(control, budget);
-        self.submit_staged();
+        self.submit_staged(control);
         pause
     }
 
@@ -48,8 +51,10 @@ impl Engine {
                 self.leave(control);
                 return Pause::NoMemory;
             }
+            let moment = Moment::now();
             let unread = match self.look() {
                 Ok(0) => {
+                    self.run_check.saw_empty(moment);
                     self.credit = 0;
                     self.leave(control);
                     return Pause::Idle;
@@ -61,13 +66,17 @@ impl Engine {
             if wanted == 0 {
                 return Pause::Budget;
             }
+            if !self.may_consume(control) {
+                self.leave(control);
+                return Pause::Suspended;
+            }
             if control.take_admit_backlog() {
                 self.credit = unread;
             }
             if control.disk.gate.is_gated() {
                 // The device may keep this thread as long as it likes, but not while the thread has
                 // tokens that other rings could use.
-                self.submit_staged();
+                self.submit_staged(control);
             }
             let Some(batch) = self.ask(control, wanted) else {
                 return Pause::Throttled;
@@ -215,7 +224,7 @@ impl Engine {
                 if request.operation() == Operation::Barrier {
                     self.barrier = Some(request);
                 } else {
-                    self.stage(request);
+                    self.stage(control, request);
                 }
             }
             Err((refusal, memory)) => {
@@ -225,37 +234,91 @@ impl Engine {
         }
     }
 
-    pub(super) fn stage(&mut self, request: PendingRequest) {
+    pub(super) fn stage(&mut self, control: &RingControl, request: PendingRequest) {
         if self.mapper.must_map_first(request.frame_count()) {
-            self.submit_staged();
+            self.submit_staged(control);
         }
         self.mapper.stage(request, self.merges_late, self.now);
     }
 
-    /// Stages the requests again that wait for space to map their frames, until there is none.
-    #[cold]
-    pub(super) fn retry_postponed(&mut self) {
+    /// Goes on with requests that were consumed and had to wait: for their guest to run again, or for
+    /// space to map their frames.
+    pub(super) fn resume(&mut self, control: &RingControl) {
+        if self.held.is_empty() && !self.mapper.has_postponed() || !self.may_go_on(control) {
+            return;
+        }
+        for _ in 0..self.held.len() {
+            if let Ok(request) = self.held.remove(0) {
+                submit(request, &mut self.held, &mut self.run_check, control);
+            }
+        }
         while let Some(request) = self.mapper.take_postponed() {
-            self.stage(request);
-            self.submit_staged();
+            self.stage(control, request);
+            self.submit_staged(control);
             if self.mapper.has_postponed() {
                 return;
             }
         }
     }
 
-    /// Maps what is staged and submits it. Sleeps.
-    pub(super) fn submit_staged(&mut self) {
+    /// Has discards go on that were held while the guest was suspended.
+    pub(super) fn resume_discards(&mut self, control: &Arc<RingControl>) {
+        if control.holds_discards() && (control.is_stopping() || self.may_go_on(control)) {
+            control.resume_discards();
+        }
+    }
+
+    /// May requests that wait go on, to the device or back?
+    #[cold]
+    pub(super) fn may_go_on(&mut self, control: &RingControl) -> bool {
+        self.verdict(control) != Verdict::Hold
+    }
+
+    fn may_consume(&mut self, control: &RingControl) -> bool {
+        self.verdict(control) == Verdict::Submit
+    }
+
+    /// What may be done with requests that the device does not have yet. If they are to be held, the
+    /// thread looks again soon: nothing says that a suspended guest runs again.
+    fn verdict(&mut self, control: &RingControl) -> Verdict {
+        let verdict = self.run_check.verdict(&control.disk);
+        self.again |= verdict == Verdict::Hold;
+        verdict
+    }
+
+    /// Maps what is staged and submits it. Sleeps, for as long as the device's queue is full.
+    pub(super) fn submit_staged(&mut self, control: &RingControl) {
         if self.mapper.is_idle() {
             return;
         }
         self.mapper.map_staged(self.now);
+        let (held, check) = (&mut self.held, &mut self.run_check);
         let staged = self.mapper.staged();
         let count = staged.len();
         {
             pin_init::stack_pin_init!(let plug = Plug::new());
-            plug.each(staged.drain_all(), count, PendingRequest::submit);
+            plug.each(staged.drain_all(), count, |request| {
+                submit(request, held, check, control);
+            });
         }
         self.update_view();
+    }
+}
+
+/// Submits a request that is mapped, unless its guest was suspended while the device's queue was
+/// full.
+fn submit(
+    request: PendingRequest,
+    held: &mut KVec<PendingRequest>,
+    check: &mut RunCheck,
+    control: &RingControl,
+) {
+    match check.verdict(&control.disk) {
+        Verdict::Submit => request.submit(),
+        Verdict::GiveUp => request.give_up(),
+        Verdict::Hold => {
+            // The vector has capacity for as many requests as the ring has slots.
+            let _ = held.push_within_capacity(request);
+        }
     }
 }
