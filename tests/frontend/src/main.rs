@@ -29,6 +29,7 @@ mod request;
 mod store;
 #[expect(unsafe_code)]
 mod sys;
+mod watch;
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -143,6 +144,13 @@ enum Task {
     /// Prints for how many nanoseconds dom0's first processor has run, then all those of other
     /// domains. Runs in dom0.
     RunTime { others: Vec<u16> },
+    /// Prints when the domain shuts down, runs again and is gone, in nanoseconds of CLOCK_MONOTONIC. Ends
+    /// when it is gone. Runs in dom0.
+    Watch { domid: u16 },
+    /// Has Xen suspend the domain, which is not asked. Runs in dom0.
+    Suspend { domid: u16 },
+    /// Lets it run again. Runs in dom0.
+    Resume { domid: u16 },
     /// Prints a node of xenstore.
     Read { node: String },
     /// Lists the cases.
@@ -195,6 +203,9 @@ fn act(arguments: &Arguments) -> Result<bool> {
             }
             return Ok(true);
         }
+        Task::Watch { domid } => return watch::watch(*domid).map(|()| true),
+        Task::Suspend { domid } => return sys::suspend(*domid).map(|()| true),
+        Task::Resume { domid } => return sys::resume(*domid).map(|()| true),
         Task::Crowd { disks, queues } => return crowd::crowd(disks, *queues).map(|()| true),
         Task::Read { node } => {
             let value = store::Store::open()?.read(node)?;
@@ -209,6 +220,9 @@ fn act(arguments: &Arguments) -> Result<bool> {
         | Task::Churn { .. }
         | Task::Crowd { .. }
         | Task::RunTime { .. }
+        | Task::Watch { .. }
+        | Task::Suspend { .. }
+        | Task::Resume { .. }
         | Task::Read { .. } => Ok(true),
         Task::Cases {
             wanted,

@@ -15,7 +15,6 @@ use std::sync::atomic::fence;
 use anyhow::Context;
 use anyhow::Result;
 use anyhow::bail;
-use anyhow::ensure;
 use nix::errno::Errno;
 use nix::sys::mman::MapFlags;
 use nix::sys::mman::ProtFlags;
@@ -75,23 +74,62 @@ pub fn run_time() -> Result<u64> {
 
 /// The same of all virtual processors of another domain.
 pub fn run_time_of(domid: u16) -> Result<u64> {
+    let control = domain_info(domid)?;
+    let control = control.with_context(|| format!("there is no domain {domid}"))?;
+    // At byte 56 of the structure.
+    Ok(control[9])
+}
+
+/// Has another domain shut down, as one does that is suspended? `None`: it is gone, or about to be.
+pub fn is_shut_down(domid: u16) -> Result<Option<bool>> {
+    // XEN_DOMINF_* at byte 4 of the structure.
+    let flags = domain_info(domid)?.map(|control| control[2] >> 32);
+    let alive = flags.filter(|flags| flags & 1 == 0);
+    Ok(alive.map(|flags| flags & 4 != 0))
+}
+
+/// Has Xen suspend another domain, whatever it is about.
+pub fn suspend(domid: u16) -> Result<()> {
+    // struct sched_remote_shutdown of xen/include/public/sched.h: the domain, and the reason at byte
+    // 4: SHUTDOWN_suspend.
+    let mut remote = [u64::from(domid) | (2 << 32)];
+    // sched_op(remote_shutdown, &remote)
+    hypercall(29, [4, remote.as_mut_ptr() as u64, 0]).context("suspending a domain")?;
+    std::hint::black_box(remote);
+    Ok(())
+}
+
+/// Has Xen let a domain run again that was suspended.
+pub fn resume(domid: u16) -> Result<()> {
+    // XEN_DOMCTL_resumedomain has no arguments.
+    domctl(27, domid)?.with_context(|| format!("there is no domain {domid}"))?;
+    Ok(())
+}
+
+/// What Xen says of another domain, if there is one.
+fn domain_info(domid: u16) -> Result<Option<[u64; 18]>> {
+    // At byte 16 of the answer is a structure that begins with the domain.
+    let info = domctl(5, domid)?;
+    Ok(info.filter(|control| control[2] as u16 == domid))
+}
+
+/// Has Xen execute an operation on another domain, if there is one.
+fn domctl(command: u64, domid: u16) -> Result<Option<[u64; 18]>> {
     for version in DOMCTL_VERSIONS {
         // struct xen_domctl of xen/include/public/domctl.h: command and version of the interface,
-        // the domain, and for getdomaininfo at byte 16 a structure that begins with the domain and
-        // has its processor time at byte 56.
+        // and the domain.
         let mut control = [0u64; 18];
-        control[0] = 5 | (version << 32);
+        control[0] = command | (version << 32);
         control[1] = u64::from(domid);
         let asked = hypercall(36, [control.as_mut_ptr() as u64, 0, 0]);
         match asked {
             Ok(_) => {
-                let control = std::hint::black_box(control);
-                ensure!(control[2] as u16 == domid, "there is no domain {domid}");
-                return Ok(control[9]);
+                return Ok(Some(std::hint::black_box(control)));
             }
+            Err(error) if error.downcast_ref() == Some(&Errno::ESRCH) => return Ok(None),
             // What Xen says to a version that is not its own.
             Err(error) if error.downcast_ref() == Some(&Errno::EACCES) => {}
-            Err(error) => return Err(error.context("asking Xen for a domain's run time")),
+            Err(error) => return Err(error.context("asking Xen for a domain")),
         }
     }
     bail!("Xen knows none of the versions {DOMCTL_VERSIONS:?} of its control interface")

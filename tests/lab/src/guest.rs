@@ -286,6 +286,13 @@ impl<'h, 'l> Guest<'h, 'l> {
         ))
     }
 
+    /// `xl save -c`: it is suspended, and goes on as the same domain.
+    pub fn checkpoint(&self) -> Result<()> {
+        let (name, file) = (&self.name, format!("/run/{}.saved", self.name));
+        let command = format!("xl save -c {name} {file} && rm {file}");
+        self.host.ok_within(&command, MOVE_DEADLINE).map(drop)
+    }
+
     /// As [`Guest::save_and_restore`], but the new domain gets the number of the old one, which xl
     /// otherwise keeps from being used again for a minute.
     pub fn restore_by_number(&self) -> Result<()> {

@@ -46,6 +46,14 @@ impl Source {
         }
     }
 
+    /// Each request as the driver of the block device `dev_t` gets it.
+    pub fn issued(dev_t: u32) -> Source {
+        Source {
+            event: "block/block_rq_issue",
+            filter: Some(format!("dev == {dev_t}")),
+        }
+    }
+
     /// One of the module's own events (src/sys/trace.h), of all disks.
     pub fn own(event: &'static str) -> Source {
         Source {

@@ -278,7 +278,7 @@ impl Place<'_, '_, '_> {
             check::equal("requests admitted", admitted.len(), sent.len())?;
             worst.note(&admitted, &sent, refill);
             let first = *sent.first().context("no request")?;
-            served.push(count_between(&sent, first, first + seconds * NS) as u64);
+            served.push(count_between(&sent, first, first + seconds * NS));
         }
         Ok(Run {
             served,

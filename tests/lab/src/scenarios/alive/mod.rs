@@ -16,6 +16,7 @@ mod local;
 mod modes;
 mod names;
 mod rebound;
+mod suspended;
 mod thin;
 
 use crate::scenario::Kind;
@@ -154,6 +155,24 @@ pub const ALL: &[Scenario] = &[
         "a ring's thread keeps its cgroup and priority, and discards are counted there",
         cgroup::cgroup,
     ),
+    Scenario {
+        kind: Kind::Timed,
+        ..plain(
+            "suspended",
+            &["B18"],
+            "nothing is sent to the device for a guest that is suspended to be saved or migrated",
+            suspended::suspended,
+        )
+    },
+    Scenario {
+        kind: Kind::Timed,
+        ..plain(
+            "held",
+            &["B18"],
+            "what was consumed and not sent when a guest was suspended waits for it",
+            suspended::held,
+        )
+    },
     plain(
         "thread-names",
         &["U25"],
