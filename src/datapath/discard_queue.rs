@@ -87,6 +87,15 @@ struct Waiting {
     first: KVec<DiscardRequest>,
 }
 
+impl Waiting {
+    fn new(entries: usize) -> Result<Self> {
+        Ok(Self {
+            last: KVec::with_capacity(entries, GFP_KERNEL)?,
+            first: KVec::with_capacity(entries, GFP_KERNEL)?,
+        })
+    }
+}
+
 /// The discards that wait.
 #[pin_data]
 pub(crate) struct DiscardQueue {
@@ -95,19 +104,27 @@ pub(crate) struct DiscardQueue {
 }
 
 impl DiscardQueue {
-    /// An empty queue, with capacity for one discard per slot of a ring of `entries`. Sleeps.
+    /// An empty queue, without capacity.
+    pub(crate) fn new() -> impl PinInit<Self> {
+        let waiting = Waiting {
+            last: KVec::new(),
+            first: KVec::new(),
+        };
+        pin_init!(Self {
+            waiting <- new_spinlock!(waiting, "rblkback::discards"),
+        })
+    }
+
+    /// Has capacity for one discard per slot of a ring of `entries` from now on. To be called while no
+    /// discard waits. Sleeps.
     ///
     /// # Errors
     ///
     /// `ENOMEM`.
-    pub(crate) fn new(entries: usize) -> Result<impl PinInit<Self>> {
-        let waiting = Waiting {
-            last: KVec::with_capacity(entries, GFP_KERNEL)?,
-            first: KVec::with_capacity(entries, GFP_KERNEL)?,
-        };
-        Ok(pin_init!(Self {
-            waiting <- new_spinlock!(waiting, "rblkback::discards"),
-        }))
+    pub(crate) fn reserve(&self, entries: usize) -> Result {
+        let mut waiting = Waiting::new(entries)?;
+        core::mem::swap(&mut *self.waiting.lock(), &mut waiting);
+        Ok(())
     }
 
     /// Adds one.

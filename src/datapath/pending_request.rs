@@ -333,13 +333,13 @@ pub(crate) struct Completions {
 }
 
 impl Completions {
-    /// Nothing has come back yet to a ring of `entries` slots. Sleeps.
+    /// Nothing has come back yet, and there is no capacity for a ring. Sleeps.
     ///
     /// # Errors
     ///
     /// `ENOMEM`.
-    pub(super) fn new(entries: usize) -> Result<Arc<Self>> {
-        let responses = KVec::with_capacity(entries, GFP_KERNEL)?;
+    pub(super) fn new() -> Result<Arc<Self>> {
+        let responses = KVec::new();
         let completions = pin_init!(Self {
             wakeup: Wakeup::new(),
             requests: LlistHead::new(),
@@ -347,6 +347,19 @@ impl Completions {
             responses <- new_spinlock!(responses, "rblkback::responses"),
         });
         Arc::pin_init(completions, GFP_KERNEL)
+    }
+
+    /// Has capacity for a ring of `entries` slots from now on. To be called while no ring is connected.
+    /// Sleeps.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`.
+    pub(super) fn reserve(&self, entries: usize) -> Result {
+        // The vector is exchanged for one of the ring's at each run.
+        let mut responses = KVec::with_capacity(entries, GFP_KERNEL)?;
+        core::mem::swap(&mut *self.responses.lock(), &mut responses);
+        Ok(())
     }
 
     /// What wakes the thread of the ring.

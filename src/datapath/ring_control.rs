@@ -5,8 +5,8 @@
 //! Every function that asks for something sets a flag and wakes the thread, which looks at all
 //! flags when it runs. Nothing in here waits for the thread.
 //!
-//! Lifetime: the thread, the work item of the discards and the disk's connection each have a
-//! reference.
+//! Lifetime: the worker, the work item of the discards and the disk's connection each have a
+//! reference. The flags are those of one connection, see [`RingControl::reset`].
 
 use kernel::{
     impl_has_work,
@@ -110,7 +110,10 @@ impl WorkItem for RingControl {
         let Some(mut discard) = this.discards.take() else {
             return;
         };
-        if let Some(response) = discard.run(|| this.discard_verdict()) {
+        // The ring's thread may have been given a cgroup and a priority; its discards have them, too.
+        let wakeup = this.completions.wakeup();
+        let response = wakeup.in_io_context(|| discard.run(|| this.discard_verdict()));
+        if let Some(response) = response {
             this.completions.push_response(response);
             workqueue::DISCARDS.enqueue(this);
         } else {
@@ -123,7 +126,7 @@ impl WorkItem for RingControl {
 }
 
 impl RingControl {
-    /// The control of ring `number`, of `entries` slots. Sleeps.
+    /// The control of ring `number`, which is not connected. Sleeps.
     ///
     /// # Errors
     ///
@@ -132,10 +135,8 @@ impl RingControl {
         disk: Arc<DiskContext>,
         events: Arc<dyn DiskEvents>,
         number: RingId,
-        entries: usize,
     ) -> Result<Arc<Self>> {
-        let completions = Completions::new(entries)?;
-        let discards = DiscardQueue::new(entries)?;
+        let completions = Completions::new()?;
         let control = pin_init!(Self {
             number,
             disk,
@@ -148,10 +149,33 @@ impl RingControl {
             expire: Flag::new(),
             reclaim: Flag::new(),
             holds_discards: AtomicFlag::new(false),
-            discards <- discards,
+            discards <- DiscardQueue::new(),
             discard_work <- new_work!("rblkback::discard"),
         });
         Arc::pin_init(control, GFP_KERNEL)
+    }
+
+    /// Nothing was asked for and nothing has happened: the ring, of `entries` slots, is about to be
+    /// connected. Sleeps.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`.
+    pub(super) fn reset(&self, entries: usize) -> Result {
+        self.completions.reserve(entries)?;
+        self.discards.reserve(entries)?;
+        for flag in [
+            &self.started,
+            &self.stopping,
+            &self.drained,
+            &self.holds_discards,
+        ] {
+            flag.store(false, Relaxed);
+        }
+        for flag in [&self.admit_backlog, &self.expire, &self.reclaim] {
+            flag.take();
+        }
+        Ok(())
     }
 
     /// Requests are consumed from now on. Context: any.

@@ -9,9 +9,11 @@
 //! connects or disconnects. The locks of the completions, of the queue of discards and of the gate
 //! are taken under it.
 //!
-//! Lifetime: while a ring is connected, the event channel and the memory of each request have a
-//! reference to its [`Completions`](super::pending_request::Completions), and so has the gate. [`Worker::release`] drops those of the
-//! first two; it may only be called once [`RingControl::is_drained`].
+//! Lifetime: a worker has one ring after the other, because its thread stays when the frontend connects
+//! anew: an administrator may have given the thread a cgroup or a priority. While a ring is
+//! connected, the event channel and the memory of each request have a reference to its
+//! [`Completions`](super::pending_request::Completions), and so has the gate. [`Worker::release`]
+//! drops those of the first two; it may only be called once [`RingControl::is_drained`].
 
 use core::ops::Deref;
 
@@ -50,10 +52,12 @@ impl ThreadFn for Worker {
     }
 
     fn run(this: &Arc<Self>) -> Sleep {
+        let mut engine = this.engine.lock();
+        // With the lock: a run that is late may meet the next connection, of which no ring may be looked
+        // at yet.
         if !this.control.is_started() {
             return Sleep::UntilWoken;
         }
-        let mut engine = this.engine.lock();
         match &mut *engine {
             Some(engine) => engine.run(&this.control),
             None => Sleep::UntilWoken,
@@ -62,7 +66,7 @@ impl ThreadFn for Worker {
 }
 
 impl Worker {
-    /// A worker for ring `number` of `disk`, of `entries` slots, which is not connected yet. Sleeps.
+    /// A worker for ring `number` of `disk`, which is not connected yet. Sleeps.
     ///
     /// # Errors
     ///
@@ -71,9 +75,8 @@ impl Worker {
         disk: Arc<DiskContext>,
         events: Arc<dyn DiskEvents>,
         number: RingId,
-        entries: usize,
     ) -> Result<Arc<Self>> {
-        let control = RingControl::new(disk, events, number, entries)?;
+        let control = RingControl::new(disk, events, number)?;
         let worker = pin_init!(Self {
             control,
             engine <- new_mutex!(None, "rblkback::engine"),
@@ -93,6 +96,7 @@ impl Worker {
     /// `ENOMEM`, or why the event channel cannot be bound.
     pub(crate) fn connect(&self, setup: RingSetup) -> Result {
         let mut engine = self.engine.lock();
+        self.control.reset(setup.entries as usize)?;
         *engine = Some(Engine::new(&self.control, setup)?);
         Ok(())
     }

@@ -5,9 +5,11 @@
  */
 #include <linux/blkdev.h>
 #include <linux/cdrom.h>
+#include <linux/cgroup.h>
 #include <linux/file.h>
 #include <linux/freezer.h>
 #include <linux/fs.h>
+#include <linux/ioprio.h>
 #include <linux/kthread.h>
 #include <linux/module.h>
 #include <linux/pagemap.h>
@@ -136,6 +138,31 @@ void xbk_thread_finish_sleep(void)
 	__set_current_state(TASK_RUNNING);
 	cond_resched();
 	try_to_freeze();
+}
+
+void xbk_io_context_adopt(struct task_struct *task)
+{
+#ifdef CONFIG_BLK_CGROUP
+	struct cgroup_subsys_state *css = task_get_css(task, io_cgrp_id);
+
+	kthread_associate_blkcg(css);
+	css_put(css);
+#endif
+	int prio;
+
+	task_lock(task);
+	prio = __get_task_ioprio(task);
+	task_unlock(task);
+	/* Without memory for it the priority is the usual one. */
+	set_task_ioprio(current, prio);
+}
+
+void xbk_io_context_reset(void)
+{
+#ifdef CONFIG_BLK_CGROUP
+	kthread_associate_blkcg(NULL);
+#endif
+	set_task_ioprio(current, IOPRIO_DEFAULT);
 }
 
 u32 xbk_random_u32(void)

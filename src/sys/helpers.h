@@ -93,6 +93,13 @@ void xbk_thread_sleep(u32 max_ms);
  */
 void xbk_thread_finish_sleep(void);
 
+/*
+ * What the current worker of a workqueue sends to a device counts for the I/O cgroup of @task and has its
+ * I/O priority, until xbk_io_context_reset(). Context: process; may sleep.
+ */
+void xbk_io_context_adopt(struct task_struct *task);
+void xbk_io_context_reset(void);
+
 /* The current values of the module parameters, see params.c. Context: any. */
 u32 xbk_param_max_buffer_pages(void);
 u32 xbk_param_max_persistent_grants(void);

@@ -115,6 +115,24 @@ impl Wakeup {
         Ok(())
     }
 
+    /// Runs `f` in the I/O context of the thread: what `f` sends to a device counts for the thread's
+    /// cgroup and has its I/O priority.
+    ///
+    /// Context: a work item, outside of another such call. May sleep.
+    pub(crate) fn in_io_context<R>(&self, f: impl FnOnce() -> R) -> R {
+        let task = self.task.load(Acquire);
+        if task.is_null() {
+            return f();
+        }
+        // SAFETY: By the type invariant `task` owns a reference until `self` is dropped. `Task` is a
+        // transparent wrapper.
+        unsafe { bindings::xbk_io_context_adopt(task.cast()) };
+        let outcome = f();
+        // SAFETY: The call has no preconditions.
+        unsafe { bindings::xbk_io_context_reset() };
+        outcome
+    }
+
     /// Clears the pending wakeup, and returns whether there was one.
     fn take(&self) -> bool {
         self.pending.xchg(false, Full)

@@ -8,10 +8,7 @@
 use kernel::{
     fmt,
     prelude::*,
-    sync::{
-        rcu::synchronize_rcu,
-        Arc, //
-    }, //
+    sync::Arc, //
 };
 
 use super::error::VbdError;
@@ -20,6 +17,7 @@ use super::features::Offers;
 use super::features::OptionalFeatures;
 use super::frontend_config::FrontendConfig;
 use super::frontend_config::RingLocation;
+use super::ring_workers::RingWorkers;
 use crate::datapath::backing_device::BackingDevice;
 use crate::datapath::disk_context::DiskContext;
 use crate::datapath::disk_context::DiskEvents;
@@ -31,10 +29,7 @@ use crate::logic::frame_budget;
 use crate::logic::frame_budget::Demand;
 use crate::logic::ids::RingId;
 use crate::logic::protocol::abi::Abi;
-use crate::logic::vdev::VdevName;
-use crate::sys::kthread::Kthread;
 use crate::sys::params;
-use crate::sys::trace::TraceId;
 use crate::xenbus::shared_ring::SharedRing;
 
 /// What a connection is made of.
@@ -56,8 +51,6 @@ pub(super) struct Parties<'a> {
 /// The rings of a connected disk.
 pub(super) struct Connection {
     workers: KVec<Arc<Worker>>,
-    /// Run the workers.
-    threads: KVec<Kthread<Worker>>,
     /// Pages of each ring.
     pages: u32,
     /// The size that the frontend was told, in sectors of 512 bytes.
@@ -89,7 +82,10 @@ impl Connection {
     /// # Errors
     ///
     /// Why the frontend cannot be served.
-    pub(super) fn new(parties: &Parties<'_>) -> Result<Self, VbdError> {
+    pub(super) fn new(
+        parties: &Parties<'_>,
+        ring_workers: &mut RingWorkers,
+    ) -> Result<Self, VbdError> {
         let offers = Offers::read(parties.context.dev.nodename()).map_err(VbdError::Keys)?;
         let config = FrontendConfig::read(parties.frontend, &offers)?;
         // Decided once: a frontend that is told anything else than what is done would count on
@@ -101,7 +97,8 @@ impl Connection {
         };
         let persistent = config.persistent && offered;
         let limits = reserve(parties.context, &config, persistent);
-        Self::serve(parties, &config, offered, limits).inspect_err(|_| unreserve(parties.context))
+        Self::serve(parties, ring_workers, &config, offered, limits)
+            .inspect_err(|_| unreserve(parties.context))
     }
 
     /// Serves the rings that `config` names.
@@ -112,6 +109,7 @@ impl Connection {
     #[inline(never)]
     fn serve(
         parties: &Parties<'_>,
+        ring_workers: &mut RingWorkers,
         config: &FrontendConfig,
         offered: bool,
         limits: FrameLimits,
@@ -121,20 +119,23 @@ impl Connection {
             rings: count,
             error,
         };
-        let vectors = KVec::with_capacity(count, GFP_KERNEL)
-            .and_then(|workers| Ok((workers, KVec::with_capacity(count, GFP_KERNEL)?)));
-        let (workers, threads) = vectors.map_err(|e| no_memory(e.into()))?;
+        ring_workers.reserve(count).map_err(no_memory)?;
+        let workers = KVec::with_capacity(count, GFP_KERNEL).map_err(|e| no_memory(e.into()))?;
         let mut connection = Self {
             workers,
-            threads,
             pages: config.pages,
             sectors: 0,
             persistent: limits.kept > 0,
         };
         let served = connection
-            .bind_all(parties, config, limits)
+            .bind_all(parties, ring_workers, config, limits)
             .and_then(|()| connection.describe(parties, config, offered))
-            .and_then(|()| connection.start_threads(parties).map_err(no_memory))
+            .and_then(|()| {
+                let started = ring_workers.start_threads(parties.context);
+                started
+                    .and_then(|()| connection.join_gate(parties))
+                    .map_err(no_memory)
+            })
             .and_then(|()| connection.attach_all(config));
         if let Err(error) = served {
             // No request was consumed yet.
@@ -142,22 +143,24 @@ impl Connection {
             return Err(error);
         }
         connection.workers.iter().for_each(|worker| worker.start());
+        ring_workers.truncate(count);
         Ok(connection)
     }
 
-    /// Makes a worker for each ring, maps the ring and binds its event channel.
+    /// Has a worker for each ring, maps the ring and binds its event channel.
     // Not inlined, so that its stack frame does not add to that of the caller.
     #[inline(never)]
     fn bind_all(
         &mut self,
         parties: &Parties<'_>,
+        ring_workers: &mut RingWorkers,
         config: &FrontendConfig,
         limits: FrameLimits,
     ) -> Result<(), VbdError> {
         let entries = config.entries();
         for (number, location) in (0..=RingId::MAX).zip(&config.rings) {
-            let (context, events) = (parties.context.clone(), parties.events.clone());
-            let worker = Worker::new(context, events, number, entries as usize)
+            let worker = ring_workers
+                .worker(parties.context, &parties.events, number)
                 .map_err(|_| VbdError::NoMemoryForRing { entries })?;
             let setup = RingSetup {
                 ring: map_ring(parties.context, location, config.abi, entries)?,
@@ -196,15 +199,13 @@ impl Connection {
         Ok(())
     }
 
-    /// Starts a thread for each worker; the gate knows the rings from here on.
-    fn start_threads(&mut self, parties: &Parties<'_>) -> Result {
+    /// The gate and the barrier know the rings from here on.
+    fn join_gate(&self, parties: &Parties<'_>) -> Result {
         let context = parties.context;
         let mut wakers = KVec::with_capacity(self.workers.len(), GFP_KERNEL)?;
-        for (number, worker) in (0..=RingId::MAX).zip(&self.workers) {
-            let thread = start_thread(context, worker.clone(), number)?;
-            // Both vectors have capacity for all.
+        for worker in &self.workers {
+            // The vector has capacity for all.
             let _ = wakers.push_within_capacity(worker.waker());
-            let _ = self.threads.push_within_capacity(thread);
         }
         context
             .write_barrier
@@ -259,15 +260,12 @@ impl Connection {
         self.workers.iter().all(|worker| worker.is_drained())
     }
 
-    /// Unmaps the rings and ends their threads. To be called when drained. Sleeps.
+    /// Unmaps the rings. To be called when drained. Sleeps.
     pub(super) fn release(self, context: &DiskContext) {
         drop(context.gate.detach());
-        drop(self.threads);
         for worker in &self.workers {
             worker.release();
         }
-        // One grace period for all rings, see `Worker::release`.
-        synchronize_rcu();
         unreserve(context);
     }
 }
@@ -299,17 +297,6 @@ fn reserve(context: &DiskContext, config: &FrontendConfig, persistent: bool) -> 
 
 fn unreserve(context: &DiskContext) {
     context.gate.slot().reserve_frames(|_| (0, ()));
-}
-
-/// Starts the thread of a worker. Its name is the one that xen-blkback gives it, which scripts know,
-/// and which differs from all others within the 15 characters that most tools show.
-fn start_thread(
-    context: &DiskContext,
-    worker: Arc<Worker>,
-    number: RingId,
-) -> Result<Kthread<Worker>> {
-    let TraceId { domain, device } = context.gate.trace_id();
-    Kthread::start(worker, fmt!("{}.{}-{}", domain, VdevName(device), number))
 }
 
 fn map_ring(

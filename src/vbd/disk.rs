@@ -30,6 +30,7 @@ use kernel::{
 use super::connection::Connection;
 use super::features::OptionalFeatures;
 use super::limit_control::LimitControl;
+use super::ring_workers::RingWorkers;
 use super::upkeep_flags::UpkeepFlags;
 use crate::datapath::backing_device::BackingDevice;
 use crate::datapath::disk_context::DiskContext;
@@ -59,6 +60,8 @@ pub(super) struct VbdState {
     pub(super) phase: Phase,
     pub(super) device: Option<Arc<BackingDevice>>,
     pub(super) connection: Option<Connection>,
+    /// Outlive the connection. They refer to the disk: emptied when the driver loses the device.
+    pub(super) ring_workers: RingWorkers,
     /// The value of `physical-device` that was looked at last.
     pub(super) looked_at: Option<Arc<Value>>,
     /// The rings were told to admit their backlog.
@@ -137,6 +140,7 @@ impl Vbd {
             phase: Phase::Waiting,
             device: None,
             connection: None,
+            ring_workers: RingWorkers::new(),
             looked_at: None,
             backlog_admitted: false,
             failures: 0,

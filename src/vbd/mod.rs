@@ -19,6 +19,7 @@
 //! | [`opening`] | opening the device that the hotplug script named |
 //! | [`frontend_config`] | what a frontend asks for |
 //! | [`connection`] | connecting to a frontend, and the connection's end |
+//! | [`ring_workers`] | the workers of its rings and their threads, which outlive a connection |
 //! | [`features`] | what the frontend is told |
 //! | [`error`] | why a disk cannot be served, as a value |
 //! | [`limit_keys`] | reading the keys of the limit |
@@ -42,9 +43,10 @@
 //! is taken under them.
 //!
 //! References: the driver's data has one to the `Vbd`; so have the work item while it is queued and
-//! each worker. `state.connection` and the gate refer to the workers until the connection is
-//! released, which breaks that circle when the last request has its response. A work item may drop
-//! the last reference, hence the references to the module and the device.
+//! each worker. The gate refers to the workers until the connection is released, which it is when the
+//! last request has its response; `state.ring_workers` does until the driver has lost the device. That
+//! breaks the circle. A work item may drop the last reference, hence the references to the module and
+//! the device.
 
 #![forbid(unsafe_code)]
 
@@ -59,6 +61,7 @@ mod limit_control;
 mod limit_keys;
 mod look;
 mod opening;
+mod ring_workers;
 mod settle;
 mod steps;
 pub(crate) mod sysfs;

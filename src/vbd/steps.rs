@@ -57,6 +57,7 @@ impl WorkItem for Vbd {
         if this.unbound.load(Relaxed) && state.connection.is_none() {
             // Here, and not with the last reference, which may be dropped in the xenwatch thread.
             drop(state.device.take());
+            state.ring_workers.truncate(0);
             this.released.complete_all();
         }
     }
@@ -158,7 +159,7 @@ fn connect(vbd: &Arc<Vbd>, state: &mut VbdState) -> bool {
     state.backlog_admitted = false;
     vbd.broken.store(false, Relaxed);
     vbd.limits.mark_used();
-    state.phase = match new_connection(vbd, &device, running) {
+    state.phase = match new_connection(vbd, state, &device, running) {
         Ok(connection) => {
             note_success(vbd, state);
             let sectors = connection.sectors();
@@ -191,17 +192,19 @@ fn log_connection(vbd: &Vbd, connection: &Connection) {
 
 fn new_connection(
     vbd: &Arc<Vbd>,
+    state: &mut VbdState,
     device: &Arc<BackingDevice>,
     running: bool,
 ) -> Result<Connection, VbdError> {
-    Connection::new(&Parties {
+    let parties = Parties {
         context: &vbd.context,
         events: vbd.clone(),
         frontend: &vbd.frontend,
         device,
         optional: &vbd.optional,
         running,
-    })
+    };
+    Connection::new(&parties, &mut state.ring_workers)
 }
 
 fn release(vbd: &Vbd, state: &mut VbdState, online: bool) {
