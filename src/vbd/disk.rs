@@ -68,6 +68,8 @@ pub(super) struct VbdState {
     pub(super) backlog_admitted: bool,
     /// Attempts to serve the frontend that failed, since the last one that did not.
     pub(super) failures: u32,
+    /// Since when the rings are to drain, in nanoseconds of CLOCK_MONOTONIC.
+    pub(super) draining_since: Option<u64>,
     /// A state that could not be announced yet.
     pub(super) unannounced: Option<XenbusState>,
     /// An error was reported, and no attempt has succeeded since.
@@ -144,6 +146,7 @@ impl Vbd {
             looked_at: None,
             backlog_admitted: false,
             failures: 0,
+            draining_since: None,
             unannounced: None,
             reported: false,
             retry_at: 0,

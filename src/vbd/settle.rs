@@ -29,6 +29,8 @@ const RETRY_FIRST: u64 = 8_000_000;
 const RETRY_DOUBLINGS: u32 = 7;
 /// Failures before the first report.
 const REPORTED_FAILURES: u32 = 4;
+/// Nanoseconds after which it is reported that the rings of a disk do not drain: before xl gives up.
+const DRAIN_REPORTED: u64 = 5_000_000_000;
 /// Nanoseconds until xenstored is asked again after an error.
 const LOOK_AGAIN: u64 = 100_000_000;
 
@@ -96,6 +98,35 @@ fn retry_later(vbd: &Vbd, state: &mut VbdState, error: &VbdError) {
     let pause = RETRY_FIRST << doublings;
     let own = timer::now().saturating_add(pause);
     plan_attempt(vbd, state, own);
+}
+
+/// Says what a disk waits for that is to close: a device that does not answer, or a guest that is
+/// suspended. xl gives up after 10 s and leaves no more than its directories to tell of it.
+pub(super) fn note_draining(vbd: &Vbd, state: &mut VbdState) {
+    if state.phase != Phase::Draining || state.reported {
+        return;
+    }
+    let now = timer::now();
+    let since = *state.draining_since.get_or_insert(now);
+    let due = since.saturating_add(DRAIN_REPORTED);
+    if now < due {
+        periodic::set_alarm(vbd, due);
+    } else if vbd.gate().slot().may_log() {
+        let device = vbd.identity.lock().number;
+        vbd.dev().report(
+            EBUSY,
+            fmt!("closing: waits for device {device} to answer, or for a suspended guest"),
+        );
+        state.reported = true;
+    }
+}
+
+/// The rings are drained, and what was reported of that is not so any more.
+pub(super) fn note_drained(vbd: &Vbd, state: &mut VbdState) {
+    state.draining_since = None;
+    if core::mem::take(&mut state.reported) {
+        vbd.dev().clear_error();
+    }
 }
 
 /// An attempt succeeded: what was reported of earlier ones is not so any more.

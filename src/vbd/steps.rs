@@ -29,6 +29,8 @@ use super::opening::open_device;
 use super::settle::announce;
 use super::settle::catch_up;
 use super::settle::look_again;
+use super::settle::note_drained;
+use super::settle::note_draining;
 use super::settle::note_success;
 use super::settle::plan_attempt;
 use super::settle::settle;
@@ -72,7 +74,10 @@ fn step(vbd: &Arc<Vbd>, state: &mut VbdState) -> bool {
     let step = decide(state.phase, &seen);
     admit_backlog(state, &seen, step);
     match step {
-        Step::Rest => return false,
+        Step::Rest => {
+            note_draining(vbd, state);
+            return false;
+        }
         Step::Offer => return offer(vbd, state),
         Step::Connect => return connect(vbd, state),
         Step::Stop => {
@@ -213,6 +218,7 @@ fn release(vbd: &Vbd, state: &mut VbdState, online: bool) {
     if let Some(connection) = state.connection.take() {
         connection.release(&vbd.context);
     }
+    note_drained(vbd, state);
     close(vbd, state, online);
 }
 
