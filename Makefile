@@ -13,8 +13,9 @@ OUT = module
 
 help:
 	@echo 'make              build/module/rblkback.ko, in the lab or against KDIR='
-	@echo 'make test         everything, set-up included; T=name runs one scenario at length'
-	@echo 'make test-all     everything at length'
+	@echo 'make test         everything, set-up included; T=name runs one scenario at length,'
+	@echo '                  T="name name" several'
+	@echo 'make test-all     everything at length: hours; PART=2/4 runs the second of four parts'
 	@echo 'make soak         1,000 attachments and 1,000 reconnects, or CYCLES=N: half an hour'
 	@echo 'make test-debug   the scenarios on a dom0 kernel that watches itself; takes T= too,'
 	@echo '                  PLANT=lock|sleep|leak shows that it would find such a fault'
@@ -46,8 +47,8 @@ soak: CYCLES = 1000
 
 test test-all soak demo bench shell: lab
 	@$(ENTER) make -s modules test-modules dom0-test-modules V='$(V)'
-	@$(ENTER) $(CARGO_LAB) $(or $(TASK_$@),$@) $(if $(T),--only '$(T)') \
-		$(if $(CYCLES),--cycles '$(CYCLES)') $(if $(JOB),--job '$(JOB)')
+	@$(ENTER) $(CARGO_LAB) $(or $(TASK_$@),$@) $(foreach name,$(T),--only '$(name)') \
+		$(if $(CYCLES),--cycles '$(CYCLES)') $(if $(PART),--part '$(PART)') $(if $(JOB),--job '$(JOB)')
 
 # See tests/debug.
 test-debug: lab
@@ -55,7 +56,7 @@ test-debug: lab
 	RBLKBACK_DEBUG= $(ENTER) make -s test-modules V='$(V)' && \
 	$(if $(PLANT),tests/debug/planted '$(PLANT)', \
 	$(ENTER) make -s modules dom0-test-modules OUT=debug V='$(V)' && \
-	$(ENTER) $(CARGO_LAB) --module build/debug/rblkback.ko test $(if $(T),--only '$(T)'))
+	$(ENTER) $(CARGO_LAB) --module build/debug/rblkback.ko test $(foreach name,$(T),--only '$(name)'))
 
 # See Documentation/profile.rst.
 profile: lab

@@ -27,10 +27,19 @@ const CLOCKED: &[&str] = &[
     "latency",
     "config-file",
     "peers",
+    "suspended",
+    "held",
 ];
 
+/// Ask for what this kernel is built without: cgroups, dm-cache, the test of the freezer, more than one
+/// processor of which one can go.
+const LACKING: &[&str] = &["cgroup", "dm-cache", "freezer", "offline"];
+
+/// Ask for what only this kernel has.
+const ONLY_HERE: &[&str] = &["alloc-faults"];
+
 /// xen-blkback takes part, and is reported itself: it unmaps grants with a work item on its stack.
-const WITH_BLKBACK: &[&str] = &["same-keys", "takeover", "takeover-queues"];
+const WITH_BLKBACK: &[&str] = &["same-keys", "takeover", "takeover-queues", "rebound-moved"];
 
 /// These run once more on the host with two processors: locks are only fought over there.
 const ALSO_PARALLEL: &[&str] = &["neighbour", "cycles"];
@@ -43,9 +52,14 @@ const SCAN_SECONDS: u64 = 300;
 
 /// Whether a run of everything has this scenario.
 pub fn has(scenario: &str) -> bool {
-    ![CLOCKED, WITH_BLKBACK]
+    ![CLOCKED, WITH_BLKBACK, LACKING]
         .iter()
         .any(|list| list.contains(&scenario))
+}
+
+/// Whether it needs this kernel.
+pub fn is_only_here(scenario: &str) -> bool {
+    ONLY_HERE.contains(&scenario)
 }
 
 /// Whether it also runs on two processors.

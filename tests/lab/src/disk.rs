@@ -93,10 +93,15 @@ impl Disk {
 
     /// A SCSI disk that answers at once and keeps nothing, and has a cache that can be flushed.
     pub fn flushed(host: &Host<'_>) -> Result<Disk> {
-        let name = host.ok(
-            "modprobe sd_mod && modprobe scsi_debug fake_rw=1 delay=0 virtual_gb=1 && \
-             lab_until 30 'ls /sys/bus/pseudo/drivers/scsi_debug/adapter0/host*/target*/*/block'",
-        )?;
+        Disk::scsi(host, "fake_rw=1 delay=0 virtual_gb=1")
+    }
+
+    /// A SCSI disk as the parameters of scsi_debug say.
+    pub fn scsi(host: &Host<'_>, parameters: &str) -> Result<Disk> {
+        let name = host.ok(&format!(
+            "modprobe sd_mod && modprobe scsi_debug {parameters} && \
+             lab_until 30 'ls /sys/bus/pseudo/drivers/scsi_debug/adapter0/host*/target*/*/block'"
+        ))?;
         Ok(Disk::new(format!("/dev/{name}"), Kind::ScsiDebug))
     }
 
@@ -112,10 +117,10 @@ impl Disk {
         Disk::target(host, name, &linear_table(below, megabytes))
     }
 
-    /// A device mapper device with this table.
+    /// A device mapper device with this table, of one line or several.
     pub fn target(host: &Host<'_>, name: &str, table: &str) -> Result<Disk> {
         host.ok(&format!(
-            "dmsetup create {name} --noudevsync --table '{table}' && dmsetup mknodes {name} && [ -b /dev/mapper/{name} ]"
+            "dmsetup create {name} --noudevsync <<'TABLE' && dmsetup mknodes {name} && [ -b /dev/mapper/{name} ]\n{table}\nTABLE"
         ))?;
         Ok(Disk::new(
             format!("/dev/mapper/{name}"),

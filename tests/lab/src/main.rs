@@ -49,6 +49,7 @@ use clap::Subcommand;
 use crate::host::Host;
 use crate::lab::Backend;
 use crate::lab::Lab;
+use crate::run::Part;
 use crate::scenario::Kind;
 
 #[derive(Parser)]
@@ -87,6 +88,9 @@ enum Task {
         /// How often the scenarios that repeat something do it, instead of their own number.
         #[arg(long)]
         cycles: Option<u64>,
+        /// Only one of several parts of about the same size, such as 2/4.
+        #[arg(long)]
+        part: Option<Part>,
     },
     /// A guest's I/O under a limit that changes live; makes a table and a picture.
     Demo,
@@ -162,11 +166,12 @@ fn act(arguments: &Arguments) -> Result<bool> {
             only,
             at_length,
             cycles,
+            part,
         } => {
             let mut lab = lab()?;
             lab.at_length = *at_length || !only.is_empty() || lab.debug_kernel.is_some();
             lab.cycles = *cycles;
-            run::test(&lab, only)
+            run::test(&lab, only, part.unwrap_or(Part::WHOLE))
         }
         Task::Shell { counted } => {
             let lab = lab()?;

@@ -3,13 +3,16 @@
 //! Runs checks and scenarios, at most two hosts at a time, and judges each.
 
 use std::collections::VecDeque;
+use std::str::FromStr;
 use std::sync::Mutex;
 use std::thread;
 use std::time::Duration;
 use std::time::Instant;
 
+use anyhow::Context;
 use anyhow::Result;
 use anyhow::bail;
+use anyhow::ensure;
 
 use crate::checks;
 use crate::checks::Check;
@@ -36,6 +39,32 @@ enum Job {
     Checks(Vec<&'static Check>),
     /// On one host.
     Scenarios(Kind, Vec<Run>),
+}
+
+/// Every so manieth run of all, beginning with one of the first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Part {
+    number: usize,
+    of: usize,
+}
+
+impl Part {
+    pub const WHOLE: Part = Part { number: 1, of: 1 };
+
+    fn has(self, index: usize) -> bool {
+        index % self.of == self.number - 1
+    }
+}
+
+impl FromStr for Part {
+    type Err = anyhow::Error;
+
+    fn from_str(text: &str) -> Result<Part> {
+        let (number, of) = text.split_once('/').context("such as 2/4")?;
+        let (number, of) = (number.parse()?, of.parse()?);
+        ensure!((1..=of).contains(&number), "no part {number} of {of}");
+        Ok(Part { number, of })
+    }
 }
 
 /// A scenario and what backs its disks.
@@ -81,7 +110,7 @@ impl Run {
 }
 
 /// Runs what is named, or everything. True if all passed.
-pub fn test(lab: &Lab, only: &[String]) -> Result<bool> {
+pub fn test(lab: &Lab, only: &[String], part: Part) -> Result<bool> {
     let begin = Instant::now();
     let known =
         |name: &String| checks::ALL.iter().any(|c| c.name == name) || Run::by_name(name).is_some();
@@ -89,7 +118,7 @@ pub fn test(lab: &Lab, only: &[String]) -> Result<bool> {
         bail!("there is no scenario {name:?}; `lab list` shows all");
     }
     let results = Results::default();
-    let jobs = Mutex::new(plan(lab, only));
+    let jobs = Mutex::new(plan(lab, only, part));
     thread::scope(|scope| {
         for _ in 0..LANES {
             scope.spawn(|| {
@@ -105,7 +134,7 @@ pub fn test(lab: &Lab, only: &[String]) -> Result<bool> {
         }
     });
     // With both processors to itself.
-    for list in on_hosts(lab, wanted(lab, only, Kind::Parallel)) {
+    for list in on_hosts(lab, wanted(lab, only, part, Kind::Parallel)) {
         run_scenarios(lab, Kind::Parallel, list, &results);
     }
     results.write(
@@ -126,10 +155,10 @@ fn next(jobs: &Mutex<VecDeque<Job>>) -> Option<Job> {
 }
 
 /// The longest first, so that no lane is left with one when the other has nothing to do any more.
-fn plan(lab: &Lab, only: &[String]) -> VecDeque<Job> {
+fn plan(lab: &Lab, only: &[String], part: Part) -> VecDeque<Job> {
     let mut jobs = VecDeque::new();
     // They do not depend on a kernel.
-    if lab.debug_kernel.is_none() {
+    if lab.debug_kernel.is_none() && part.has(0) {
         let checks = checks::ALL
             .iter()
             .filter(|c| is_wanted(only, c.name))
@@ -137,7 +166,7 @@ fn plan(lab: &Lab, only: &[String]) -> VecDeque<Job> {
         jobs.push_back(Job::Checks(checks));
     }
     for kind in [Kind::Cycles, Kind::Timed, Kind::Plain, Kind::Scarce] {
-        for list in on_hosts(lab, wanted(lab, only, kind)) {
+        for list in on_hosts(lab, wanted(lab, only, part, kind)) {
             jobs.push_back(Job::Scenarios(kind, list));
         }
     }
@@ -167,7 +196,7 @@ fn is_wanted(only: &[String], name: &str) -> bool {
     only.is_empty() || only.iter().any(|o| o == name)
 }
 
-fn wanted(lab: &Lab, only: &[String], kind: Kind) -> Vec<Run> {
+fn wanted(lab: &Lab, only: &[String], part: Part, kind: Kind) -> Vec<Run> {
     let debug = lab.debug_kernel.is_some();
     let here = |s: &Scenario| {
         s.kind == kind || debug && kind == Kind::Parallel && debug::has_twice(s.name)
@@ -175,13 +204,17 @@ fn wanted(lab: &Lab, only: &[String], kind: Kind) -> Vec<Run> {
     let long = |run: &Run| {
         !lab.at_length && scenarios::is_at_length(&run.name())
             || scenarios::BY_NAME.contains(&run.scenario.name)
+            || !debug && debug::is_only_here(run.scenario.name)
     };
     let skipped = |run: &Run| debug && !debug::has(run.scenario.name) || long(run);
     let fits = |run: &Run| here(run.scenario) && run.scenario.fits(lab.backend);
     match only {
-        [] => Run::all()
-            .filter(|run| fits(run) && !skipped(run))
-            .collect(),
+        [] => {
+            let part = Run::all().enumerate().filter(|(index, _)| part.has(*index));
+            part.map(|(_, run)| run)
+                .filter(|run| fits(run) && !skipped(run))
+                .collect()
+        }
         only => {
             let named = only.iter().filter_map(|name| Run::by_name(name));
             named.filter(fits).collect()

@@ -34,5 +34,25 @@ pub fn flushes(host: &Host<'_>, figures: &mut Figures) -> Result<()> {
     let least = (FLUSHES - MAX - 1) as f64 / REFILL as f64 - 0.02;
     check::within("seconds", took, least..=least + 1.0)?;
     guest.destroy()?;
+    disk.remove(host)?;
+    synchronous(host)
+}
+
+/// A write that is to be on the disk when it returns, on a disk with a cache: the guest flushes before and
+/// after it.
+fn synchronous(host: &Host<'_>) -> Result<()> {
+    let disk = Disk::flushed(host)?;
+    let guest = host.guest("synchronous").start()?;
+    let vbd = guest.attach(&disk, "xvdb")?;
+    let counts = || {
+        let number = |file: &str| vbd.number::<u64>(&format!("statistics/{file}"));
+        Ok::<_, anyhow::Error>([number("wr_req")?, number("f_req")?])
+    };
+    let before = counts()?;
+    guest.ok("dd if=/dev/zero of=/dev/xvdb bs=4k count=4 oflag=direct,dsync status=none")?;
+    let after = counts()?;
+    let sent = [after[0] - before[0], after[1] - before[1]];
+    check::equal("writes and flushes", sent, [4, 8])?;
+    guest.destroy()?;
     disk.remove(host)
 }

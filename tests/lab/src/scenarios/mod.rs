@@ -225,7 +225,7 @@ const ALL: &[Scenario] = &[
     },
     Scenario {
         name: "flushes",
-        rows: &["H28"],
+        rows: &["H28", "U33"],
         about: "flushes cost tokens like any other request",
         kind: Kind::Timed,
         any_backend: false,
@@ -265,7 +265,7 @@ const ALL: &[Scenario] = &[
     },
     Scenario {
         name: "pv-grub",
-        rows: &["P5", "P7"],
+        rows: &["P5", "P7", "U36"],
         about: "GRUB's own frontend reads a file right and hands the disk back",
         kind: Kind::Plain,
         any_backend: true,

@@ -32,6 +32,10 @@ pub fn pv_grub(host: &Host<'_>, figures: &mut Figures) -> Result<()> {
          CFG\n",
         disk.xl("xvda")
     ))?;
+    // Each state that the frontend is seen in, until it is done.
+    host.ok("{ until [ -e /run/grub/done ]; do \
+         xenstore-read /local/domain/$(xl domid grub 2>/dev/null)/device/vbd/51712/state; \
+         done 2>/dev/null | uniq >/run/grub/states & } && watcher=$!")?;
     host.ok_within("xl create -q /run/grub.cfg", 300)?;
     let log = "/var/log/xen/console/guest-grub.log";
     let read = host.run(&format!(
@@ -41,6 +45,13 @@ pub fn pv_grub(host: &Host<'_>, figures: &mut Figures) -> Result<()> {
         let console = host.ok(&format!("cat {log}")).unwrap_or_default();
         format!("GRUB's console: expected the checksum {expected}, saw:\n{console}")
     })?;
+    host.ok("touch /run/grub/done && wait $watcher")?;
+    // It serves itself in Initialised: a backend must not wait for Connected.
+    let states = host.ok("cat /run/grub/states")?;
+    check::that(
+        states.lines().any(|state| state == "3") && !states.contains('4'),
+        || format!("GRUB's frontend: expected state 3 and not 4, saw:\n{states}"),
+    )?;
     host.ok("xl destroy grub")?;
     figures.insert("bytes read by GRUB".into(), (KILOBYTES << 10).into());
     host.ok("rm -r /run/grub /run/grub.cfg")?;

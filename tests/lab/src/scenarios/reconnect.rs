@@ -6,6 +6,7 @@ use super::cycles::flat;
 use super::frontend::more_queues;
 use crate::check;
 use crate::disk::Disk;
+use crate::flood;
 use crate::host::Host;
 use crate::results::Figures;
 
@@ -37,7 +38,9 @@ pub fn reconnect(host: &Host<'_>, figures: &mut Figures) -> Result<()> {
             guest
                 .ok_within(&format!("/frontend reconnect --times {some}"), 300)
                 .map(drop)
-        })
+        })?;
+        // The threads of the last connection stay: always one.
+        guest.ok(&flood::command(0, 0, 0)).map(drop)
     };
     cycles(FIRST)?;
     let served: u64 = guest.vbd("xvda").number("statistics/rd_req")?;

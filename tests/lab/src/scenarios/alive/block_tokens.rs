@@ -22,6 +22,28 @@ pub fn no_limit(host: &Host<'_>, figures: &mut Figures) -> Result<()> {
     disk.remove(host)
 }
 
+/// A device that cannot be opened as the guest is to have it is refused with a sentence, where xl by
+/// itself says nothing.
+pub fn cannot_open(host: &Host<'_>, _figures: &mut Figures) -> Result<()> {
+    let disk = Disk::memory(host, "nb0", 16)?;
+    let guest = host.guest("opens").start()?;
+    // A number that no driver has.
+    host.ok("mknod /dev/nothing b 251 7")?;
+    let said = host.refused(&attach(&guest, "xvdb", "refill=100:/dev/nothing"))?;
+    check::contains("what xl says", &said, &["/dev/nothing", "cannot be opened"])?;
+    host.ok(&format!(
+        "rm /dev/nothing && blockdev --setro {}",
+        disk.path
+    ))?;
+    let target = format!("refill=100:{}", disk.path);
+    let said = host.refused(&attach(&guest, "xvdc", &target))?;
+    check::contains("what xl says", &said, &[disk.path.as_str(), "read-only"])?;
+    host.ok(&attach_as(&guest, "xvdd", "ro", &target))?;
+    guest.wait_disk("xvdd")?;
+    guest.destroy()?;
+    disk.remove(host)
+}
+
 /// A file that one guest writes to is not given to another one, and the other way round. Xen's own
 /// script does not see that (4.20.4 with util-linux 2.41.5), so it is not asked.
 pub fn shared_file(host: &Host<'_>, _figures: &mut Figures) -> Result<()> {

@@ -76,6 +76,101 @@ pub fn deleted(host: &Host<'_>, figures: &mut Figures) -> Result<()> {
     disk.remove(host)
 }
 
+/// A device stands still, as one does whose paths are all gone, and the disk is to be detached. xl gives
+/// up; somebody who looks for the reason finds it; when the device goes on, a second detach leaves
+/// nothing.
+pub fn stands_still(host: &Host<'_>, figures: &mut Figures) -> Result<()> {
+    let below = Disk::memory(host, "nb0", 16)?;
+    let disk = Disk::linear(host, "still", &below, 16)?;
+    let guest = host.guest("still").start()?;
+    let vbd = guest.attach(&disk, "xvdb")?;
+    Job::random_reads("xvdb", 600)
+        .depth(8)
+        .leave_running(&guest)?;
+    vbd.wait_requests(20)?;
+    disk.suspend(host)?;
+    host.ok(&format!(
+        "xl block-detach {} xvdb >/run/detach.log 2>&1; true",
+        guest.name
+    ))?;
+    let error = host.store_wait(&vbd.error_path(), "closing: waits for device")?;
+    figures.insert("reported".into(), error.into());
+    disk.resume(host)?;
+    vbd.wait_state("6|absent")?;
+    check::equal("the error node", vbd.error()?, None)?;
+    host.ok(&format!(
+        "xl block-detach {} xvdb >>/run/detach.log 2>&1; true",
+        guest.name
+    ))?;
+    host.store_wait(&vbd.path("state"), "absent")?;
+    host.ok(&format!("lab_gone {} 30", vbd.sysfs()))?;
+    disk.remove(host)?;
+    guest.destroy()?;
+    below.remove(host)
+}
+
+/// The logical block size of the device changes between two connections of a frontend: what is told
+/// and what is checked is the new one.
+pub fn block_size(host: &Host<'_>, _figures: &mut Figures) -> Result<()> {
+    let disk = Disk::looped(host, "blocks", 16)?;
+    let guest = host
+        .guest("blocks")
+        .disk(&disk, "xvda")
+        .own_frontend()
+        .start()?;
+    let run = "/frontend run --seed 1 --requests 120 --queues 1 --order 0";
+    for size in ["512", "4096", "512"] {
+        host.ok(&format!("losetup --sector-size {size} {}", disk.path))?;
+        guest.ok(run).with_context(|| format!("blocks of {size}"))?;
+        let told = guest.vbd("xvda").key("sector-size")?;
+        check::equal("sector-size", told.as_deref(), Some(size))?;
+    }
+    guest.destroy()?;
+    disk.remove(host)
+}
+
+/// A guest discards a part of a dm-cache device. What is there is undefined afterwards, but only there.
+pub fn cached(host: &Host<'_>, _figures: &mut Figures) -> Result<()> {
+    let discard = "echo 1 >discard";
+    let origin = Disk::memory_with(host, "nba", 32, discard)?;
+    let fast = Disk::memory_with(host, "nbb", 8, discard)?;
+    let metadata = Disk::memory(host, "nbc", 4)?;
+    host.ok(
+        "modprobe dm-mod && modprobe dm-cache && modprobe dm-cache-smq && \
+         mkdir -p /dev/mapper && dmsetup mknodes control",
+    )?;
+    let disk = Disk::target(
+        host,
+        "cached",
+        &format!(
+            "0 65536 cache {} {} {} 128 1 writeback default 0",
+            metadata.path, fast.path, origin.path
+        ),
+    )?;
+    let guest = host.guest("cached").start()?;
+    guest.attach(&disk, "xvdb")?;
+    Job::verified_writes("xvdb", "4k-64k", 16)
+        .depth(8)
+        .run(&guest)?;
+    let sums = |path: &str| {
+        format!(
+            "{{ dd if={path} bs=1M count=4 iflag=direct status=none; \
+             dd if={path} bs=1M skip=5 count=11 iflag=direct status=none; }} | sha256sum"
+        )
+    };
+    let before = guest.ok(&sums("/dev/xvdb"))?;
+    guest.ok("blkdiscard -o 4M -l 1M /dev/xvdb")?;
+    check::equal("in the guest", &guest.ok(&sums("/dev/xvdb"))?, &before)?;
+    check::equal("in dom0", &host.ok(&sums(&disk.path))?, &before)?;
+    Job::verified_writes("xvdb", "4k-64k", 16)
+        .depth(8)
+        .run(&guest)?;
+    guest.destroy()?;
+    [disk, origin, fast, metadata]
+        .into_iter()
+        .try_for_each(|disk| disk.remove(host))
+}
+
 /// What a guest may write where on a zoned device, no block frontend can tell it.
 pub fn zoned(host: &Host<'_>, figures: &mut Figures) -> Result<()> {
     let zones = "echo 1 >zoned && echo 4 >zone_size && echo 0 >zone_nr_conv";

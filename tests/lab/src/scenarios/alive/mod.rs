@@ -4,12 +4,14 @@
 //! drivers, devices are late, taken away, changed and mended, what Xen gives runs out, dom0
 //! freezes, and administrators write what they are used to.
 
+mod alloc_faults;
 mod block_tokens;
 mod cgroup;
 mod crowd;
 mod detached;
 mod devices;
 mod error_text;
+mod faults;
 mod few_handles;
 mod freezer;
 mod local;
@@ -18,13 +20,14 @@ mod names;
 mod rebound;
 mod suspended;
 mod thin;
+mod xenstored;
 
 use crate::scenario::Kind;
 use crate::scenario::Scenario;
 use crate::scenario::Script;
 
 /// Not in a run of everything.
-pub const AT_LENGTH: &[&str] = &["destroy-remove", "crowd"];
+pub const AT_LENGTH: &[&str] = &["destroy-remove", "crowd", "rebound-moved"];
 
 pub const ALL: &[Scenario] = &[
     plain(
@@ -56,6 +59,12 @@ pub const ALL: &[Scenario] = &[
         &["B2"],
         "a busy disk is bound again before its device is there",
         rebound::device_comes_late,
+    ),
+    plain(
+        "rebound-moved",
+        &["B1", "B2", "B3", "B4", "B19"],
+        "a busy disk moves between both drivers while parameters change and its device is away",
+        rebound::moved,
     ),
     either(
         "detach-remove",
@@ -173,6 +182,81 @@ pub const ALL: &[Scenario] = &[
             suspended::held,
         )
     },
+    either(
+        "error-range",
+        &["D01"],
+        "one block of a device has errors, and is mended under load",
+        faults::error_range,
+    ),
+    either(
+        "lost-commands",
+        &["D04"],
+        "a device cannot read some sectors, and does not answer some commands for long",
+        faults::lost_commands,
+    ),
+    either(
+        "thin-full",
+        &["D07"],
+        "a thin pool runs full: writes wait, or fail, as it is set up",
+        faults::thin_full,
+    ),
+    either(
+        "set-read-only",
+        &["D08"],
+        "a device is made read-only under load, and writable again",
+        faults::set_read_only,
+    ),
+    plain(
+        "squeezed",
+        &["D11"],
+        "I/O goes on when dom0 has next to no memory",
+        faults::squeezed,
+    ),
+    Scenario {
+        kind: Kind::Parallel,
+        ..plain(
+            "offline",
+            &["D18"],
+            "one of dom0's processors is taken offline under load",
+            faults::offline,
+        )
+    },
+    plain(
+        "stands-still",
+        &["U24"],
+        "a disk is detached whose device holds its I/O: somebody says so, and a second detach leaves nothing",
+        devices::stands_still,
+    ),
+    plain(
+        "block-size",
+        &["U15"],
+        "the logical block size of a device changes between two connections",
+        devices::block_size,
+    ),
+    either(
+        "dm-cache",
+        &["U27"],
+        "a discard on a dm-cache device changes nothing beside it",
+        devices::cached,
+    ),
+    plain(
+        "no-xenstored",
+        &["U1"],
+        "the module is loaded while xenstored does not answer",
+        xenstored::silent,
+    ),
+    plain(
+        "cannot-open",
+        &["U30"],
+        "block-tokens refuses a device that cannot be opened, or is read-only",
+        block_tokens::cannot_open,
+    ),
+    plain(
+        "alloc-faults",
+        &["D10"],
+        "allocations fail when a disk is bound, and under I/O",
+        alloc_faults::alloc_faults,
+    ),
     plain(
         "thread-names",
         &["U25"],

@@ -17,6 +17,17 @@ use crate::vbd::Vbd;
 
 const MEGABYTES: u32 = 16;
 const OURS: Backend = Backend::Rblkback;
+const THEIRS: Backend = Backend::Blkback;
+/// In a run of everything, at length, and on the debug kernel: half of them in each direction.
+const MOVES: [u64; 3] = [10, 100, 6];
+/// What the module is loaded with, one after the other, besides what the disk had first.
+const CHANGES: [&str; 5] = [
+    "max_queues=1",
+    "max_ring_page_order=0",
+    "feature_persistent=N",
+    "max_guest_frames=1024",
+    "",
+];
 /// What the disk has when its frontend connects.
 const FIRST: &str = "max_queues=4 max_ring_page_order=4 feature_persistent=Y";
 
@@ -100,6 +111,60 @@ pub fn device_comes_late(host: &Host<'_>, _figures: &mut Figures) -> Result<()> 
     guest.destroy()?;
     disk.remove(host)?;
     below.remove(host)
+}
+
+/// A busy disk of four queues moves between both drivers, and is met by other parameters each time that it
+/// comes back. Every fifth time its device is not there for ten seconds.
+pub fn moved(host: &Host<'_>, figures: &mut Figures) -> Result<()> {
+    let [quick, full, debug] = MOVES;
+    let moves = host.lab.repeats(quick, full, debug);
+    let below = Disk::memory(host, "nb0", MEGABYTES)?;
+    let disk = Disk::linear(host, "moved", &below, MEGABYTES)?;
+    reload(host, FIRST)?;
+    host.ok(&format!("{} max_queues=4", THEIRS.load_command()))?;
+    let guest = host.guest("moved").processors(4).memory(256).start()?;
+    let vbd = guest.attach(&disk, "xvdb")?;
+    let number = disk.physical_device(host)?;
+    let verify = Job::verified_writes("xvdb", "4k-128k", MEGABYTES)
+        .depth(32)
+        .repeat(&guest)?;
+    vbd.wait_requests(32)?;
+    let mut changes = CHANGES.iter().cycle();
+    for round in 1..=moves / 2 {
+        vbd.hand_over(8, OURS, THEIRS)?;
+        vbd.wait_state("4")?;
+        let change = changes.next().context("a change")?;
+        reload(host, &format!("{FIRST} {change}"))?;
+        if round % 5 == 0 {
+            without_device(host, &vbd, &below, &number)?;
+        } else {
+            vbd.hand_over(8, THEIRS, OURS)?;
+        }
+        lives(host, &vbd).with_context(|| format!("round {round}, {change}"))?;
+    }
+    let (runs, report) = verify.stop()?;
+    let whole = u64::from(MEGABYTES) << 20;
+    check::equal("bytes verified", report.read.io_bytes, whole)?;
+    check::equal("the error node", vbd.error()?, None)?;
+    figures.insert("moves".into(), moves.into());
+    figures.insert("bytes verified".into(), (runs * whole).into());
+    guest.destroy()?;
+    disk.remove(host)?;
+    below.remove(host)?;
+    host.ok(&format!("rmmod {}", THEIRS.module()))?;
+    reload(host, "")
+}
+
+/// The disk comes back to us while its device is gone.
+fn without_device(host: &Host<'_>, vbd: &Vbd<'_, '_>, below: &Disk, number: &str) -> Result<()> {
+    vbd.wait_requests(8)?;
+    vbd.unbind(THEIRS)?;
+    // That driver lets go of the device when it has answered.
+    host.ok("lab_until 60 'dmsetup remove --noudevsync moved'")?;
+    vbd.bind(OURS)?;
+    host.ok("sleep 10")?;
+    let again = Disk::linear(host, "moved", below, MEGABYTES)?;
+    check::equal("the device's number", again.physical_device(host)?, number)
 }
 
 /// Takes the module out, which nobody may use, and loads it with these parameters: it takes every
