@@ -50,6 +50,9 @@ pub(crate) struct SharedRing {
 
 // SAFETY: The mappings are valid in every thread; unmapping works from any.
 unsafe impl Send for SharedRing {}
+// SAFETY: Shared access reads and writes bytes by volatile accesses, which any number of threads may do
+// at once: the frontend does, too.
+unsafe impl Sync for SharedRing {}
 
 impl SharedRing {
     /// Maps the frames that `refs` of `domain` grant. Sleeps.

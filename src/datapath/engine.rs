@@ -15,11 +15,11 @@ mod intake;
 use super::backing_device::BackingDevice;
 use super::mapper::FrameLimits;
 use super::mapper::Mapper;
+use super::pending_request::EventWaker;
 use super::pending_request::PendingRequest;
 use super::request_pool::RequestPool;
 use super::ring::Response;
 use super::ring::Ring;
-use super::ring_control::EventWaker;
 use super::ring_control::RingControl;
 use super::run_check::RunCheck;
 use crate::logic::protocol::abi::Status;
@@ -58,18 +58,22 @@ pub(crate) struct RingSetup {
 /// What the thread works with while the ring is connected.
 pub(crate) struct Engine {
     // Dropped first, so that no event comes while the rest goes.
-    channel: Pin<KBox<Channel<EventWaker>>>,
+    channel: Arc<Channel<EventWaker>>,
     ring: Ring,
     entries: u32,
     device: Arc<BackingDevice>,
     /// What requests are checked against, renewed by [`Self::update_view`].
     view: DiskView,
+    /// The device may have changed since.
+    view_is_old: bool,
     /// [`BlockDevice::merges_late`](crate::sys::bdev::BlockDevice::merges_late), likewise.
     merges_late: bool,
     mapper: Mapper,
     pool: RequestPool,
     /// Responses to discards; empty between runs.
     responses: KVec<Response>,
+    /// Responses were written that the frontend was not shown.
+    unpushed: bool,
     /// Requests that can be released and responded to; empty between runs.
     ready: KVec<PendingRequest>,
     /// Requests that the device has answered and of which this kernel still uses a page.
@@ -101,6 +105,8 @@ pub(crate) struct Engine {
     kept: i32,
     /// The frontend published impossible indices.
     broken: bool,
+    /// Ends of I/O may write responses while the thread sleeps.
+    direct: bool,
 }
 
 /// Why the engine stopped consuming requests.
@@ -139,10 +145,12 @@ impl Engine {
             ring: setup.ring,
             entries: setup.entries,
             view: setup.device.view(),
+            view_is_old: true,
             merges_late: setup.device.block_device().merges_late(),
             pool: RequestPool::new(completions.clone(), setup.device.clone(), slots)?,
             device: setup.device,
             responses: KVec::with_capacity(slots, GFP_KERNEL)?,
+            unpushed: false,
             ready: KVec::with_capacity(slots, GFP_KERNEL)?,
             lingering: KVec::with_capacity(slots, GFP_KERNEL)?,
             held: KVec::with_capacity(slots, GFP_KERNEL)?,
@@ -159,8 +167,9 @@ impl Engine {
             now: 0,
             kept: 0,
             broken: false,
+            direct: false,
             // Last: from here on there are events.
-            channel: KBox::pin_init(
+            channel: Arc::pin_init(
                 Channel::bind(dev.clone(), setup.port, EventWaker(completions.clone())),
                 GFP_KERNEL,
             )?,
@@ -173,8 +182,11 @@ impl Engine {
     /// # Errors
     ///
     /// [`Overrun`] if they are impossible.
-    pub(super) fn attach(&mut self) -> Result<(), Overrun> {
-        self.ring.attach()
+    pub(super) fn attach(&mut self, control: &RingControl) -> Result<(), Overrun> {
+        self.ring.attach()?;
+        let responses = self.ring.responses(&self.channel);
+        control.completions.responses().connect(responses);
+        Ok(())
     }
 
     /// Looks at everything once, and again while requests come back meanwhile. Returns how long the
@@ -189,9 +201,7 @@ impl Engine {
             }
             self.collect(control);
             self.give_back(control);
-            // Before anything that may sleep for the device.
-            self.push_responses();
-            self.update_view();
+            self.view_is_old = true;
             self.serve(control, &mut budget);
             self.pass_barrier(control);
             // A device without a queue answers at once: then the thread goes round again instead of
@@ -226,9 +236,12 @@ impl Engine {
         }
     }
 
-    /// Looks at the device: before requests are consumed, and after a batch was submitted, which may
-    /// have taken long.
+    /// Looks at the device before requests are consumed, unless that was done in this run and nothing was
+    /// submitted since, which may take long.
     fn update_view(&mut self) {
+        if !core::mem::replace(&mut self.view_is_old, false) {
+            return;
+        }
         self.view = self.device.view();
         self.merges_late = self.device.block_device().merges_late();
     }
@@ -253,7 +266,8 @@ impl Engine {
         }
         let pause = self.intake(control, budget);
         // Requests that were refused have their responses already.
-        self.push_responses();
+        self.push_responses(control);
+        self.choose_who_responds(control, &pause);
         match pause {
             Pause::Idle => {
                 if let Some(event) = self.owed.take() {
@@ -274,7 +288,15 @@ impl Engine {
 
     /// Reports when a ring that was stopped has nothing in flight any more.
     fn drain(&mut self, control: &Arc<RingControl>) {
-        if !control.is_stopping() || self.ring.in_flight() != 0 {
+        if !control.is_stopping() {
+            return;
+        }
+        self.respond_by_thread(control);
+        if self.ring.in_flight(control.completions.responses()) != 0 {
+            return;
+        }
+        if !control.completions.is_all_released() {
+            control.wake();
             return;
         }
         if self.mapper.forget() {
@@ -285,31 +307,72 @@ impl Engine {
     }
 
     /// Shows the frontend all responses so far, and sends it an event if it wants one.
-    fn push_responses(&mut self) {
-        if self.ring.push_responses() {
-            self.channel.notify();
+    fn push_responses(&mut self, control: &RingControl) {
+        if core::mem::take(&mut self.unpushed) {
+            control.completions.responses().push();
+        }
+    }
+
+    /// From now on every finished request wakes the thread. Those that ends of I/O have responded to are
+    /// counted as such, and are still to be released.
+    fn respond_by_thread(&mut self, control: &RingControl) {
+        if core::mem::take(&mut self.direct) {
+            control.completions.responses().set_direct(false);
+        }
+    }
+
+    /// Ends of I/O write responses while the thread sleeps, unless it waits for what they bring.
+    fn choose_who_responds(&mut self, control: &RingControl, pause: &Pause) {
+        let waits = matches!(pause, Pause::NoMemory | Pause::Barrier | Pause::Broken(_))
+            || self.mapper.has_postponed();
+        if waits || control.disk.write_barrier.is_active() {
+            self.respond_by_thread(control);
+            if !control.completions.is_all_released() {
+                control.wake();
+            }
+        } else if !core::mem::replace(&mut self.direct, true) {
+            control.completions.responses().set_direct(true);
         }
     }
 
     /// Releases the frames of requests that came back, then writes the responses.
     fn collect(&mut self, control: &Arc<RingControl>) {
-        control.completions.take_responses(&mut self.responses);
-        for response in self.responses.drain_all() {
-            self.ring.respond(response);
-            note_unsupported(control, response);
+        let (completions, responses) = (&control.completions, control.completions.responses());
+        completions.take_responses(&mut self.responses);
+        if !self.responses.is_empty() {
+            responses.respond(&self.responses, |response| *response, true);
+            for response in self.responses.drain_all() {
+                note_unsupported(control, response);
+            }
         }
         self.sort_out(control);
+        // After that, for no end of I/O responds by itself any more.
+        self.release_responded(control);
         if self.ready.is_empty() {
             return;
         }
         // No request has its response before it is unmapped.
         self.mapper.release(&mut self.ready);
+        responses.respond(&self.ready, PendingRequest::response, true);
         for request in self.ready.drain_all() {
-            self.ring.respond(request.response());
             note_response(control, &request);
             self.pool.put(request.recycle());
         }
         self.mapper.shrink(self.pages_kept());
+    }
+
+    /// Releases the frames of requests that ends of I/O have responded to.
+    fn release_responded(&mut self, control: &RingControl) {
+        if control.completions.is_all_released() {
+            return;
+        }
+        for request in control.completions.take_responded() {
+            // One after the other: nothing of them is to be copied or unmapped.
+            let mut one = [request];
+            self.mapper.release(&mut one);
+            let [request] = one;
+            self.pool.put(request.recycle());
+        }
     }
 
     /// Sorts the requests that came back: those that can be released, and those that linger because
@@ -367,7 +430,9 @@ impl Engine {
         if !barrier.is_active() {
             return;
         }
-        if self.ring.in_flight() == u32::from(self.barrier.is_some()) {
+        self.respond_by_thread(control);
+        let in_flight = self.ring.in_flight(control.completions.responses());
+        if in_flight == u32::from(self.barrier.is_some()) {
             if let Some(owner) = barrier.drained(control.number) {
                 control.disk.gate.wake(owner);
             }

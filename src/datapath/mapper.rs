@@ -166,6 +166,9 @@ impl Mapper {
             }
         };
         request.set_own_mappings(owns);
+        // What stays mapped for a read, and what was copied for a write, needs nothing before the
+        // response.
+        request.set_needs_thread(owns || reads && self.grants.is_none());
         let _ = self.staged.push_within_capacity(request);
     }
 
@@ -297,10 +300,12 @@ impl Mapper {
         }
     }
 
-    /// Frames that stay mapped, and spare pages for copies.
+    /// Frames that stay mapped, spare pages for copies, and what requests use, which may have their
+    /// responses already.
     pub(crate) fn kept(&self) -> usize {
         let grants = self.grants.as_ref().map_or(0, PersistentGrants::len);
-        self.copier.spare().saturating_add(usize::from(grants))
+        let kept = self.copier.spare().saturating_add(usize::from(grants));
+        kept.saturating_add(self.frames as usize)
     }
 
     /// Gives pages back until `keep` free ones are left. Sleeps.
@@ -351,6 +356,7 @@ fn copy_frames(copier: &mut Copier, request: &mut PendingRequest) -> bool {
             }
         }
     }
+    request.set_needs_thread(true);
     true
 }
 

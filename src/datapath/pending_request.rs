@@ -36,6 +36,7 @@ use kernel::{
 use super::backing_device::BackingDevice;
 use super::frame::Frame;
 use super::ring::Response;
+use super::ring::Responses;
 use crate::logic::protocol::abi::Status;
 use crate::logic::protocol::request::Extent;
 use crate::logic::protocol::request::Operation;
@@ -51,6 +52,7 @@ use crate::sys::bio::InlineBio;
 use crate::sys::kthread::Wakeup;
 use crate::sys::llist::LlistHead;
 use crate::sys::llist::LlistNode;
+use crate::xenbus::evtchn::Handler;
 
 /// What a checked request asks for, without its extents.
 pub(crate) type RequestSummary = Request<()>;
@@ -70,6 +72,8 @@ pub(crate) struct RequestMemory {
     nomerge: bool,
     /// Some of the frames may be mapped for this request alone.
     has_own_mappings: bool,
+    /// Something has to be unmapped, or copied to the guest, before the response.
+    needs_thread: bool,
     /// Free memory has none.
     admitted: Option<(RequestSummary, Permit)>,
 }
@@ -111,6 +115,7 @@ impl PendingRequest<Free> {
             response: Response::NONE,
             nomerge: false,
             has_own_mappings: false,
+            needs_thread: true,
             admitted: None,
         };
         Ok(Self {
@@ -200,6 +205,11 @@ impl PendingRequest {
         self.memory.has_own_mappings = own;
     }
 
+    /// Whether something has to be unmapped, or copied to the guest, before the response.
+    pub(super) fn set_needs_thread(&mut self, needs: bool) {
+        self.memory.needs_thread = needs;
+    }
+
     /// What the request does.
     pub(super) fn operation(&self) -> Operation {
         self.memory.operation()
@@ -262,6 +272,13 @@ impl RequestMemory {
     fn operation(&self) -> Operation {
         self.summary().map_or(Operation::Read, Request::operation)
     }
+
+    /// May the end of I/O write the response? Not if more has to be done with the response.
+    fn may_respond_directly(&self) -> bool {
+        !self.needs_thread
+            && self.response.status != Status::Unsupported
+            && self.operation() != Operation::Barrier
+    }
 }
 
 fn finish(memory: KBox<LlistNode<RequestMemory>>) {
@@ -314,11 +331,40 @@ impl BioOwner for LlistNode<RequestMemory> {
             Err(e) if e == EOPNOTSUPP => Status::Unsupported,
             Err(_) => Status::Error,
         };
-        finish(this);
+        let completions = this.completions.clone();
+        let (response, mut memory) = (this.response, None);
+        if completions.requests.is_asleep()
+            && completions.responses.are_few()
+            && this.may_respond_directly()
+        {
+            memory = Some(this);
+            completions.responses.respond_directly(response, || {
+                // The thread releases what the request has when it runs next.
+                let responded = memory.take();
+                let _ = responded.map(|memory| completions.responded.push(memory));
+            });
+        } else {
+            completions.push(this);
+        }
+        if let Some(memory) = memory {
+            completions.push(memory);
+        }
     }
 }
 
-/// What comes back to the thread of a ring, and what wakes it.
+/// Wakes the thread of a ring when the guest sends an event.
+pub(super) struct EventWaker(pub(super) Arc<Completions>);
+
+impl Handler for EventWaker {
+    fn event(&self) {
+        self.0.wake();
+    }
+}
+
+/// What comes back to the thread of a ring, and what wakes it; and the responses.
+///
+/// While the thread sleeps, and waits for nothing that a finished request brings, an end of I/O writes the
+/// response by itself and wakes nobody ([`Responses::respond_directly`]).
 ///
 /// Finished requests come in any context and without a lock, see [`LlistHead`]. Responses to
 /// discards are few; their lock is a spinlock for process context, under which no other is taken.
@@ -327,9 +373,13 @@ impl BioOwner for LlistNode<RequestMemory> {
 pub(crate) struct Completions {
     wakeup: Wakeup,
     requests: LlistHead<RequestMemory>,
+    /// Requests that have their response and are not released. Nobody is woken for them.
+    responded: LlistHead<RequestMemory>,
+    #[pin]
+    responses: Responses<EventWaker>,
     has_responses: AtomicFlag,
     #[pin]
-    responses: SpinLock<KVec<Response>>,
+    of_discards: SpinLock<KVec<Response>>,
 }
 
 impl Completions {
@@ -339,12 +389,14 @@ impl Completions {
     ///
     /// `ENOMEM`.
     pub(super) fn new() -> Result<Arc<Self>> {
-        let responses = KVec::new();
+        let of_discards = KVec::new();
         let completions = pin_init!(Self {
             wakeup: Wakeup::new(),
             requests: LlistHead::new(),
+            responded: LlistHead::new(),
+            responses <- Responses::new(),
             has_responses: AtomicFlag::new(false),
-            responses <- new_spinlock!(responses, "rblkback::responses"),
+            of_discards <- new_spinlock!(of_discards, "rblkback::discarded"),
         });
         Arc::pin_init(completions, GFP_KERNEL)
     }
@@ -358,7 +410,7 @@ impl Completions {
     pub(super) fn reserve(&self, entries: usize) -> Result {
         // The vector is exchanged for one of the ring's at each run.
         let mut responses = KVec::with_capacity(entries, GFP_KERNEL)?;
-        core::mem::swap(&mut *self.responses.lock(), &mut responses);
+        core::mem::swap(&mut *self.of_discards.lock(), &mut responses);
         Ok(())
     }
 
@@ -377,7 +429,7 @@ impl Completions {
     /// Takes the response to a discard in and wakes the thread. Context: process.
     pub(super) fn push_response(&self, response: Response) {
         // The vector is never full: a response is of a slot.
-        let _ = self.responses.lock().push_within_capacity(response);
+        let _ = self.of_discards.lock().push_within_capacity(response);
         self.has_responses.store(true, Relaxed);
         self.wake();
     }
@@ -391,10 +443,28 @@ impl Completions {
         })
     }
 
+    /// The responses of the ring.
+    pub(super) fn responses(&self) -> &Responses<EventWaker> {
+        &self.responses
+    }
+
+    /// Requests that have their response already.
+    pub(super) fn take_responded(&self) -> impl Iterator<Item = PendingRequest> {
+        self.responded.take_all().map(|memory| PendingRequest {
+            memory,
+            stage: Admitted,
+        })
+    }
+
+    /// Are there none that have their response already?
+    pub(super) fn is_all_released(&self) -> bool {
+        self.responded.is_empty()
+    }
+
     /// Exchanges the responses that came in for `responses`, which is empty.
     pub(super) fn take_responses(&self, responses: &mut KVec<Response>) {
         if self.has_responses.load(Relaxed) && self.has_responses.xchg(false, Full) {
-            core::mem::swap(&mut *self.responses.lock(), responses);
+            core::mem::swap(&mut *self.of_discards.lock(), responses);
         }
     }
 

@@ -10,11 +10,23 @@
 //! | [`Ring::unconsumed_requests`] | `RING_HAS_UNCONSUMED_REQUESTS` |
 //! | [`Ring::final_check`] | `RING_FINAL_CHECK_FOR_REQUESTS` |
 //! | [`Ring::peek`] | `RING_COPY_REQUEST` |
-//! | [`Ring::push_responses`] | `RING_PUSH_RESPONSES_AND_CHECK_NOTIFY` |
+//! | [`Responses::push`] | `RING_PUSH_RESPONSES_AND_CHECK_NOTIFY` |
 //!
-//! Context: the thread of the ring, under its lock. Source: `xen/interface/io/ring.h`.
+//! The ring has two sides. The thread of the ring consumes requests ([`Ring`]), under its lock.
+//! Responses are written by the thread and by ends of I/O ([`Responses`]), under a raw spinlock.
+//!
+//! Source: `xen/interface/io/ring.h`.
 
-use kernel::prelude::*;
+use kernel::{
+    prelude::*,
+    sync::{
+        atomic::{
+            ordering::Relaxed,
+            Atomic, //
+        },
+        Arc, //
+    }, //
+};
 
 use crate::logic::protocol::abi::response as offset;
 use crate::logic::protocol::abi::ring_header;
@@ -25,6 +37,10 @@ use crate::logic::protocol::abi::SLOT_X86_32;
 use crate::logic::protocol::index::must_notify;
 use crate::logic::protocol::index::Indices;
 use crate::logic::protocol::index::Overrun;
+use crate::logic::protocol::index::ResponseIndices;
+use crate::sys::raw_lock::RawSpinLock;
+use crate::xenbus::evtchn::Channel;
+use crate::xenbus::evtchn::Handler;
 use crate::xenbus::shared_ring::SharedRing;
 
 /// A response to a request.
@@ -47,23 +63,21 @@ impl Response {
     };
 }
 
-/// A mapped ring and where we stand on it.
+/// A mapped ring, and where we stand among its requests. Context: the thread of the ring, under its
+/// lock.
 pub(crate) struct Ring {
-    shared: SharedRing,
+    shared: Arc<SharedRing>,
     abi: Abi,
     indices: Indices,
-    /// The response producer index that the frontend was told last.
-    published: u32,
 }
 
 impl Ring {
     /// A ring of `entries` slots that is mapped and not attached yet: it holds no request.
-    pub(crate) fn new(shared: SharedRing, abi: Abi, entries: u32) -> Self {
+    pub(crate) fn new(shared: Arc<SharedRing>, abi: Abi, entries: u32) -> Self {
         Self {
             indices: Indices::empty(entries),
             shared,
             abi,
-            published: 0,
         }
     }
 
@@ -77,7 +91,6 @@ impl Ring {
         let rsp_prod = self.shared.load(ring_header::RSP_PROD);
         let req_prod = self.shared.load(ring_header::REQ_PROD);
         self.indices = Indices::attach(self.indices.entries(), req_prod, rsp_prod)?;
-        self.published = rsp_prod;
         Ok(())
     }
 
@@ -86,8 +99,19 @@ impl Ring {
         self.abi
     }
 
+    /// The other side of the ring. To be called once it is attached.
+    pub(super) fn responses<H: Handler>(&self, channel: &Arc<Channel<H>>) -> ConnectedResponses<H> {
+        ConnectedResponses {
+            shared: self.shared.clone(),
+            channel: channel.clone(),
+            abi: self.abi,
+            indices: self.indices.responses(),
+        }
+    }
+
     /// Requests that were consumed and have no response yet.
-    pub(crate) fn in_flight(&self) -> u32 {
+    pub(super) fn in_flight<H: Handler>(&mut self, responses: &Responses<H>) -> u32 {
+        self.indices.note_responses(responses.written());
         self.indices.in_flight()
     }
 
@@ -96,12 +120,16 @@ impl Ring {
     /// # Errors
     ///
     /// [`Overrun`] if the frontend's index is impossible.
-    pub(crate) fn unconsumed_requests(&self) -> Result<u32, Overrun> {
-        let unread = self
-            .indices
-            .unread(self.shared.load(ring_header::REQ_PROD))?;
+    pub(super) fn unconsumed_requests<H: Handler>(
+        &mut self,
+        responses: &Responses<H>,
+    ) -> Result<u32, Overrun> {
+        let req_prod = self.shared.load(ring_header::REQ_PROD);
+        // Also before the index of the responses is read: the guest may have used a slot because of a
+        // response that an end of I/O has just written.
         self.shared.read_barrier();
-        Ok(unread)
+        self.indices.note_responses(responses.written());
+        self.indices.unread(req_prod)
     }
 
     /// Asks for an event at the next request, then looks once more: one that came
@@ -110,11 +138,14 @@ impl Ring {
     /// # Errors
     ///
     /// As [`Self::unconsumed_requests`].
-    pub(crate) fn final_check(&self) -> Result<u32, Overrun> {
+    pub(super) fn final_check<H: Handler>(
+        &mut self,
+        responses: &Responses<H>,
+    ) -> Result<u32, Overrun> {
         self.shared
             .store(ring_header::REQ_EVENT, self.indices.next_event());
         self.shared.full_barrier();
-        self.unconsumed_requests()
+        self.unconsumed_requests(responses)
     }
 
     /// Makes `slot` a private copy of the slot of the next request. Only after
@@ -137,18 +168,25 @@ impl Ring {
     }
 
     /// Consumes the request that was looked at.
-    pub(crate) fn consume(&mut self) {
+    pub(super) fn consume<H: Handler>(&mut self, responses: &Responses<H>) {
         self.indices.consume();
+        responses.consumed.store(self.indices.req_cons(), Relaxed);
     }
+}
 
-    /// Writes a response. The frontend does not see it before [`Self::push_responses`].
-    /// Of the slot only the three fields of a response change, so nothing of ours
-    /// leaks through its padding.
-    pub(crate) fn respond(&mut self, response: Response) {
-        let Some(index) = self.indices.respond() else {
-            return;
-        };
-        let Some(at) = self.abi.slot_offset(index) else {
+/// The side of a connected ring that writes responses.
+pub(super) struct ConnectedResponses<H: Handler> {
+    shared: Arc<SharedRing>,
+    channel: Arc<Channel<H>>,
+    abi: Abi,
+    indices: ResponseIndices,
+}
+
+impl<H: Handler> ConnectedResponses<H> {
+    /// Writes a response. The frontend does not see it before [`Self::push`]. Of the slot only the three
+    /// fields of a response change, so nothing of ours leaks through its padding.
+    fn respond(&mut self, response: Response) {
+        let Some(at) = self.abi.slot_offset(self.indices.respond()) else {
             return;
         };
         self.put(at, offset::ID, response.id.to_le_bytes());
@@ -162,18 +200,136 @@ impl Ring {
         }
     }
 
-    /// Shows the frontend all responses so far. Returns whether it wants an event.
-    #[must_use]
-    pub(crate) fn push_responses(&mut self) -> bool {
-        let old = self.published;
-        let new = self.indices.rsp_prod();
-        if new == old {
-            return false;
-        }
+    /// Shows the frontend all responses so far, and sends it an event if it wants one.
+    fn push(&mut self) {
+        let Some((old, new)) = self.indices.publish() else {
+            return;
+        };
         self.shared.write_barrier();
         self.shared.store(ring_header::RSP_PROD, new);
-        self.published = new;
         self.shared.full_barrier();
-        must_notify(old, new, self.shared.load(ring_header::RSP_EVENT))
+        if must_notify(old, new, self.shared.load(ring_header::RSP_EVENT)) {
+            self.channel.notify();
+        }
+    }
+}
+
+struct ResponsesState<H: Handler> {
+    connected: Option<ConnectedResponses<H>>,
+    /// Ends of I/O may write responses.
+    direct: bool,
+}
+
+/// The responses of a ring: its thread writes them, and ends of I/O while the thread sleeps and waits for
+/// none of them.
+///
+/// Lock: a raw spinlock with interrupts off, under which nothing else is taken. It is held for a few
+/// responses at most.
+#[pin_data]
+pub(super) struct Responses<H: Handler> {
+    /// The index of the next response. Written with the lock, before the guest can see the response.
+    written: Atomic<u32>,
+    /// The index of the next request, when the thread consumed one last.
+    consumed: Atomic<u32>,
+    #[pin]
+    state: RawSpinLock<ResponsesState<H>>,
+}
+
+/// Responses that are written with one lock.
+const AT_ONCE: usize = 32;
+/// Requests in flight up to which an end of I/O responds by itself. Of more, several may be answered in one
+/// interrupt, and the thread responds to all of those at less cost than one after the other has.
+const FEW: u32 = 4;
+
+impl<H: Handler> Responses<H> {
+    /// Of no ring yet.
+    pub(super) fn new() -> impl PinInit<Self> {
+        let state = ResponsesState {
+            connected: None,
+            direct: false,
+        };
+        pin_init!(Self {
+            written: Atomic::new(0),
+            consumed: Atomic::new(0),
+            state <- RawSpinLock::new(state, c"rblkback::responses"),
+        })
+    }
+
+    /// Responses go to that ring from now on, and only the thread writes them.
+    pub(super) fn connect(&self, connected: ConnectedResponses<H>) {
+        let written = connected.indices.rsp_prod();
+        let old = self.state.with(|state| {
+            self.written.store(written, Relaxed);
+            self.consumed.store(written, Relaxed);
+            state.direct = false;
+            state.connected.replace(connected)
+        });
+        drop(old);
+    }
+
+    /// There is no ring any more. Sleeps, because this may be the last reference to it.
+    pub(super) fn disconnect(&self) {
+        let old = self.state.with(|state| {
+            state.direct = false;
+            state.connected.take()
+        });
+        drop(old);
+    }
+
+    /// The index of the next response. Context: any.
+    fn written(&self) -> u32 {
+        self.written.load(Relaxed)
+    }
+
+    /// Are so few requests in flight that an end of I/O should respond to its own? Context: any.
+    pub(super) fn are_few(&self) -> bool {
+        let consumed = self.consumed.load(Relaxed);
+        consumed.wrapping_sub(self.written.load(Relaxed)) <= FEW
+    }
+
+    /// May ends of I/O write responses from now on? When they may not any more, none is writing one.
+    pub(super) fn set_direct(&self, direct: bool) {
+        self.state.with(|state| state.direct = direct);
+    }
+
+    /// Writes the response to each of `requests`. [`Self::push`] shows them, or this does with `push`.
+    pub(super) fn respond<T>(&self, requests: &[T], response: impl Fn(&T) -> Response, push: bool) {
+        for some in requests.chunks(AT_ONCE) {
+            self.state.with(|state| {
+                let Some(connected) = &mut state.connected else {
+                    return;
+                };
+                for request in some {
+                    connected.respond(response(request));
+                }
+                self.written.store(connected.indices.rsp_prod(), Relaxed);
+                if push {
+                    connected.push();
+                }
+            });
+        }
+    }
+
+    /// Shows the frontend all responses so far, and sends it an event if it wants one.
+    pub(super) fn push(&self) {
+        self.state.with(|state| {
+            if let Some(connected) = &mut state.connected {
+                connected.push();
+            }
+        });
+    }
+
+    /// Writes and shows a response, and calls `done`, if an end of I/O may do that now. After
+    /// [`Self::set_direct`] has said that it may not, none is between the two. Context: up to hard
+    /// interrupt, as for `done`.
+    pub(super) fn respond_directly(&self, response: Response, done: impl FnOnce()) {
+        self.state.with(|state| {
+            if let Some(connected) = state.connected.as_mut().filter(|_| state.direct) {
+                connected.respond(response);
+                self.written.store(connected.indices.rsp_prod(), Relaxed);
+                connected.push();
+                done();
+            }
+        });
     }
 }

@@ -40,7 +40,6 @@ use super::run_check::Verdict;
 use crate::logic::ids::RingId;
 use crate::qos::gate::RingWaker;
 use crate::sys::workqueue;
-use crate::xenbus::evtchn::Handler;
 
 /// A request to the thread of a ring, which the thread takes once.
 struct Flag(AtomicFlag);
@@ -57,15 +56,6 @@ impl Flag {
     /// Was the flag set since this was asked last?
     fn take(&self) -> bool {
         self.0.load(Relaxed) && self.0.xchg(false, Full)
-    }
-}
-
-/// Wakes the thread of a ring when the guest sends an event.
-pub(super) struct EventWaker(pub(super) Arc<Completions>);
-
-impl Handler for EventWaker {
-    fn event(&self) {
-        self.0.wake();
     }
 }
 

@@ -110,7 +110,7 @@ impl Worker {
     /// [`Overrun`] if the ring holds impossible indices.
     pub(crate) fn attach(&self) -> Result<(), Overrun> {
         match &mut *self.engine.lock() {
-            Some(engine) => engine.attach(),
+            Some(engine) => engine.attach(&self.control),
             None => Ok(()),
         }
     }
@@ -120,6 +120,8 @@ impl Worker {
     /// before it drops the worker. Sleeps.
     pub(crate) fn release(&self) {
         let engine = self.engine.lock().take();
+        // It refers to the ring and to the event channel.
+        self.control.completions.responses().disconnect();
         drop(engine);
     }
 }

@@ -140,6 +140,27 @@ void xbk_thread_finish_sleep(void)
 	try_to_freeze();
 }
 
+void xbk_raw_lock_init(raw_spinlock_t *lock, const char *name)
+{
+	static struct lock_class_key key;
+
+	raw_spin_lock_init(lock);
+	lockdep_set_class_and_name(lock, &key, name);
+}
+
+unsigned long xbk_raw_lock(raw_spinlock_t *lock)
+{
+	unsigned long flags;
+
+	raw_spin_lock_irqsave(lock, flags);
+	return flags;
+}
+
+void xbk_raw_unlock(raw_spinlock_t *lock, unsigned long flags)
+{
+	raw_spin_unlock_irqrestore(lock, flags);
+}
+
 void xbk_io_context_adopt(struct task_struct *task)
 {
 #ifdef CONFIG_BLK_CGROUP

@@ -7,6 +7,7 @@
 #define RBLKBACK_SYS_HELPERS_H
 
 #include <linux/blk_types.h>
+#include <linux/spinlock_types.h>
 #include <linux/types.h>
 
 struct blk_plug;
@@ -71,6 +72,11 @@ int xbk_disk_discard(struct block_device *bdev, u64 sector, u64 sectors,
  * sleeps.
  */
 void xbk_plug_expect(struct blk_plug *plug, u16 bios);
+
+/* A raw spinlock, taken with interrupts off; unlocking takes what locking returned. Context: any. */
+void xbk_raw_lock_init(raw_spinlock_t *lock, const char *name);
+unsigned long xbk_raw_lock(raw_spinlock_t *lock);
+void xbk_raw_unlock(raw_spinlock_t *lock, unsigned long flags);
 
 void xbk_preempt_disable(void);
 void xbk_preempt_enable(void);

@@ -124,6 +124,19 @@ impl<T> LlistHead<T> {
         }
     }
 
+    /// Is the list empty and the consumer asleep? Both may be otherwise as soon as this returns.
+    ///
+    /// Context: any.
+    pub(crate) fn is_asleep(&self) -> bool {
+        self.last.load(Relaxed).is_null()
+    }
+
+    /// Are there no nodes? Context: as for [`Self::is_asleep`].
+    pub(crate) fn is_empty(&self) -> bool {
+        let last = self.last.load(Relaxed);
+        last.is_null() || last == Self::AWAKE
+    }
+
     /// Removes all nodes and returns them in the order of the pushes. The consumer is awake
     /// afterwards. Only the consumer may call this.
     pub(crate) fn take_all(&self) -> Llist<T> {

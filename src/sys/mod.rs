@@ -15,6 +15,7 @@
 //! | [`timer`] | a one-shot hrtimer that is re-armed in place |
 //! | [`periodic`] | a timer that calls all registered objects once a second |
 //! | [`workqueue`] | the module's workqueues |
+//! | [`raw_lock`] | a raw spinlock, for hard interrupts |
 //! | [`preempt`] | disabling preemption |
 //! | [`params`] | module parameters |
 //! | [`trace`] | tracepoints |
@@ -31,6 +32,7 @@ pub(crate) mod module_ref;
 pub(crate) mod params;
 pub(crate) mod periodic;
 mod preempt;
+pub(crate) mod raw_lock;
 pub(crate) mod timer;
 pub(crate) mod trace;
 pub(crate) mod workqueue;

@@ -308,6 +308,7 @@ fn map_ring(
     let refs = location.refs();
     let gref = refs.first().copied().unwrap_or(0);
     let shared = SharedRing::map(context.dev.frontend_id(), refs)
+        .and_then(|shared| Ok(Arc::new(shared, GFP_KERNEL)?))
         .map_err(|error| VbdError::MapRing { gref, error })?;
     Ok(Ring::new(shared, abi, entries))
 }

@@ -52,7 +52,7 @@ impl Engine {
                 return Pause::NoMemory;
             }
             let moment = Moment::now();
-            let unread = match self.look() {
+            let unread = match self.look(control) {
                 Ok(0) => {
                     self.run_check.saw_empty(moment);
                     self.credit = 0;
@@ -62,6 +62,7 @@ impl Engine {
                 Ok(unread) => unread,
                 Err(overrun) => return Pause::Broken(overrun),
             };
+            self.update_view();
             let wanted = unread.min(*budget);
             if wanted == 0 {
                 return Pause::Budget;
@@ -130,9 +131,10 @@ impl Engine {
 
     /// How many requests are on the ring. If there is none, the guest sends an event for the next
     /// one.
-    fn look(&self) -> Result<u32, Overrun> {
-        match self.ring.unconsumed_requests()? {
-            0 => self.ring.final_check(),
+    fn look(&mut self, control: &RingControl) -> Result<u32, Overrun> {
+        let responses = control.completions.responses();
+        match self.ring.unconsumed_requests(responses)? {
+            0 => self.ring.final_check(responses),
             unread => Ok(unread),
         }
     }
@@ -157,11 +159,11 @@ impl Engine {
                 let Some(memory) = fits.then(|| self.pool.take(segments)).flatten() else {
                     return Err(permit);
                 };
-                self.consume();
+                self.consume(control);
                 self.dispatch(control, permit, response, &slot, transfer, memory);
             }
             Ok(Parsed::Discard(discard)) => {
-                self.consume();
+                self.consume(control);
                 match discard.check(&self.view) {
                     Ok(range) => {
                         control.disk.stats.count_discard();
@@ -172,25 +174,27 @@ impl Engine {
                             _permit: permit,
                         });
                     }
-                    Err(refusal) => self.refuse(response, refusal),
+                    Err(refusal) => self.refuse(control, response, refusal),
                 }
             }
             Err(refusal) => {
-                self.consume();
-                self.refuse(response, refusal);
+                self.consume(control);
+                self.refuse(control, response, refusal);
             }
         }
         Ok(())
     }
 
-    fn consume(&mut self) {
-        self.ring.consume();
+    fn consume(&mut self, control: &RingControl) {
+        self.ring.consume(control.completions.responses());
         self.worked = true;
     }
 
-    fn refuse(&mut self, mut response: Response, refusal: Refusal) {
+    fn refuse(&mut self, control: &RingControl, mut response: Response, refusal: Refusal) {
         response.status = refusal.status();
-        self.ring.respond(response);
+        self.unpushed = true;
+        let responses = control.completions.responses();
+        responses.respond(&[response], |response| *response, false);
     }
 
     /// Checks a transfer and stages it.
@@ -229,7 +233,7 @@ impl Engine {
             }
             Err((refusal, memory)) => {
                 self.pool.put(memory);
-                self.refuse(response, refusal);
+                self.refuse(control, response, refusal);
             }
         }
     }
@@ -301,7 +305,7 @@ impl Engine {
                 submit(request, held, check, control);
             });
         }
-        self.update_view();
+        self.view_is_old = true;
     }
 }
 

@@ -26,7 +26,7 @@ pub struct Overrun {
     pub req_cons: u32,
 }
 
-/// The backend's private indices of one ring.
+/// The backend's private indices of one ring, on the side that consumes requests.
 ///
 /// # Invariants
 ///
@@ -105,20 +105,17 @@ impl Indices {
         slot
     }
 
-    /// Advances the response index and returns the slot for the response. `None` if no request
-    /// is in flight.
-    pub fn respond(&mut self) -> Option<u32> {
-        if self.in_flight() == 0 {
-            return None;
-        }
-        let slot = self.slot(self.responses);
-        self.responses = self.responses.wrapping_add(1);
-        Some(slot)
+    /// The index of the next request.
+    pub fn req_cons(&self) -> u32 {
+        self.requests
     }
 
-    /// The response producer index to publish.
-    pub fn rsp_prod(&self) -> u32 {
-        self.responses
+    /// Responses were written up to the index `rsp_prod` ([`ResponseIndices::rsp_prod`]). One that is not
+    /// of a request in flight is ignored.
+    pub fn note_responses(&mut self, rsp_prod: u32) {
+        if rsp_prod.wrapping_sub(self.responses) <= self.in_flight() {
+            self.responses = rsp_prod;
+        }
     }
 
     /// The value of `req_event` that asks for an event with the next request.
@@ -126,8 +123,47 @@ impl Indices {
         self.requests.wrapping_add(1)
     }
 
+    /// The side that writes responses, which begins where this one does.
+    pub fn responses(&self) -> ResponseIndices {
+        ResponseIndices {
+            entries: self.entries,
+            written: self.responses,
+            published: self.responses,
+        }
+    }
+
     fn slot(&self, index: u32) -> u32 {
         index & self.entries.wrapping_sub(1)
+    }
+}
+
+/// The private indices on the side that writes responses.
+#[derive(Clone, Copy, Debug)]
+pub struct ResponseIndices {
+    entries: u32,
+    written: u32,
+    published: u32,
+}
+
+impl ResponseIndices {
+    /// The slot of the next response, which has one from now on. The caller has a request for it that
+    /// was consumed and has no response yet.
+    pub fn respond(&mut self) -> u32 {
+        let slot = self.written & self.entries.wrapping_sub(1);
+        self.written = self.written.wrapping_add(1);
+        slot
+    }
+
+    /// The response producer index.
+    pub fn rsp_prod(&self) -> u32 {
+        self.written
+    }
+
+    /// The response producer index that was published last, and the one to publish now. `None` if there
+    /// is nothing new.
+    pub fn publish(&mut self) -> Option<(u32, u32)> {
+        let old = core::mem::replace(&mut self.published, self.written);
+        (old != self.written).then_some((old, self.written))
     }
 }
 
@@ -170,7 +206,7 @@ mod tests {
         }
         assert_eq!(ring.in_flight(), 32);
         assert!(ring.unread(33).is_err());
-        assert_eq!(ring.respond(), Some(0));
+        ring.note_responses(1);
         assert_eq!(ring.unread(33), Ok(1));
     }
 
@@ -182,17 +218,23 @@ mod tests {
         assert_eq!(ring.consume(), 31);
         assert_eq!(ring.consume(), 0);
         assert_eq!(ring.unread(1), Ok(0));
-        assert_eq!(ring.respond(), Some(30));
-        assert_eq!(ring.rsp_prod(), u32::MAX);
+        let mut responses = ring.responses();
+        assert_eq!(responses.respond(), 30);
+        assert_eq!(responses.rsp_prod(), u32::MAX);
+        assert_eq!(responses.publish(), Some((u32::MAX - 1, u32::MAX)));
+        assert_eq!(responses.publish(), None);
     }
 
     #[test]
-    fn a_request_has_one_response() {
+    fn responses_are_those_of_requests_in_flight() {
         let mut ring = Indices::attach(32, 1, 0).unwrap();
-        assert_eq!(ring.respond(), None);
+        ring.note_responses(1);
+        assert_eq!(ring.in_flight(), 0);
         ring.consume();
-        assert_eq!(ring.respond(), Some(0));
-        assert_eq!(ring.respond(), None);
+        ring.note_responses(2);
+        assert_eq!(ring.in_flight(), 1);
+        ring.note_responses(1);
+        assert_eq!(ring.in_flight(), 0);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! Ring indices are compared with counters that never wrap, for any published producer index.
 
 use rblkback_logic::protocol::index::Indices;
+use rblkback_logic::protocol::index::ResponseIndices;
 use rblkback_logic::protocol::index::must_notify;
 
 use crate::input::Input;
@@ -48,19 +49,24 @@ pub fn run(data: &[u8]) -> bool {
     let Ok(mut ring) = attached else {
         return false;
     };
+    let mut responses = ring.responses();
     while !input.is_empty() {
-        step(&mut input, &mut ring, &mut model);
+        step(&mut input, (&mut ring, &mut responses), &mut model);
         let in_flight = model.consumed - model.responded;
         assert_eq!(u64::from(ring.in_flight()), in_flight);
         assert!(in_flight <= u64::from(entries), "a slot is used twice");
-        assert_eq!(ring.rsp_prod(), model.index(model.responded));
+        assert_eq!(responses.rsp_prod(), model.index(model.responded));
         assert_eq!(ring.next_event(), model.index(model.consumed + 1));
         assert_eq!(ring.next_request(), model.slot(model.consumed));
     }
     model.responded > 0
 }
 
-fn step(input: &mut Input<'_>, ring: &mut Indices, model: &mut Model) {
+fn step(
+    input: &mut Input<'_>,
+    (ring, responses): (&mut Indices, &mut ResponseIndices),
+    model: &mut Model,
+) {
     if input.flag() {
         let req_prod = publish(input, model.index(model.consumed), model.entries);
         let unread = ring.unread(req_prod);
@@ -76,17 +82,20 @@ fn step(input: &mut Input<'_>, ring: &mut Indices, model: &mut Model) {
         }
         return;
     }
-    let old = ring.rsp_prod();
+    let old = responses.rsp_prod();
     for _ in 0..input.u8() {
-        let in_flight = model.consumed > model.responded;
-        let slot = ring.respond();
-        assert_eq!(slot, in_flight.then(|| model.slot(model.responded)));
-        if slot.is_none() {
+        if model.consumed == model.responded {
+            // An index that is not of a request in flight changes nothing.
+            ring.note_responses(responses.rsp_prod().wrapping_add(1));
             break;
         }
+        assert_eq!(responses.respond(), model.slot(model.responded));
         model.responded += 1;
     }
-    notify(old, ring.rsp_prod(), publish(input, old, model.entries));
+    ring.note_responses(responses.rsp_prod());
+    let new = responses.rsp_prod();
+    assert_eq!(responses.publish(), (new != old).then_some((old, new)));
+    notify(old, new, publish(input, old, model.entries));
 }
 
 /// An index near `from`, or any index.

@@ -10,7 +10,33 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use rblkback_logic::protocol::index::must_notify;
 use rblkback_logic::protocol::index::Indices;
+use rblkback_logic::protocol::index::ResponseIndices;
 use std::collections::VecDeque;
+
+/// Both sides of a ring.
+struct Ring {
+    requests: Indices,
+    responses: ResponseIndices,
+}
+
+impl Ring {
+    fn new(requests: Indices) -> Self {
+        let responses = requests.responses();
+        Self {
+            requests,
+            responses,
+        }
+    }
+
+    /// Responds to the oldest request in flight, if there is one.
+    fn respond(&mut self) -> Option<u32> {
+        (self.requests.in_flight() > 0).then(|| {
+            let slot = self.responses.respond();
+            self.requests.note_responses(self.responses.rsp_prod());
+            slot
+        })
+    }
+}
 
 /// The true state of a ring, in indices that never wrap.
 struct Model {
@@ -75,14 +101,14 @@ fn near(model: &Model, claim: u32) -> u32 {
     }
 }
 
-fn apply(ring: &mut Indices, model: &mut Model, step: Step) {
+fn apply(ring: &mut Ring, model: &mut Model, step: Step) {
     match step {
         Step::Produce(count) => {
             model.produced = (model.produced + count).min(model.responded + model.entries);
         }
         Step::Claim(claim) => {
             let claim = near(model, claim);
-            match ring.unread(claim) {
+            match ring.requests.unread(claim) {
                 Ok(unread) => assert_eq!(Some(unread), model.unread(claim)),
                 Err(overrun) => {
                     assert_eq!(model.unread(claim), None, "{claim} is possible");
@@ -95,7 +121,7 @@ fn apply(ring: &mut Indices, model: &mut Model, step: Step) {
         }
         Step::Consume(most) => {
             for _ in 0..most.min(model.produced - model.consumed) {
-                assert_eq!(ring.consume(), model.slot(model.consumed));
+                assert_eq!(ring.requests.consume(), model.slot(model.consumed));
                 model.consumed += 1;
             }
         }
@@ -111,15 +137,15 @@ fn apply(ring: &mut Indices, model: &mut Model, step: Step) {
     }
 }
 
-fn check(ring: &Indices, model: &Model) {
+fn check(ring: &Ring, model: &Model) {
     assert_eq!(
-        u64::from(ring.in_flight()),
+        u64::from(ring.requests.in_flight()),
         model.consumed - model.responded
     );
-    assert_eq!(ring.rsp_prod(), model.responded as u32);
-    assert_eq!(ring.next_event(), (model.consumed + 1) as u32);
+    assert_eq!(ring.responses.rsp_prod(), model.responded as u32);
+    assert_eq!(ring.requests.next_event(), (model.consumed + 1) as u32);
     let unread = (model.produced - model.consumed) as u32;
-    assert_eq!(ring.unread(model.produced as u32), Ok(unread));
+    assert_eq!(ring.requests.unread(model.produced as u32), Ok(unread));
 }
 
 /// Ring sizes of one to sixteen pages, and start indices.
@@ -138,7 +164,7 @@ proptest! {
     #[test]
     fn indices_behave_like_counters_that_never_wrap((entries, start) in starts(), steps in steps()) {
         let at = start as u32;
-        let mut ring = Indices::attach(entries, at, at).expect("an empty ring");
+        let mut ring = Ring::new(Indices::attach(entries, at, at).expect("an empty ring"));
         let mut model = Model::new(u64::from(entries), start);
         for step in steps {
             apply(&mut ring, &mut model, step);
@@ -156,7 +182,7 @@ proptest! {
             Ok(ring) => {
                 prop_assert!(unread <= entries);
                 prop_assert_eq!(ring.unread(req_prod), Ok(unread));
-                prop_assert_eq!((ring.in_flight(), ring.rsp_prod()), (0, rsp_prod));
+                prop_assert_eq!((ring.in_flight(), ring.responses().rsp_prod()), (0, rsp_prod));
             }
             Err(_) => prop_assert!(unread > entries),
         }
@@ -186,8 +212,9 @@ proptest! {
     ) {
         let at = start as u32;
         let count = count.min(entries);
-        let mut ring = Indices::attach(entries, at.wrapping_add(count), at).expect("a ring");
-        let mut consumed: VecDeque<u32> = (0..count).map(|_| ring.consume()).collect();
+        let ring = Indices::attach(entries, at.wrapping_add(count), at).expect("a ring");
+        let mut ring = Ring::new(ring);
+        let mut consumed: VecDeque<u32> = (0..count).map(|_| ring.requests.consume()).collect();
         while let Some(slot) = ring.respond() {
             prop_assert_eq!(Some(slot), consumed.pop_front());
         }

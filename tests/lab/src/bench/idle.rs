@@ -20,7 +20,7 @@ const SECONDS: u32 = 10;
 
 /// What dom0 does in a while with so many idle disks of one guest, less what it does without.
 pub fn idle(host: &Host<'_>) -> Result<Value> {
-    let disks = measure::instant_disks(host, DISKS)?;
+    let disks = measure::blank_disks(host, DISKS)?;
     let guest = host.guest("idle").memory(MEMORY).start()?;
     let observed = Observed {
         host,

@@ -68,13 +68,13 @@ fn disks(host: &Host<'_>, job: &Job) -> Result<Vec<Disk>> {
     if job.flushed {
         return Ok(vec![Disk::flushed(host)?]);
     }
-    instant_disks(host, job.disks)
+    blank_disks(host, job.disks)
 }
 
-/// Disks that answer at once, and are attached at little cost.
-pub fn instant_disks(host: &Host<'_>, count: u32) -> Result<Vec<Disk>> {
+/// Disks that keep nothing, and are attached at little cost.
+pub fn blank_disks(host: &Host<'_>, count: u32) -> Result<Vec<Disk>> {
     let disk = |number| {
-        let mut disk = Disk::instant(host, &format!("nb{number}"), 1024)?;
+        let mut disk = Disk::blank(host, &format!("nb{number}"), 1024)?;
         disk.attach_by_short_script(host)?;
         Ok(disk)
     };

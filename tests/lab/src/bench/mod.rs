@@ -21,10 +21,12 @@ use std::sync::PoisonError;
 use std::thread;
 use std::time::Instant;
 
+use anyhow::Context;
 use anyhow::Result;
 use anyhow::bail;
 use serde_json::Value;
 
+use crate::device::Device;
 use crate::host::Host;
 use crate::lab::Lab;
 use crate::run;
@@ -66,10 +68,11 @@ enum Found {
     Bound(Value),
 }
 
-/// Runs all jobs, or one, and leaves a table, `build/results/bench.json` and `build/bench.png`.
-/// True if nothing went wrong.
+/// Runs all jobs, or one, and leaves a table, `build/results/bench.json` and `build/bench.png`. One job
+/// can be run on a device that answers late, such as `read-4k-1@80us`. True if nothing went wrong.
 pub fn run(lab: &Lab, only: Option<&str>) -> Result<bool> {
     let begin = Instant::now();
+    let (only, device) = on_device(only)?;
     let (alone, beside): (Vec<Task>, Vec<Task>) = tasks(only)?
         .into_iter()
         .partition(|task| task.kind() == Kind::Parallel);
@@ -80,19 +83,31 @@ pub fn run(lab: &Lab, only: Option<&str>) -> Result<bool> {
         for _ in 0..LANES {
             scope.spawn(|| {
                 while let Some(task) = next() {
-                    perform(lab, task, &findings);
+                    perform(lab, task, device, &findings);
                 }
             });
         }
     });
     // With both processors to itself.
     for task in alone {
-        perform(lab, task, &findings);
+        perform(lab, task, device, &findings);
     }
     let findings = findings
         .into_inner()
         .unwrap_or_else(PoisonError::into_inner);
     findings.report(lab, begin)
+}
+
+/// A job's name, and the device behind it.
+fn on_device(name: Option<&str>) -> Result<(Option<&str>, Device)> {
+    let Some((job, device)) = name.and_then(|name| name.split_once('@')) else {
+        return Ok((name, Device::AtOnce));
+    };
+    let known = Device::by_name(device);
+    Ok((
+        Some(job),
+        known.with_context(|| format!("there is no device {device:?}"))?,
+    ))
 }
 
 /// The dearest first, so that no lane is left with one.
@@ -114,9 +129,10 @@ fn tasks(only: Option<&str>) -> Result<Vec<Task>> {
     }
 }
 
-fn perform(lab: &Lab, task: Task, findings: &Mutex<Findings>) {
+fn perform(lab: &Lab, task: Task, device: Device, findings: &Mutex<Findings>) {
     let begin = Instant::now();
     let found = Host::boot(lab, task.kind()).and_then(|host| {
+        host.use_device(device);
         run::watched(&host, task.name(), || match task {
             Task::Job(job) => measure::job(&host, job).map(Found::Record),
             Task::Idle => idle::idle(&host).map(Found::Idle),
