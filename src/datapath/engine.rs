@@ -236,7 +236,7 @@ impl Engine {
         }
     }
 
-    /// Looks at the device before requests are consumed, unless that was done in this run and nothing was
+    /// Looks at the device before a request is checked, unless that was done in this run and nothing was
     /// submitted since, which may take long.
     fn update_view(&mut self) {
         if !core::mem::replace(&mut self.view_is_old, false) {
@@ -347,8 +347,11 @@ impl Engine {
         }
         self.sort_out(control);
         // After that, for no end of I/O responds by itself any more.
-        self.release_responded(control);
+        let released = self.release_responded(control);
         if self.ready.is_empty() {
+            if released {
+                self.mapper.shrink(self.pages_kept());
+            }
             return;
         }
         // No request has its response before it is unmapped.
@@ -361,10 +364,10 @@ impl Engine {
         self.mapper.shrink(self.pages_kept());
     }
 
-    /// Releases the frames of requests that ends of I/O have responded to.
-    fn release_responded(&mut self, control: &RingControl) {
+    /// Releases the frames of requests that ends of I/O have responded to. Returns whether there was one.
+    fn release_responded(&mut self, control: &RingControl) -> bool {
         if control.completions.is_all_released() {
-            return;
+            return false;
         }
         for request in control.completions.take_responded() {
             // One after the other: nothing of them is to be copied or unmapped.
@@ -373,6 +376,7 @@ impl Engine {
             let [request] = one;
             self.pool.put(request.recycle());
         }
+        true
     }
 
     /// Sorts the requests that came back: those that can be released, and those that linger because

@@ -104,6 +104,8 @@ impl WorkItem for RingControl {
         let wakeup = this.completions.wakeup();
         let response = wakeup.in_io_context(|| discard.run(|| this.discard_verdict()));
         if let Some(response) = response {
+            // Its reference to the device goes before the ring may be drained.
+            drop(discard);
             this.completions.push_response(response);
             workqueue::DISCARDS.enqueue(this);
         } else {

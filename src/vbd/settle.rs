@@ -103,7 +103,7 @@ fn retry_later(vbd: &Vbd, state: &mut VbdState, error: &VbdError) {
 /// Says what a disk waits for that is to close: a device that does not answer, or a guest that is
 /// suspended. xl gives up after 10 s and leaves no more than its directories to tell of it.
 pub(super) fn note_draining(vbd: &Vbd, state: &mut VbdState) {
-    if state.phase != Phase::Draining || state.reported {
+    if state.phase != Phase::Draining || state.reported || vbd.unbound.load(Relaxed) {
         return;
     }
     let now = timer::now();
@@ -124,7 +124,7 @@ pub(super) fn note_draining(vbd: &Vbd, state: &mut VbdState) {
 /// The rings are drained, and what was reported of that is not so any more.
 pub(super) fn note_drained(vbd: &Vbd, state: &mut VbdState) {
     state.draining_since = None;
-    if core::mem::take(&mut state.reported) {
+    if core::mem::take(&mut state.reported) && !vbd.unbound.load(Relaxed) {
         vbd.dev().clear_error();
     }
 }

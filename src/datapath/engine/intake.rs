@@ -16,6 +16,7 @@ use crate::datapath::pending_request::Free;
 use crate::datapath::pending_request::PendingRequest;
 use crate::datapath::ring::Response;
 use crate::datapath::ring_control::RingControl;
+use crate::datapath::run_check;
 use crate::datapath::run_check::Moment;
 use crate::datapath::run_check::RunCheck;
 use crate::datapath::run_check::Verdict;
@@ -54,18 +55,22 @@ impl Engine {
             let moment = Moment::now();
             let unread = match self.look(control) {
                 Ok(0) => {
-                    self.run_check.saw_empty(moment);
                     self.credit = 0;
                     self.leave(control);
+                    self.note_empty(control, moment);
                     return Pause::Idle;
                 }
                 Ok(unread) => unread,
                 Err(overrun) => return Pause::Broken(overrun),
             };
-            self.update_view();
             let wanted = unread.min(*budget);
             if wanted == 0 {
                 return Pause::Budget;
+            }
+            if control.disk.gate.is_gated() {
+                // The device may keep this thread as long as it likes, but not while the thread has
+                // tokens that other rings could use.
+                self.submit_staged(control);
             }
             if !self.may_consume(control) {
                 self.leave(control);
@@ -73,11 +78,6 @@ impl Engine {
             }
             if control.take_admit_backlog() {
                 self.credit = unread;
-            }
-            if control.disk.gate.is_gated() {
-                // The device may keep this thread as long as it likes, but not while the thread has
-                // tokens that other rings could use.
-                self.submit_staged(control);
             }
             let Some(batch) = self.ask(control, wanted) else {
                 return Pause::Throttled;
@@ -152,6 +152,7 @@ impl Engine {
             operation: response_operation(&slot),
             status: Status::Error,
         };
+        self.update_view();
         match parse(&slot, self.ring.abi()) {
             Ok(Parsed::Transfer(transfer)) => {
                 let segments = usize::from(transfer.count());
@@ -265,9 +266,24 @@ impl Engine {
         }
     }
 
-    /// Has discards go on that were held while the guest was suspended.
+    /// The ring was empty at `moment` or later. That says nothing of what was consumed before, so that is
+    /// submitted first, by what was known when it was consumed.
+    fn note_empty(&mut self, control: &RingControl, moment: Moment) {
+        self.submit_staged(control);
+        if self.held.is_empty() && !self.mapper.has_postponed() {
+            self.run_check.saw_empty(moment);
+        }
+    }
+
+    /// Has discards go on that were held while the guest was suspended. They may be of any age, so an empty
+    /// ring says nothing of them.
     pub(super) fn resume_discards(&mut self, control: &Arc<RingControl>) {
-        if control.holds_discards() && (control.is_stopping() || self.may_go_on(control)) {
+        if !control.holds_discards() {
+            return;
+        }
+        if !control.is_stopping() && run_check::ask(&control.disk) == Verdict::Hold {
+            self.again = true;
+        } else {
             control.resume_discards();
         }
     }
