@@ -14,7 +14,8 @@
 //! asking with the wrong one does no harm. Of the versions in the table the state is in the same
 //! place.
 //!
-//! Source: `xen/include/public/domctl.h` of Xen 4.17, 4.20 and 4.21.
+//! Source: `xen/include/public/domctl.h` of Xen 4.17.7 and 4.20.4 (Debian's libxen-dev), and for
+//! `XEN_DOMCTL_get_domain_state` what was posted to xen-devel for 4.21. Only 4.20 was tried.
 
 use kernel::{
     error::to_result,

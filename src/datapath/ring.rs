@@ -237,8 +237,8 @@ pub(super) struct Responses<H: Handler> {
 
 /// Responses that are written with one lock.
 const AT_ONCE: usize = 32;
-/// Requests in flight up to which an end of I/O responds by itself. Of more, several may be answered in one
-/// interrupt, and the thread responds to all of those at less cost than one after the other has.
+/// Requests in flight up to which an end of I/O responds by itself. Of more, many may be completed in one
+/// interrupt, and the thread takes the lock once for all of those.
 const FEW: u32 = 4;
 
 impl<H: Handler> Responses<H> {
