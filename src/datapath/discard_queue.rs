@@ -51,8 +51,8 @@ impl DiscardRequest {
         let secure = self.range.is_secure();
         self.response.status = Status::Okay;
         let granule = self.device.discard_granule();
-        loop {
-            // Before the piece is taken off the range.
+        while !self.range.is_done() {
+            // Before the piece is taken off the range. One that is done needs no verdict.
             match verdict() {
                 Verdict::Submit => {}
                 Verdict::Hold => return None,

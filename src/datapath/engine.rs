@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What the thread of a ring does when it runs: it collects what came back, responds, consumes
-//! new requests and sends them to the device ([`intake`]).
+//! What the thread of a ring does when it runs: it collects what came back and responds
+//! ([`completion`]), consumes new requests and sends them to the device ([`intake`]).
 //!
 //! Context: the thread of the ring, under the worker's `engine` lock; all of this may sleep.
 
@@ -10,22 +10,21 @@ use kernel::{
     sync::Arc, //
 };
 
+mod completion;
 mod intake;
 
 use super::backing_device::BackingDevice;
+use super::completions::EventWaker;
 use super::mapper::FrameLimits;
 use super::mapper::Mapper;
-use super::pending_request::EventWaker;
 use super::pending_request::PendingRequest;
 use super::request_pool::RequestPool;
 use super::ring::Response;
 use super::ring::Ring;
 use super::ring_control::RingControl;
 use super::run_check::RunCheck;
-use crate::logic::protocol::abi::Status;
 use crate::logic::protocol::disk_view::DiskView;
 use crate::logic::protocol::index::Overrun;
-use crate::logic::protocol::request::Operation;
 use crate::sys::kthread::Sleep;
 use crate::sys::params;
 use crate::sys::timer;
@@ -37,7 +36,7 @@ const RINGS_PER_RUN: u32 = 4;
 /// Milliseconds for which the thread sleeps while this kernel uses a page that is to be unmapped.
 const LINGER_MS: u32 = 10;
 /// How long such pages are used before that is reported, in nanoseconds.
-const HELD_REPORTED: u64 = 30_000_000_000;
+const LINGERING_REPORTED: u64 = 30_000_000_000;
 
 /// What a ring is connected with.
 pub(crate) struct RingSetup {
@@ -86,9 +85,9 @@ pub(crate) struct Engine {
     /// The thread has to look again soon, for nothing will wake it.
     again: bool,
     /// Since when requests linger.
-    held_since: Option<u64>,
+    lingering_since: Option<u64>,
     /// That was reported.
-    held_reported: bool,
+    lingering_reported: bool,
     /// The EOI that is owed for the last event.
     owed: Option<Eoi>,
     /// A request was consumed since the last EOI.
@@ -157,8 +156,8 @@ impl Engine {
             run_check: RunCheck::new(),
             barrier: None,
             again: false,
-            held_since: None,
-            held_reported: false,
+            lingering_since: None,
+            lingering_reported: false,
             owed: None,
             worked: false,
             asked: false,
@@ -213,7 +212,7 @@ impl Engine {
         // Nothing wakes the thread when there is space again, or the guest runs again.
         self.again |= self.mapper.has_postponed() || !self.held.is_empty();
         self.count_kept(control);
-        self.report_held_pages(control);
+        self.report_lingering(control);
         if self.again {
             Sleep::AtMost(LINGER_MS)
         } else {
@@ -223,14 +222,14 @@ impl Engine {
 
     /// Reports once per connection that pages have been used for long: the guest waits for the
     /// responses, or the toolstack for the disk.
-    fn report_held_pages(&mut self, control: &RingControl) {
+    fn report_lingering(&mut self, control: &RingControl) {
         if self.lingering.is_empty() {
-            self.held_since = None;
+            self.lingering_since = None;
             return;
         }
-        let since = *self.held_since.get_or_insert(self.now);
-        if !self.held_reported && self.now.saturating_sub(since) > HELD_REPORTED {
-            self.held_reported = true;
+        let since = *self.lingering_since.get_or_insert(self.now);
+        if !self.lingering_reported && self.now.saturating_sub(since) > LINGERING_REPORTED {
+            self.lingering_reported = true;
             let events = control.events();
             events.pages_held(control.number, self.lingering.len());
         }
@@ -286,121 +285,6 @@ impl Engine {
         }
     }
 
-    /// Reports when a ring that was stopped has nothing in flight any more.
-    fn drain(&mut self, control: &Arc<RingControl>) {
-        if !control.is_stopping() {
-            return;
-        }
-        self.respond_by_thread(control);
-        if self.ring.in_flight(control.completions.responses()) != 0 {
-            return;
-        }
-        if !control.completions.is_all_released() {
-            control.wake();
-            return;
-        }
-        if self.mapper.forget() {
-            control.report_drained();
-        } else {
-            self.again = true;
-        }
-    }
-
-    /// Shows the frontend all responses so far, and sends it an event if it wants one.
-    fn push_responses(&mut self, control: &RingControl) {
-        if core::mem::take(&mut self.unpushed) {
-            control.completions.responses().push();
-        }
-    }
-
-    /// From now on every finished request wakes the thread. Those that ends of I/O have responded to are
-    /// counted as such, and are still to be released.
-    fn respond_by_thread(&mut self, control: &RingControl) {
-        if core::mem::take(&mut self.direct) {
-            control.completions.responses().set_direct(false);
-        }
-    }
-
-    /// Ends of I/O write responses while the thread sleeps, unless it waits for what they bring.
-    fn choose_who_responds(&mut self, control: &RingControl, pause: &Pause) {
-        let waits = matches!(pause, Pause::NoMemory | Pause::Barrier | Pause::Broken(_))
-            || self.mapper.has_postponed();
-        if waits || control.disk.write_barrier.is_active() {
-            self.respond_by_thread(control);
-            if !control.completions.is_all_released() {
-                control.wake();
-            }
-        } else if !core::mem::replace(&mut self.direct, true) {
-            control.completions.responses().set_direct(true);
-        }
-    }
-
-    /// Releases the frames of requests that came back, then writes the responses.
-    fn collect(&mut self, control: &Arc<RingControl>) {
-        let (completions, responses) = (&control.completions, control.completions.responses());
-        completions.take_responses(&mut self.responses);
-        if !self.responses.is_empty() {
-            responses.respond(&self.responses, |response| *response, true);
-            for response in self.responses.drain_all() {
-                note_unsupported(control, response);
-            }
-        }
-        self.sort_out(control);
-        // After that, for no end of I/O responds by itself any more.
-        let released = self.release_responded(control);
-        if self.ready.is_empty() {
-            if released {
-                self.mapper.shrink(self.pages_kept());
-            }
-            return;
-        }
-        // No request has its response before it is unmapped.
-        self.mapper.release(&mut self.ready);
-        responses.respond(&self.ready, PendingRequest::response, true);
-        for request in self.ready.drain_all() {
-            note_response(control, &request);
-            self.pool.put(request.recycle());
-        }
-        self.mapper.shrink(self.pages_kept());
-    }
-
-    /// Releases the frames of requests that ends of I/O have responded to. Returns whether there was one.
-    fn release_responded(&mut self, control: &RingControl) -> bool {
-        if control.completions.is_all_released() {
-            return false;
-        }
-        for request in control.completions.take_responded() {
-            // One after the other: nothing of them is to be copied or unmapped.
-            let mut one = [request];
-            self.mapper.release(&mut one);
-            let [request] = one;
-            self.pool.put(request.recycle());
-        }
-        true
-    }
-
-    /// Sorts the requests that came back: those that can be released, and those that linger because
-    /// this kernel still uses a page.
-    fn sort_out(&mut self, control: &RingControl) {
-        let mut at = 0;
-        while let Some(request) = self.lingering.get(at) {
-            if request.is_page_used() {
-                at = at.saturating_add(1);
-            } else if let Ok(request) = self.lingering.remove(at) {
-                let _ = self.ready.push_within_capacity(request);
-            }
-        }
-        for request in control.completions.take_requests() {
-            let next = if request.is_page_used() {
-                &mut self.lingering
-            } else {
-                &mut self.ready
-            };
-            let _ = next.push_within_capacity(request);
-        }
-        self.again |= !self.lingering.is_empty();
-    }
-
     /// How many free pages the ring may keep.
     fn pages_kept(&self) -> u32 {
         if self.squeezed_until > self.now {
@@ -447,21 +331,5 @@ impl Engine {
                 self.submit_staged(control);
             }
         }
-    }
-}
-
-/// What else has to happen with the response to a request.
-fn note_response(control: &Arc<RingControl>, request: &PendingRequest) {
-    note_unsupported(control, request.response());
-    if request.operation() == Operation::Barrier {
-        control.disk.write_barrier.end(control.number);
-        control.disk.gate.wake_all();
-    }
-}
-
-/// The device does not know an operation that was offered: the disk stops offering it.
-fn note_unsupported(control: &RingControl, response: Response) {
-    if response.status == Status::Unsupported {
-        control.events().clone().unsupported(response.operation);
     }
 }

@@ -22,7 +22,8 @@
 //! | [`ring_control`] | what other threads and interrupts tell that thread |
 //! | [`engine`] | a run of the thread: collect, respond, consume, submit |
 //! | [`ring`] | copying slots out, writing responses; all ring barriers |
-//! | [`pending_request`] | one transfer, stage by stage; the list on which it comes back |
+//! | [`pending_request`] | one transfer, stage by stage |
+//! | [`completions`] | its memory; the lists on which it comes back; responses from the end of I/O |
 //! | [`request_pool`] | memory for requests |
 //! | [`frame`] | what a request has of a frame that it needs |
 //! | [`mapper`] | mapping and releasing frames, many at once |
@@ -49,6 +50,7 @@
 )]
 
 pub(crate) mod backing_device;
+mod completions;
 mod copier;
 mod discard_queue;
 pub(crate) mod disk_context;

@@ -14,7 +14,7 @@ use kernel::{
 };
 
 use super::backing_device::BackingDevice;
-use super::pending_request::Completions;
+use super::completions::Completions;
 use super::pending_request::Free;
 use super::pending_request::PendingRequest;
 use crate::logic::protocol::abi::INDIRECT_MAX;

@@ -30,11 +30,11 @@ use kernel::{
     }, //
 };
 
+use super::completions::Completions;
 use super::discard_queue::DiscardQueue;
 use super::discard_queue::DiscardRequest;
 use super::disk_context::DiskContext;
 use super::disk_context::DiskEvents;
-use super::pending_request::Completions;
 use super::run_check;
 use super::run_check::Verdict;
 use crate::logic::ids::RingId;

@@ -9,6 +9,7 @@
 //! on a ring that was empty a moment ago was put there by a guest that ran then.
 
 use super::disk_context::DiskContext;
+use crate::logic::freshness::Freshness;
 use crate::sys::timer;
 use crate::xenbus::domain::DomainState;
 
@@ -28,9 +29,7 @@ pub(super) enum Verdict {
 }
 
 /// When the guest was last seen to run.
-pub(super) struct RunCheck {
-    seen: usize,
-}
+pub(super) struct RunCheck(Freshness);
 
 /// A moment, to be taken before the look at a ring that may show that the guest has run since.
 #[derive(Clone, Copy)]
@@ -46,26 +45,24 @@ impl Moment {
 impl RunCheck {
     /// Nothing is known of the guest.
     pub(super) fn new() -> Self {
-        Self {
-            seen: timer::jiffies().wrapping_sub(TICKS).wrapping_sub(1),
-        }
+        Self(Freshness::stale(timer::jiffies(), TICKS))
     }
 
     /// The ring was empty at that moment, or later: what is on it from then on is younger.
     pub(super) fn saw_empty(&mut self, moment: Moment) {
-        self.seen = moment.0;
+        self.0.see(moment.0);
     }
 
     /// What may be done with the requests that are consumed or on the ring now. Context: the thread of
     /// the ring.
     pub(super) fn verdict(&mut self, context: &DiskContext) -> Verdict {
         let now = Moment::now();
-        if now.0.wrapping_sub(self.seen) <= TICKS {
+        if self.0.is_fresh(now.0) {
             return Verdict::Submit;
         }
         let verdict = ask(context);
         if verdict == Verdict::Submit {
-            self.seen = now.0;
+            self.0.see(now.0);
         }
         verdict
     }

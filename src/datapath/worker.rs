@@ -12,7 +12,7 @@
 //! Lifetime: a worker has one ring after the other, because its thread stays when the frontend connects
 //! anew: an administrator may have given the thread a cgroup or a priority. While a ring is
 //! connected, the event channel and the memory of each request have a reference to its
-//! [`Completions`](super::pending_request::Completions), and so has the gate. [`Worker::release`]
+//! [`Completions`](super::completions::Completions), and so has the gate. [`Worker::release`]
 //! drops those of the first two; it may only be called once [`RingControl::is_drained`].
 
 use core::ops::Deref;

@@ -93,13 +93,18 @@ impl CheckedDiscard {
         self.secure
     }
 
+    /// Are no sectors left?
+    pub fn is_done(&self) -> bool {
+        self.sectors == 0
+    }
+
     /// Removes a piece of at most `most` sectors (at least 1) from the front. Returns its
     /// first sector and its length, or `None` if no sectors are left.
     ///
     /// Pieces end where a granule of the device ends, so that all pieces together discard as much
     /// as one call would. A granule larger than `most` is cut.
     pub fn next_piece(&mut self, most: u64, granule: Granule) -> Option<(u64, u64)> {
-        if self.sectors == 0 {
+        if self.is_done() {
             return None;
         }
         let most = most.max(1);
@@ -185,7 +190,9 @@ mod tests {
         let mut discard = discard(10, 25, 0, &DISK).unwrap();
         assert_eq!(discard.next_piece(10, Granule::default()), Some((10, 10)));
         assert_eq!(discard.next_piece(10, Granule::default()), Some((20, 10)));
+        assert!(!discard.is_done());
         assert_eq!(discard.next_piece(10, Granule::default()), Some((30, 5)));
+        assert!(discard.is_done());
         assert_eq!(discard.next_piece(10, Granule::default()), None);
     }
 

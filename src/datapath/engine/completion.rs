@@ -1,0 +1,156 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! From the device to the ring: releasing what came back, responding, and who does that.
+//!
+//! Context: as [`super`].
+
+use kernel::sync::Arc;
+
+use super::Engine;
+use super::Pause;
+use crate::datapath::pending_request::PendingRequest;
+use crate::datapath::ring::Response;
+use crate::datapath::ring_control::RingControl;
+use crate::logic::protocol::abi::Status;
+use crate::logic::protocol::request::Operation;
+
+impl Engine {
+    /// Reports when a ring that was stopped has nothing in flight any more.
+    pub(super) fn drain(&mut self, control: &Arc<RingControl>) {
+        if !control.is_stopping() {
+            return;
+        }
+        self.respond_by_thread(control);
+        if self.ring.in_flight(control.completions.responses()) != 0 {
+            return;
+        }
+        if !control.completions.is_all_released() {
+            control.wake();
+            return;
+        }
+        if self.mapper.forget() {
+            control.report_drained();
+        } else {
+            self.again = true;
+        }
+    }
+
+    /// Shows the frontend all responses so far, and sends it an event if it wants one.
+    pub(super) fn push_responses(&mut self, control: &RingControl) {
+        if core::mem::take(&mut self.unpushed) {
+            control.completions.responses().push();
+        }
+    }
+
+    /// From now on every finished request wakes the thread. Those that ends of I/O have responded to are
+    /// counted as such, and are still to be released.
+    pub(super) fn respond_by_thread(&mut self, control: &RingControl) {
+        if core::mem::take(&mut self.direct) {
+            control.completions.responses().set_direct(false);
+        }
+    }
+
+    /// Ends of I/O write responses while the thread sleeps, unless it waits for what they bring.
+    pub(super) fn choose_who_responds(&mut self, control: &RingControl, pause: &Pause) {
+        let waits = matches!(pause, Pause::NoMemory | Pause::Barrier | Pause::Broken(_))
+            || self.mapper.has_postponed();
+        if waits || control.disk.write_barrier.is_active() {
+            self.respond_by_thread(control);
+            if !control.completions.is_all_released() {
+                control.wake();
+            }
+        } else if !core::mem::replace(&mut self.direct, true) {
+            control.completions.responses().set_direct(true);
+        }
+    }
+
+    /// Releases the frames of requests that came back, then writes the responses.
+    pub(super) fn collect(&mut self, control: &Arc<RingControl>) {
+        let (completions, responses) = (&control.completions, control.completions.responses());
+        completions.take_responses(&mut self.responses);
+        if !self.responses.is_empty() {
+            responses.respond(&self.responses, |response| *response, true);
+            for response in self.responses.drain_all() {
+                note_unsupported(control, response);
+            }
+        }
+        self.sort_out(control);
+        // After that, for no end of I/O responds by itself any more.
+        let released = self.release_responded(control);
+        if self.ready.is_empty() {
+            if released {
+                self.mapper.shrink(self.pages_kept());
+            }
+            return;
+        }
+        // No request has its response before it is unmapped.
+        self.mapper.release(&mut self.ready);
+        responses.respond(&self.ready, PendingRequest::response, true);
+        for request in self.ready.drain_all() {
+            note_response(control, &request);
+            self.pool.put(request.recycle());
+        }
+        self.mapper.shrink(self.pages_kept());
+    }
+
+    /// Releases the frames of requests that ends of I/O have responded to. Returns whether there was one.
+    pub(super) fn release_responded(&mut self, control: &RingControl) -> bool {
+        if control.completions.is_all_released() {
+            return false;
+        }
+        for request in control
+            .completions
+            .take_responded()
+            .map(PendingRequest::finished)
+        {
+            // One after the other: nothing of them is to be copied or unmapped.
+            let mut one = [request];
+            self.mapper.release(&mut one);
+            let [request] = one;
+            self.pool.put(request.recycle());
+        }
+        true
+    }
+
+    /// Sorts the requests that came back: those that can be released, and those that linger because
+    /// this kernel still uses a page.
+    pub(super) fn sort_out(&mut self, control: &RingControl) {
+        let mut at = 0;
+        while let Some(request) = self.lingering.get(at) {
+            if request.is_page_used() {
+                at = at.saturating_add(1);
+            } else if let Ok(request) = self.lingering.remove(at) {
+                let _ = self.ready.push_within_capacity(request);
+            }
+        }
+        for request in control
+            .completions
+            .take_requests()
+            .map(PendingRequest::finished)
+        {
+            let next = if request.is_page_used() {
+                &mut self.lingering
+            } else {
+                &mut self.ready
+            };
+            let _ = next.push_within_capacity(request);
+        }
+        self.again |= !self.lingering.is_empty();
+    }
+}
+
+/// What else has to happen with the response to a request.
+fn note_response(control: &Arc<RingControl>, request: &PendingRequest) {
+    note_unsupported(control, request.response());
+    if request.operation() == Operation::Barrier {
+        control.disk.write_barrier.end(control.number);
+        control.disk.gate.wake_all();
+    }
+}
+
+/// The device does not know an operation that was offered: the disk stops offering it.
+fn note_unsupported(control: &RingControl, response: Response) {
+    if response.status == Status::Unsupported {
+        control.events().clone().unsupported(response.operation);
+    }
+}
