@@ -28,12 +28,20 @@ const CLOCKED: &[&str] = &[
     "config-file",
     "peers",
     "suspended",
+    "suspended-queues",
     "held",
 ];
 
-/// Ask for what this kernel is built without: cgroups, dm-cache, the test of the freezer, more than one
-/// processor of which one can go.
-const LACKING: &[&str] = &["cgroup", "dm-cache", "freezer", "offline"];
+/// Ask for what this kernel is built without: cgroups, dm-cache, the test of the freezer, kprobes, a
+/// second processor that can go.
+const LACKING: &[&str] = &[
+    "cgroup",
+    "dm-cache",
+    "freezer",
+    "offline",
+    "transactions",
+    "grace-periods",
+];
 
 /// Ask for what only this kernel has.
 const ONLY_HERE: &[&str] = &["alloc-faults"];

@@ -353,7 +353,7 @@ const ALL: &[Scenario] = &[
     },
     Scenario {
         name: "persistent",
-        rows: &["P12", "P18", "P19"],
+        rows: &["P12", "P18", "P19", "B9"],
         about: "grants stay mapped up to a bound, and are given back in time and under pressure",
         kind: Kind::Plain,
         any_backend: false,

@@ -129,6 +129,27 @@ pub fn block_size(host: &Host<'_>, _figures: &mut Figures) -> Result<()> {
     disk.remove(host)
 }
 
+/// A device has logical blocks that are larger than a guest can address. It is refused with a text, and
+/// served when it has others and is attached again.
+pub fn large_blocks(host: &Host<'_>, figures: &mut Figures) -> Result<()> {
+    let disk = Disk::looped(host, "large", 16)?;
+    host.ok(&format!("losetup --sector-size 8192 {}", disk.path))?;
+    let number = disk.physical_device(host)?;
+    let guest = host.guest("large").start()?;
+    guest.offer(&disk, "xvdb")?;
+    let vbd = guest.vbd("xvdb");
+    let error = host.store_wait(&vbd.error_path(), SAYS_SOMETHING)?;
+    check::contains("the error node", &error, &[&number, "8192", "4096"])?;
+    figures.insert("refused".into(), error.into());
+    guest.detach("xvdb")?;
+    host.ok(&format!("losetup --sector-size 4096 {}", disk.path))?;
+    let vbd = guest.attach(&disk, "xvdb")?;
+    guest.ok(READ)?;
+    check::equal("the error node", vbd.error()?, None)?;
+    guest.destroy()?;
+    disk.remove(host)
+}
+
 /// A guest discards a part of a dm-cache device. What is there is undefined afterwards, but only there.
 pub fn cached(host: &Host<'_>, _figures: &mut Figures) -> Result<()> {
     let discard = "echo 1 >discard";

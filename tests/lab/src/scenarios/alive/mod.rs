@@ -6,6 +6,7 @@
 
 mod alloc_faults;
 mod block_tokens;
+mod calls;
 mod cgroup;
 mod crowd;
 mod detached;
@@ -27,7 +28,12 @@ use crate::scenario::Scenario;
 use crate::scenario::Script;
 
 /// Not in a run of everything.
-pub const AT_LENGTH: &[&str] = &["destroy-remove", "crowd", "rebound-moved"];
+pub const AT_LENGTH: &[&str] = &[
+    "destroy-remove",
+    "crowd",
+    "rebound-moved",
+    "suspended-queues",
+];
 
 pub const ALL: &[Scenario] = &[
     plain(
@@ -176,6 +182,15 @@ pub const ALL: &[Scenario] = &[
     Scenario {
         kind: Kind::Timed,
         ..plain(
+            "suspended-queues",
+            &["B18"],
+            "the same with four full rings",
+            suspended::suspended_queues,
+        )
+    },
+    Scenario {
+        kind: Kind::Timed,
+        ..plain(
             "held",
             &["B18"],
             "what was consumed and not sent when a guest was suspended waits for it",
@@ -252,8 +267,26 @@ pub const ALL: &[Scenario] = &[
         block_tokens::cannot_open,
     ),
     plain(
+        "transactions",
+        &["B7"],
+        "sixteen disks connect at once, with one transaction under way at a time",
+        calls::transactions,
+    ),
+    plain(
+        "grace-periods",
+        &["B11"],
+        "a disk of eight queues waits for no more grace periods than one of one queue",
+        calls::grace_periods,
+    ),
+    plain(
+        "large-blocks",
+        &["B16"],
+        "a device with logical blocks that guests cannot address is refused with a text",
+        devices::large_blocks,
+    ),
+    plain(
         "alloc-faults",
-        &["D10"],
+        &["B8", "D10"],
         "allocations fail when a disk is bound, and under I/O",
         alloc_faults::alloc_faults,
     ),

@@ -9,7 +9,9 @@ use crate::disk::Disk;
 use crate::fio::Job;
 use crate::guest::Guest;
 use crate::host::Host;
+use crate::lab::Backend;
 use crate::results::Figures;
+use crate::scenarios::frontend::more_queues;
 use crate::trace;
 use crate::trace::Source;
 use crate::trace::Trace;
@@ -39,18 +41,38 @@ enum Way {
 /// go on as it is. Its requests that wait for tokens do not go to the device from the moment that
 /// it is suspended: it sends them again where it goes on, and its verify does not notice.
 pub fn suspended(host: &Host<'_>, figures: &mut Figures) -> Result<()> {
+    each_way(host, figures, 1)
+}
+
+/// The same with a full ring for each of four processors.
+pub fn suspended_queues(host: &Host<'_>, figures: &mut Figures) -> Result<()> {
+    more_queues(host, Backend::Rblkback)?;
+    each_way(host, figures, 4)
+}
+
+fn each_way(host: &Host<'_>, figures: &mut Figures, queues: u32) -> Result<()> {
     let disk = Disk::memory(host, "nb0", MEGABYTES)?;
-    let guest = host.guest("suspended").disk(&disk, "xvda").start()?;
+    let mut guest = host.guest("suspended").disk(&disk, "xvda");
+    if queues > 1 {
+        guest = guest.processors(queues).memory(256);
+    }
+    let guest = guest.start()?;
     guest.wait_disk("xvda")?;
-    let verify = Job::verified_writes("xvda", "4k-44k", MEGABYTES)
+    let own = MEGABYTES / queues;
+    let verify = Job::verified_writes("xvda", "4k-44k", own)
         .depth(DEPTH)
+        .with(&format!(
+            "--numjobs={queues} --offset_increment={own}M --group_reporting \
+             --cpus_allowed=0-{} --cpus_allowed_policy=split",
+            queues - 1
+        ))
         .repeat(&guest)?;
     for (name, way) in [
         ("save", Way::Save),
         ("migration", Way::Migration),
         ("checkpoint", Way::Checkpoint),
     ] {
-        suspend(host, &guest, &disk, (name, way), figures).context(name)?;
+        suspend(host, &guest, (&disk, queues), (name, way), figures).context(name)?;
     }
     let (runs, report) = verify.stop()?;
     let bytes = u64::from(MEGABYTES) << 20;
@@ -63,14 +85,14 @@ pub fn suspended(host: &Host<'_>, figures: &mut Figures) -> Result<()> {
 fn suspend(
     host: &Host<'_>,
     guest: &Guest<'_, '_>,
-    disk: &Disk,
+    (disk, queues): (&Disk, u32),
     (name, way): (&str, Way),
     figures: &mut Figures,
 ) -> Result<()> {
     let vbd = guest.vbd("xvda");
     vbd.wait_requests(20)?;
     vbd.limit(REFILL, 1)?;
-    let busy = DEPTH - 2;
+    let busy = queues * (DEPTH - 2);
     guest.ok(&format!(
         "until [ $(awk '{{ print $1 + $2 }}' /sys/block/xvda/inflight) -ge {busy} ]; do sleep 0.1; done"
     ))?;
