@@ -23,7 +23,7 @@ help:
 	@echo 'make bench        what requests cost dom0, beside xen-blkback; writes build/bench.png;'
 	@echo '                  JOB=name runs one job'
 	@echo 'make profile      where the instructions of a request go in dom0 and Xen, function by'
-	@echo '                  function, for xen-blkback and rblkback; takes JOB='
+	@echo '                  function, for xen-blkback and rblkback; takes JOB=, also JOB=name@80us'
 	@echo 'make fuzz         looks for inputs that break the pure code; T=target SECONDS=60,'
 	@echo '                  INPUT=FILE runs one that was found'
 	@echo 'make shell        a shell in the dom0 of a freshly booted host'

@@ -21,6 +21,8 @@ pub enum Device {
     S2,
     /// A device mapper target over one of 80 us.
     Mapped,
+    /// A loop device over a file in memory.
+    Loop,
     /// QEMU's NVMe disk, with its interrupts.
     Nvme,
     /// QEMU's virtio disk, with its interrupts.
@@ -28,13 +30,14 @@ pub enum Device {
 }
 
 impl Device {
-    const ALL: [Device; 8] = [
+    const ALL: [Device; 9] = [
         Device::AtOnce,
         Device::Us20,
         Device::Us80,
         Device::Ms50,
         Device::S2,
         Device::Mapped,
+        Device::Loop,
         Device::Nvme,
         Device::Virtio,
     ];
@@ -48,6 +51,7 @@ impl Device {
             Device::Ms50 => "50ms",
             Device::S2 => "2s",
             Device::Mapped => "dm",
+            Device::Loop => "loop",
             Device::Nvme => "nvme",
             Device::Virtio => "virtio",
         }
@@ -64,7 +68,7 @@ impl Device {
             Device::Us80 | Device::Mapped => Duration::from_micros(80),
             Device::Ms50 => Duration::from_millis(50),
             Device::S2 => Duration::from_secs(2),
-            Device::AtOnce | Device::Nvme | Device::Virtio => Duration::ZERO,
+            Device::AtOnce | Device::Loop | Device::Nvme | Device::Virtio => Duration::ZERO,
         }
     }
 }

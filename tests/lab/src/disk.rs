@@ -81,6 +81,7 @@ impl Disk {
     ) -> Result<Disk> {
         match device {
             Device::Nvme | Device::Virtio => emulated(host, device, megabytes),
+            Device::Loop => Disk::looped(host, name, megabytes),
             Device::Mapped => {
                 let below = null_blk(host, device, &format!("{name}-below"), megabytes, setting)?;
                 let mapped = Disk::linear(host, name, &below, megabytes)?;
@@ -91,9 +92,14 @@ impl Disk {
         }
     }
 
-    /// A SCSI disk that answers at once and keeps nothing, and has a cache that can be flushed.
+    /// A SCSI disk that keeps nothing, and has a cache that can be flushed. It answers when a null_blk of
+    /// the scenario's device would.
     pub fn flushed(host: &Host<'_>) -> Result<Disk> {
-        Disk::scsi(host, "fake_rw=1 delay=0 virtual_gb=1")
+        let pace = match host.device().delay().as_nanos() {
+            0 => "delay=0".to_string(),
+            delay => format!("ndelay={delay}"),
+        };
+        Disk::scsi(host, &format!("fake_rw=1 {pace} virtual_gb=1"))
     }
 
     /// A SCSI disk as the parameters of scsi_debug say.

@@ -30,6 +30,8 @@ use crate::lab::Backend;
 use crate::shell::Running;
 
 pub const NAME: &str = "dom0-bound";
+/// Seconds on two idle processors.
+pub const TAKES: u64 = 420;
 const GUESTS: usize = 3;
 const PAIRS: usize = 9;
 /// Of a ring: a guest that is woken has so much to do that waking it costs little. With less, the

@@ -10,10 +10,12 @@ use serde_json::Value;
 use serde_json::json;
 
 use super::Found;
-use super::Task;
 use super::jobs;
 use super::jobs::Server;
 use super::picture;
+use super::plan;
+use super::plan::Group;
+use super::plan::Run;
 use super::record;
 use super::record::Record;
 use super::record::Summary;
@@ -27,26 +29,29 @@ const ONE_DISK: &str = "read-4k-32";
 
 #[derive(Default)]
 pub struct Findings {
-    records: Vec<(&'static str, Record)>,
+    records: Vec<(Run, Record)>,
     idle: Option<Value>,
-    bound: Option<Value>,
-    failed: Vec<&'static str>,
+    /// By name.
+    bound: Map<String, Value>,
+    failed: Vec<String>,
 }
 
 impl Findings {
-    pub fn add(&mut self, task: Task, found: Option<Found>) {
+    pub fn add(&mut self, name: String, found: Option<Found>) {
         match found {
-            Some(Found::Record(record)) => self.records.push((task.name(), record)),
+            Some(Found::Record(run, record)) => self.records.push((run, record)),
             Some(Found::Idle(figures)) => self.idle = Some(figures),
-            Some(Found::Bound(figures)) => self.bound = Some(figures),
-            None => self.failed.push(task.name()),
+            Some(Found::Bound(figures)) => drop(self.bound.insert(name, figures)),
+            None => self.failed.push(name),
         }
     }
 
     /// Prints the tables and writes the files. True if nothing went wrong.
     pub fn report(mut self, lab: &Lab, begin: Instant) -> Result<bool> {
-        let place = |name: &str| jobs::ALL.iter().position(|job| job.name == name);
-        self.records.sort_by_key(|(name, _)| place(name));
+        let order: Vec<String> = plan::all().into_iter().map(Run::name).collect();
+        let place = |run: &Run| order.iter().position(|name| *name == run.name());
+        self.records
+            .sort_by_key(|(run, _)| (run.group() as usize, place(run)));
         self.print();
         let (file, png) = (lab.build("results/bench.json"), lab.build("bench.png"));
         let mut json = self.json();
@@ -55,7 +60,7 @@ impl Findings {
         write_json(&file, &json)?;
         println!("figures: {}", file.display());
         if !self.records.is_empty() {
-            picture::draw(&png, &self.records)?;
+            picture::draw(&png, &self.named())?;
             println!("picture: {}", png.display());
         }
         println!("{} s in all", begin.elapsed().as_secs());
@@ -65,18 +70,37 @@ impl Findings {
         Ok(self.failed.is_empty())
     }
 
-    fn summary(&self, server: Server) -> Summary {
-        Summary::of(self.records.iter().map(|(_, record)| record), server)
+    /// Over a group of devices, or all. What runs beside a busy process is compared by itself.
+    fn summary(&self, server: Server, group: Option<Group>) -> Summary {
+        let these = self
+            .records
+            .iter()
+            .filter(|(run, _)| !run.job.busy && group.is_none_or(|group| run.group() == group));
+        Summary::of(these.map(|(_, record)| record), server)
+    }
+
+    fn named(&self) -> Vec<(String, &Record)> {
+        self.records
+            .iter()
+            .map(|(run, record)| (run.name(), record))
+            .collect()
     }
 
     fn print(&self) {
-        if !self.records.is_empty() {
-            let summary = self.summary(Server::Rblkback);
-            println!("\n{}", table::costs(&self.records));
-            println!("{}", table::pairs(&self.records));
-            println!("{}\n", table::summary(&summary));
+        let named = self.named();
+        if !named.is_empty() {
+            println!("\n{}", table::costs(&named));
+            println!("{}", table::pairs(&named));
+            for group in Group::ALL {
+                let summary = self.summary(Server::Rblkback, Some(group));
+                println!("{}", table::summary(group.name(), &summary));
+            }
+            println!(
+                "{}\n",
+                table::summary("all", &self.summary(Server::Rblkback, None))
+            );
         }
-        for (name, record) in &self.records {
+        for (name, record) in &named {
             print!("{}", table::memory(name, record));
         }
         for server in [Server::Blkback, Server::Rblkback] {
@@ -90,23 +114,26 @@ impl Findings {
         if let Some(idle) = &self.idle {
             println!("{}", table::idle(idle));
         }
-        if let Some(bound) = &self.bound {
-            println!("{}", table::bound(bound));
+        for (name, bound) in &self.bound {
+            println!("{name}: {}", table::bound(bound));
         }
         println!("\n{}\n", table::ENVIRONMENT);
     }
 
     fn json(&self) -> Map<String, Value> {
         let object = |value: Value| value.as_object().cloned().unwrap_or_default();
-        let mut all = object(json!(self.summary(Server::Rblkback)));
+        let mut all = object(json!(self.summary(Server::Rblkback, None)));
+        for group in Group::ALL {
+            let summary = json!(self.summary(Server::Rblkback, Some(group)));
+            all.insert(group.name().into(), summary);
+        }
         all.insert(
             "limit_out_of_reach".into(),
-            json!(self.summary(Server::Limited)),
+            json!(self.summary(Server::Limited, None)),
         );
         let mut jobs = Map::new();
-        for (name, record) in &self.records {
-            let job = jobs::ALL.iter().find(|job| job.name == *name);
-            jobs.insert((*name).into(), record.json(job));
+        for (run, record) in &self.records {
+            jobs.insert(run.name(), record.json(run.job));
         }
         let more: Map<String, Value> = [Server::Blkback, Server::Rblkback]
             .into_iter()
@@ -126,7 +153,7 @@ impl Findings {
     /// What a request costs dom0 with more disks, compared with one.
     fn more_disks(&self, server: Server) -> Vec<(&'static str, f64)> {
         let cost = |name: &str| {
-            let (_, record) = self.records.iter().find(|(other, _)| *other == name)?;
+            let (_, record) = self.records.iter().find(|(run, _)| run.name() == name)?;
             record.mean(server, record::DOM0)
         };
         let Some(one) = cost(ONE_DISK) else {

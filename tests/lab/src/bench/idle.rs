@@ -14,6 +14,8 @@ use super::record;
 use crate::host::Host;
 
 pub const NAME: &str = "disks-64-idle";
+/// Seconds on an idle processor.
+pub const TAKES: u64 = 240;
 const DISKS: u32 = 64;
 const MEMORY: u32 = 576;
 const SECONDS: u32 = 10;

@@ -2,6 +2,8 @@
 
 //! What is measured: fio jobs, and who serves the disk they run on.
 
+use anyhow::Context;
+use anyhow::Result;
 use serde::Serialize;
 
 use crate::fio;
@@ -26,6 +28,11 @@ pub struct Job {
     pub persistent: bool,
     /// Whether the device has a cache that can be flushed.
     pub flushed: bool,
+    /// The guest's rings have so many pages, as a power of two.
+    pub ring_order: u32,
+    /// Whether a process keeps dom0's processor busy meanwhile. Then only times count: what dom0
+    /// executes is mostly that process.
+    pub busy: bool,
 }
 
 const USUAL: Job = Job {
@@ -38,6 +45,8 @@ const USUAL: Job = Job {
     processors: 1,
     persistent: true,
     flushed: false,
+    ring_order: 0,
+    busy: false,
 };
 
 /// As many requests in flight as the usual job has, from as many threads as the guest has
@@ -64,6 +73,12 @@ pub const ALL: &[Job] = &[
     Job {
         name: "read-4k-256",
         options: "--rw=randread --bs=4k --iodepth=256",
+        ..USUAL
+    },
+    Job {
+        name: "deep-4k-256",
+        options: "--rw=randread --bs=4k --iodepth=256",
+        ring_order: 4,
         ..USUAL
     },
     Job {
@@ -138,7 +153,35 @@ pub const ALL: &[Job] = &[
         disks: 32,
         ..USUAL
     },
+    Job {
+        name: "busy-4k-1",
+        options: "--rw=randread --bs=4k --iodepth=1",
+        requests: 4_000,
+        busy: true,
+        ..USUAL
+    },
+    Job {
+        name: "busy-4k-4",
+        options: "--rw=randread --bs=4k --iodepth=4",
+        busy: true,
+        ..USUAL
+    },
+    Job {
+        name: "busy-4k-32",
+        options: "--rw=randread --bs=4k --iodepth=32",
+        busy: true,
+        ..USUAL
+    },
 ];
+
+/// The job of that name.
+pub fn by_name(name: &str) -> Result<&'static Job> {
+    let known = ALL.iter().find(|job| job.name == name);
+    known.with_context(|| {
+        let names: Vec<&str> = ALL.iter().map(|job| job.name).collect();
+        format!("there is no job {name:?}; there are {}", names.join(", "))
+    })
+}
 
 impl Job {
     /// So many requests of it. Several devices have a thread each.

@@ -10,6 +10,7 @@ use anyhow::bail;
 use super::counters::Observed;
 use super::jobs::Job;
 use super::jobs::Server;
+use super::plan::Run;
 use super::record;
 use super::record::Record;
 use super::record::Sample;
@@ -28,6 +29,25 @@ const PART: u64 = 5;
 /// Seconds of host time.
 const DEADLINE: u64 = 420;
 
+/// A process that keeps dom0's processor busy, until this is dropped.
+struct Busy<'h, 'l> {
+    host: &'h Host<'l>,
+}
+
+impl<'h, 'l> Busy<'h, 'l> {
+    fn start(host: &'h Host<'l>) -> Result<Self> {
+        host.ok("{ while :; do :; done & } && echo $! >/run/busy")?;
+        Ok(Busy { host })
+    }
+}
+
+impl Drop for Busy<'_, '_> {
+    fn drop(&mut self) {
+        // A host on which this fails is given up.
+        let _ = self.host.run("kill $(cat /run/busy)");
+    }
+}
+
 /// Where a job runs.
 struct Bench<'a, 'h, 'l> {
     job: &'a Job,
@@ -36,14 +56,19 @@ struct Bench<'a, 'h, 'l> {
     disks: Vec<Disk>,
 }
 
-/// Measures a job on a host that is there for it alone.
-pub fn job(host: &Host<'_>, job: &Job) -> Result<Record> {
+/// Measures a job on a host that is there for it alone, and has its device.
+pub fn run(host: &Host<'_>, run: Run) -> Result<Record> {
+    let job = run.job;
     let disks = disks(host, job)?;
-    let guest = host
+    let mut guest = host
         .guest("bench")
         .memory(job.memory())
-        .processors(job.processors)
-        .start()?;
+        .processors(job.processors);
+    let order = format!("xen_blkfront.max_ring_page_order={}", job.ring_order);
+    if job.ring_order > 0 {
+        guest = guest.kernel_option(&order);
+    }
+    let guest = guest.start()?;
     let bench = Bench {
         job,
         host,
@@ -51,9 +76,11 @@ pub fn job(host: &Host<'_>, job: &Job) -> Result<Record> {
         disks,
     };
     let mut record = Record::default();
-    let turns: Vec<Server> = Server::ALL
-        .into_iter()
-        .chain(Server::ALL.into_iter().rev())
+    let servers = run.servers();
+    let turns: Vec<Server> = servers
+        .iter()
+        .chain(servers.iter().rev())
+        .copied()
         .collect();
     for same in turns.chunk_by(|one, other| one.backend() == other.backend()) {
         bench.turns(same, &mut record)?;
@@ -196,6 +223,11 @@ impl Bench<'_, '_, '_> {
         let part = command(self.job.requests / PART);
         let whole = command(self.job.requests);
         run(&part)?;
+        let _busy = if self.job.busy {
+            Some(Busy::start(self.host)?)
+        } else {
+            None
+        };
         let either =
             |command: &str, really: bool| run(if really { command } else { "true" }).map(drop);
         let mut counts = observed.cost(&mut |really| either(&whole, really))?;
@@ -203,6 +235,9 @@ impl Bench<'_, '_, '_> {
         let done = report.read.total_ios + report.write.total_ios;
         check::equal("requests", done, self.job.requests)?;
         counts.values_mut().for_each(|count| *count /= done as f64);
+        if self.job.busy {
+            return rates(&report);
+        }
         if observed.guest.is_some() {
             let calls = observed.hypercalls(&mut |really| either(&part, really))?;
             let part = (self.job.requests / PART) as f64;
@@ -235,5 +270,6 @@ fn rates(report: &fio::Report) -> Result<Sample> {
         (record::LATENCY.into(), direction.clat_ns.mean),
         (record::P50.into(), percentile("50.000000")?),
         (record::P99.into(), percentile("99.000000")?),
+        (record::P999.into(), percentile("99.900000")?),
     ]))
 }

@@ -11,6 +11,7 @@ mod idle;
 pub mod jobs;
 mod measure;
 mod picture;
+pub mod plan;
 mod record;
 mod table;
 
@@ -21,9 +22,7 @@ use std::sync::PoisonError;
 use std::thread;
 use std::time::Instant;
 
-use anyhow::Context;
 use anyhow::Result;
-use anyhow::bail;
 use serde_json::Value;
 
 use crate::device::Device;
@@ -33,49 +32,66 @@ use crate::run;
 use crate::run::LANES;
 use crate::scenario::Kind;
 use findings::Findings;
-use jobs::Job;
+use plan::Run;
 use record::Record;
 
 /// What is done on a host of its own.
 #[derive(Clone, Copy)]
 enum Task {
-    Job(&'static Job),
+    Run(Run),
     Idle,
-    Bound,
+    Bound(Device),
 }
 
 impl Task {
-    fn name(self) -> &'static str {
+    fn name(self) -> String {
         match self {
-            Task::Job(job) => job.name,
-            Task::Idle => idle::NAME,
-            Task::Bound => bound::NAME,
+            Task::Run(run) => run.name(),
+            Task::Idle => idle::NAME.into(),
+            Task::Bound(Device::AtOnce) => bound::NAME.into(),
+            Task::Bound(device) => format!("{}@{}", bound::NAME, device.name()),
         }
     }
 
     fn kind(self) -> Kind {
         match self {
-            Task::Job(_) | Task::Idle => Kind::Timed,
-            Task::Bound => Kind::Parallel,
+            Task::Run(_) | Task::Idle => Kind::Timed,
+            Task::Bound(_) => Kind::Parallel,
+        }
+    }
+
+    fn device(self) -> Device {
+        match self {
+            Task::Run(run) => run.device,
+            Task::Idle => Device::AtOnce,
+            Task::Bound(device) => device,
+        }
+    }
+
+    fn seconds(self) -> u64 {
+        match self {
+            Task::Run(run) => run.seconds(),
+            Task::Idle => idle::TAKES,
+            Task::Bound(_) => bound::TAKES,
         }
     }
 }
 
 /// What came of one.
 enum Found {
-    Record(Record),
+    Record(Run, Record),
     Idle(Value),
     Bound(Value),
 }
 
-/// Runs all jobs, or one, and leaves a table, `build/results/bench.json` and `build/bench.png`. One job
-/// can be run on a device that answers late, such as `read-4k-1@80us`. True if nothing went wrong.
+/// Runs all, or one such as `read-4k-1` or `read-4k-1@80us`, and leaves a table,
+/// `build/results/bench.json` and `build/bench.png`. True if nothing went wrong.
 pub fn run(lab: &Lab, only: Option<&str>) -> Result<bool> {
     let begin = Instant::now();
-    let (only, device) = on_device(only)?;
     let (alone, beside): (Vec<Task>, Vec<Task>) = tasks(only)?
         .into_iter()
         .partition(|task| task.kind() == Kind::Parallel);
+    println!("this will take {} minutes", minutes(&alone, &beside));
     let queue = Mutex::new(VecDeque::from(beside));
     let next = || lock(&queue).pop_front();
     let findings = Mutex::new(Findings::default());
@@ -83,14 +99,14 @@ pub fn run(lab: &Lab, only: Option<&str>) -> Result<bool> {
         for _ in 0..LANES {
             scope.spawn(|| {
                 while let Some(task) = next() {
-                    perform(lab, task, device, &findings);
+                    perform(lab, task, &findings);
                 }
             });
         }
     });
     // With both processors to itself.
     for task in alone {
-        perform(lab, task, device, &findings);
+        perform(lab, task, &findings);
     }
     let findings = findings
         .into_inner()
@@ -98,53 +114,48 @@ pub fn run(lab: &Lab, only: Option<&str>) -> Result<bool> {
     findings.report(lab, begin)
 }
 
-/// A job's name, and the device behind it.
-fn on_device(name: Option<&str>) -> Result<(Option<&str>, Device)> {
-    let Some((job, device)) = name.and_then(|name| name.split_once('@')) else {
-        return Ok((name, Device::AtOnce));
-    };
-    let known = Device::by_name(device);
-    Ok((
-        Some(job),
-        known.with_context(|| format!("there is no device {device:?}"))?,
-    ))
+/// How long tasks will take on two idle processors.
+fn minutes(alone: &[Task], beside: &[Task]) -> u64 {
+    let sum = |tasks: &[Task]| tasks.iter().map(|task| task.seconds()).sum::<u64>();
+    let longest = beside.iter().map(|task| task.seconds()).max().unwrap_or(0);
+    let lanes = (sum(beside) / LANES as u64).max(longest);
+    (sum(alone) + lanes).div_ceil(60)
 }
 
 /// The dearest first, so that no lane is left with one.
 fn tasks(only: Option<&str>) -> Result<Vec<Task>> {
-    let all: Vec<Task> = [Task::Idle]
-        .into_iter()
-        .chain(jobs::ALL.iter().rev().map(Task::Job))
-        .chain([Task::Bound])
-        .collect();
+    let others = [
+        Task::Idle,
+        Task::Bound(Device::AtOnce),
+        Task::Bound(Device::Us80),
+    ];
     let Some(name) = only else {
-        return Ok(all);
+        let runs = plan::all().into_iter().rev().map(Task::Run);
+        return Ok(runs.chain(others).collect());
     };
-    match all.iter().find(|task| task.name() == name) {
+    match others.iter().find(|task| task.name() == name) {
         Some(task) => Ok(vec![*task]),
-        None => {
-            let names: Vec<&str> = all.iter().rev().map(|task| task.name()).collect();
-            bail!("there is no job {name:?}; there are {}", names.join(", "))
-        }
+        None => Ok(vec![Task::Run(Run::by_name(name)?)]),
     }
 }
 
-fn perform(lab: &Lab, task: Task, device: Device, findings: &Mutex<Findings>) {
+fn perform(lab: &Lab, task: Task, findings: &Mutex<Findings>) {
     let begin = Instant::now();
+    let name = task.name();
     let found = Host::boot(lab, task.kind()).and_then(|host| {
-        host.use_device(device);
-        run::watched(&host, task.name(), || match task {
-            Task::Job(job) => measure::job(&host, job).map(Found::Record),
+        host.use_device(task.device());
+        run::watched(&host, &name, || match task {
+            Task::Run(run) => measure::run(&host, run).map(|record| Found::Record(run, record)),
             Task::Idle => idle::idle(&host).map(Found::Idle),
-            Task::Bound => bound::bound(&host).map(Found::Bound),
+            Task::Bound(_) => bound::bound(&host).map(Found::Bound),
         })
     });
-    let (name, took) = (task.name(), begin.elapsed().as_secs());
+    let took = begin.elapsed().as_secs();
     match &found {
-        Ok(_) => println!("measured {name:<20} {took:>4} s"),
-        Err(error) => println!("FAILED   {name:<20} {took:>4} s\n{error:#}"),
+        Ok(_) => println!("measured {name:<24} {took:>4} s"),
+        Err(error) => println!("FAILED   {name:<24} {took:>4} s\n{error:#}"),
     }
-    lock(findings).add(task, found.ok());
+    lock(findings).add(name, found.ok());
 }
 
 /// What one lane leaves is whole, whatever becomes of the other.

@@ -14,12 +14,12 @@ use crate::picture;
 const PLOT: &str = include_str!("picture.gp");
 
 /// Draws the ratios of all jobs into a PNG file.
-pub fn draw(file: &Path, records: &[(&str, Record)]) -> Result<()> {
+pub fn draw(file: &Path, records: &[(String, &Record)]) -> Result<()> {
     picture::gnuplot(&script(file, records))
 }
 
-fn script(file: &Path, records: &[(&str, Record)]) -> String {
-    let row = |(name, record): &(&str, Record)| {
+fn script(file: &Path, records: &[(String, &Record)]) -> String {
+    let row = |(name, record): &(String, &Record)| {
         let ratio = |server, figure| {
             let ratio = record.ratio(server, figure);
             ratio.map_or("NaN".into(), |ratio| format!("{ratio}"))
@@ -47,7 +47,8 @@ mod tests {
 
     #[test]
     fn rows() {
-        let records = [("read", record((1000.0, 10.0), (750.0, 10.0)))];
+        let record = record((1000.0, 10.0), (750.0, 10.0));
+        let records = [("read".to_string(), &record)];
         assert!(script(Path::new("x.png"), &records).contains("\"read\" 0.75 NaN 1\n"));
     }
 }

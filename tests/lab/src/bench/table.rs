@@ -17,9 +17,9 @@ counts once for each word it moves, so copies look dear. The guest takes most of
 instructions, so IOPS and latency move little whatever a backend does.";
 
 /// Two figures of each server side by side, as ratios to xen-blkback's.
-pub fn costs(records: &[(&str, Record)]) -> String {
+pub fn costs(records: &[(String, &Record)]) -> String {
     let mut text = format!(
-        "{:<20}{:^38}  {:^36}\n{:<20}{:>11} {:>11} {:>6} {:>7}  {:>8} {:>9} {:>9} {:>6}\n",
+        "{:<24}{:^38}  {:^36}\n{:<24}{:>11} {:>11} {:>6} {:>7}  {:>8} {:>9} {:>9} {:>6}\n",
         "",
         "dom0's instructions a request",
         "IOPS",
@@ -37,7 +37,7 @@ pub fn costs(records: &[(&str, Record)]) -> String {
         let dom0 = |server| number(record.mean(server, record::DOM0));
         let iops = |server| number(record.mean(server, record::IOPS));
         text += &format!(
-            "{name:<20}{:>11} {:>11} {:>6} {:>7}  {:>8} {:>9} {:>9} {:>6}\n",
+            "{name:<24}{:>11} {:>11} {:>6} {:>7}  {:>8} {:>9} {:>9} {:>6}\n",
             dom0(Server::Blkback),
             dom0(Server::Rblkback),
             ratio(record.ratio(Server::Rblkback, record::DOM0)),
@@ -52,23 +52,24 @@ pub fn costs(records: &[(&str, Record)]) -> String {
 }
 
 /// Figures of which each job has a pair: xen-blkback's and rblkback's.
-pub fn pairs(records: &[(&str, Record)]) -> String {
-    const COLUMNS: [(&str, &str, f64); 8] = [
+pub fn pairs(records: &[(String, &Record)]) -> String {
+    const COLUMNS: [(&str, &str, f64); 9] = [
         ("all instr.", record::ALL, 1.0),
         ("p50 us", record::P50, 1e-3),
         ("p99 us", record::P99, 1e-3),
+        ("p99.9 us", record::P999, 1e-3),
         ("hypercalls", record::HYPERCALLS, 1.0),
         ("interrupts", record::INTERRUPTS, 1.0),
         ("switches", record::SWITCHES, 1.0),
         ("events in", record::EVENTS_IN, 1.0),
         ("events out", record::EVENTS_OUT, 1.0),
     ];
-    let mut text = format!("{:<20}", "a request: C -> Rust");
+    let mut text = format!("{:<24}", "a request: C -> Rust");
     for (title, ..) in COLUMNS {
         text += &format!(" {title:>17}");
     }
     for (name, record) in records {
-        text += &format!("\n{name:<20}");
+        text += &format!("\n{name:<24}");
         for (_, figure, unit) in COLUMNS {
             let of = |server| record.mean(server, figure).map(|value| value * unit);
             let pair = format!(
@@ -131,14 +132,15 @@ pub fn bound(figures: &Value) -> String {
 }
 
 /// The figures to win.
-pub fn summary(summary: &Summary) -> String {
+pub fn summary(devices: &str, summary: &Summary) -> String {
     format!(
-        "rblkback without a limit, of xen-blkback's: dom0's instructions a request {} in the geometric \
-         mean, {} at most;\nIOPS {} in the geometric mean, {} at least",
+        "devices: {devices}; rblkback without a limit, of xen-blkback's: dom0's instructions a request {} in \
+         the geometric mean, {} at most; IOPS {} in the geometric mean, {} at least; p99 {} at most",
         ratio(summary.dom0_cost_geomean_vs_blkback),
         ratio(summary.dom0_cost_max_vs_blkback),
         ratio(summary.iops_geomean_vs_blkback),
         ratio(summary.iops_min_vs_blkback),
+        ratio(summary.p99_max_vs_blkback),
     )
 }
 
@@ -163,7 +165,8 @@ mod tests {
 
     #[test]
     fn a_row() {
-        let records = [("read", record((1000.0, 10.0), (750.0, 12.5)))];
+        let record = record((1000.0, 10.0), (750.0, 12.5));
+        let records = [("read".to_string(), &record)];
         let text = costs(&records);
         let row: Vec<&str> = text.lines().last().unwrap().split_whitespace().collect();
         assert_eq!(

@@ -69,7 +69,7 @@ impl<'h, 'l> Bench<'h, 'l> {
         Ok(Bench {
             host,
             guest: host.guest("profile").start()?,
-            disk: Disk::instant(host, "nb0", 1024)?,
+            disk: Disk::blank(host, "nb0", 1024)?,
             xensyms: host.ok("cat /proc/xen/xensyms")?,
         })
     }

@@ -21,14 +21,15 @@ use std::fs;
 use std::time::Instant;
 
 use anyhow::Result;
-use anyhow::bail;
 use serde::Serialize;
 
 use self::bench::Bench;
 use self::cost::Cost;
 use self::report::Comparison;
-use crate::bench::jobs;
 use crate::bench::jobs::Job;
+use crate::bench::plan::Run;
+use crate::check;
+use crate::device::Device;
 use crate::host::Host;
 use crate::lab::Backend;
 use crate::lab::Lab;
@@ -62,18 +63,13 @@ struct Record<'a> {
 /// Looks at what is named, or at the usual jobs. True if the sums are what Xen accounts for.
 pub fn run(lab: &Lab, only: &[String], instructions: u64) -> Result<bool> {
     let begin = Instant::now();
-    if let Some(name) = only.iter().find(|name| !JOBS.contains(&name.as_str())) {
-        bail!("there is no job {name:?}, only {}", JOBS.join(" "));
-    }
-    let wanted = |job: &&Job| match only {
-        [] => JOBS[..USUAL].contains(&job.name),
-        only => only.iter().any(|name| name == job.name),
-    };
+    let looks = looks(only)?;
     let host = Host::boot(lab, Kind::Timed)?;
-    let bench = Bench::new(&host)?;
     println!("{ENVIRONMENT}");
     let mut compared = Vec::new();
-    for job in jobs::ALL.iter().filter(wanted) {
+    for (job, device) in looks {
+        host.use_device(device);
+        let bench = Bench::new(&host)?;
         let cost = |backend: Backend| {
             let seen = bench.look(backend, job, instructions)?;
             Cost::new(&backend.module().replace('_', "-"), &seen)
@@ -81,14 +77,32 @@ pub fn run(lab: &Lab, only: &[String], instructions: u64) -> Result<bool> {
         let (theirs, ours) = (cost(Backend::Blkback)?, cost(Backend::Rblkback)?);
         let comparison = Comparison {
             job: job.name,
+            device: device.name(),
             about: job.options,
             costs: [theirs, ours],
         };
         println!("\n{}", comparison.table());
         compared.push(comparison);
+        bench.end()?;
     }
-    bench.end()?;
     write(lab, begin, instructions, compared)
+}
+
+/// The jobs that are named, each with its device, or the usual ones.
+fn looks(only: &[String]) -> Result<Vec<(&'static Job, Device)>> {
+    let usual = JOBS[..USUAL].iter().map(|name| name.to_string());
+    let names: Vec<String> = match only {
+        [] => usual.collect(),
+        only => only.to_vec(),
+    };
+    let look = |name: &String| {
+        let Run { job, device } = Run::by_name(name)?;
+        check::that(JOBS.contains(&job.name), || {
+            format!("{} is not looked at, only {JOBS:?}", job.name)
+        })?;
+        Ok((job, device))
+    };
+    names.iter().map(look).collect()
 }
 
 fn write(lab: &Lab, begin: Instant, instructions: u64, jobs: Vec<Comparison>) -> Result<bool> {

@@ -17,6 +17,8 @@ const NAME: usize = 70;
 #[derive(Serialize)]
 pub struct Comparison {
     pub job: &'static str,
+    /// What answers, see [`crate::device::Device`].
+    pub device: &'static str,
     pub about: &'static str,
     pub costs: [Cost; 2],
 }
@@ -28,7 +30,7 @@ impl Comparison {
     /// The table, with the dearest of all functions.
     pub fn table(&self) -> String {
         let heads = self.costs.each_ref().map(|cost| cost.backend.as_str());
-        let about = format!("{} ({})", self.about, self.job);
+        let about = format!("{} ({}@{})", self.about, self.job, self.device);
         let mut text = format!("{about:<NAME$} {:>18} {:>18}\n", heads[0], heads[1]);
         text += &self.sums();
         text += "\ninstructions a request, by purpose\n";
@@ -45,7 +47,10 @@ impl Comparison {
         let mut text = String::new();
         for cost in &self.costs {
             for (stack, instructions) in &cost.stacks {
-                text += &format!("{};{};{stack} {instructions}\n", self.job, cost.backend);
+                text += &format!(
+                    "{}@{};{};{stack} {instructions}\n",
+                    self.job, self.device, cost.backend
+                );
             }
         }
         text
