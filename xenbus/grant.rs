@@ -327,6 +327,11 @@ impl UnmapBatch {
         let _ = self.pages.push_within_capacity(page);
     }
 
+    /// Is there nothing to unmap?
+    pub(crate) fn is_empty(&self) -> bool {
+        self.ops.is_empty()
+    }
+
     /// Unmaps all frames, puts their pages into `cache`, and empties the batch.
     ///
     /// Context: process; may sleep.

@@ -98,7 +98,7 @@ pub(crate) struct Engine {
     credit: u32,
     /// Free pages are given back until this time; 0: no.
     squeezed_until: u64,
-    /// When the run began.
+    /// When the run began, by the last tick: what it is for lasts for many.
     now: u64,
     /// As [`Mapper::kept`], when the disk was told.
     kept: i32,
@@ -194,7 +194,7 @@ impl Engine {
         let mut budget = self.entries.saturating_mul(RINGS_PER_RUN);
         self.again = false;
         loop {
-            self.now = timer::now();
+            self.now = timer::coarse_now();
             if let Some(event) = self.channel.take_event() {
                 self.owed = Some(event);
             }

@@ -68,6 +68,8 @@ pub(crate) struct Mapper {
     frames_max: u32,
     /// A frame of what is staged could not be mapped for want of space.
     no_space: bool,
+    /// There may be more free pages than before.
+    grown: bool,
 }
 
 impl Mapper {
@@ -103,6 +105,7 @@ impl Mapper {
             frames: 0,
             frames_max: limits.frames,
             no_space: false,
+            grown: false,
         }? Error)
     }
 
@@ -212,7 +215,7 @@ impl Mapper {
                 }
             }
         });
-        self.unmap.run(&self.cache);
+        self.unmap();
         if self.copier.is_in_use() {
             copy_from_guest(&mut self.copier, &mut self.staged);
         }
@@ -228,7 +231,7 @@ impl Mapper {
         // Space for others, and for this ring.
         if let Some(grants) = &mut self.grants {
             grants.forget(|mapped| self.unmap.push(mapped, &self.cache));
-            self.unmap.run(&self.cache);
+            self.unmap();
         }
         let mut at = 0;
         while let Some(request) = self.staged.get_mut(at) {
@@ -241,7 +244,7 @@ impl Mapper {
                 let _ = self.postponed.push_within_capacity(request);
             }
         }
-        self.unmap.run(&self.cache);
+        self.unmap();
     }
 
     /// Do requests wait for space?
@@ -262,17 +265,29 @@ impl Mapper {
     /// Lets go of the frames of requests that are done, so that they can have their responses. A request
     /// fails if the guest cannot be given what it read. Sleeps.
     pub(crate) fn release(&mut self, requests: &mut [PendingRequest]) {
+        let copied = self.copier.is_in_use();
         for owner in 0..requests.len() {
             let frames = requests.get(owner).map_or(0, PendingRequest::frame_count);
-            if self.copier.is_in_use() && self.copier.must_copy_first(frames) {
+            if copied && self.copier.must_copy_first(frames) {
                 self.copier.copy_to_guest(requests);
             }
             if let Some(request) = requests.get_mut(owner) {
                 self.release_one(request, owner);
             }
         }
-        self.copier.copy_to_guest(requests);
-        self.unmap.run(&self.cache);
+        if copied {
+            self.copier.copy_to_guest(requests);
+            self.grown = true;
+        }
+        self.unmap();
+    }
+
+    /// Unmaps what was gathered for that. Sleeps.
+    fn unmap(&mut self) {
+        if !self.unmap.is_empty() {
+            self.unmap.run(&self.cache);
+            self.grown = true;
+        }
     }
 
     /// The request is number `owner` of those that are released.
@@ -308,6 +323,13 @@ impl Mapper {
         kept.saturating_add(self.frames as usize)
     }
 
+    /// Gives pages back until `keep` free ones are left, if there are more than before. Sleeps.
+    pub(crate) fn shrink_grown(&mut self, keep: u32) {
+        if core::mem::take(&mut self.grown) {
+            self.shrink(keep);
+        }
+    }
+
     /// Gives pages back until `keep` free ones are left. Sleeps.
     pub(crate) fn shrink(&mut self, keep: u32) {
         self.cache.shrink(keep);
@@ -318,8 +340,8 @@ impl Mapper {
     pub(crate) fn expire(&mut self, now: u64) {
         if let Some(grants) = &mut self.grants {
             grants.expire(now, |mapped| self.unmap.push(mapped, &self.cache));
-            self.unmap.run(&self.cache);
         }
+        self.unmap();
         self.copier.expire();
     }
 
@@ -330,7 +352,7 @@ impl Mapper {
             return true;
         };
         let empty = grants.forget(|mapped| self.unmap.push(mapped, &self.cache));
-        self.unmap.run(&self.cache);
+        self.unmap();
         empty
     }
 }

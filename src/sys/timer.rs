@@ -119,6 +119,15 @@ pub(crate) fn now() -> u64 {
     u64::try_from(unsafe { bindings::ktime_get() }).unwrap_or(0)
 }
 
+/// Returns the time since some moment before the boot in nanoseconds, as of the last tick: a load and a
+/// multiplication, where [`now`] reads the clock. Not to be compared with [`now`].
+///
+/// Context: any.
+pub(crate) fn coarse_now() -> u64 {
+    // SAFETY: The call has no preconditions.
+    unsafe { bindings::jiffies64_to_nsecs(jiffies() as u64) }
+}
+
 /// Returns `jiffies`, the kernel's count of ticks, which wraps around. A load, where [`now`] reads the
 /// clock.
 ///

@@ -79,7 +79,7 @@ impl Engine {
         let released = self.release_responded(control);
         if self.ready.is_empty() {
             if released {
-                self.mapper.shrink(self.pages_kept());
+                self.mapper.shrink_grown(self.pages_kept());
             }
             return;
         }
@@ -90,7 +90,7 @@ impl Engine {
             note_response(control, &request);
             self.pool.put(request.recycle());
         }
-        self.mapper.shrink(self.pages_kept());
+        self.mapper.shrink_grown(self.pages_kept());
     }
 
     /// Releases the frames of requests that ends of I/O have responded to. Returns whether there was one.
