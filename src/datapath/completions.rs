@@ -7,19 +7,8 @@
 //! the request is in flight the bio owns it; the end of I/O hands it in here.
 
 use kernel::{
-    new_spinlock,
     prelude::*,
-    sync::{
-        atomic::{
-            ordering::{
-                Full,
-                Relaxed, //
-            },
-            AtomicFlag, //
-        },
-        Arc,
-        SpinLock, //
-    }, //
+    sync::Arc, //
 };
 
 use super::backing_device::BackingDevice;
@@ -27,6 +16,7 @@ use super::frame::Frame;
 use super::ring::Response;
 use super::ring::Responses;
 use crate::logic::protocol::abi::Status;
+use crate::logic::protocol::discard::CheckedDiscard;
 use crate::logic::protocol::request::Extent;
 use crate::logic::protocol::request::Operation;
 use crate::logic::protocol::request::Request;
@@ -46,11 +36,19 @@ use crate::xenbus::evtchn::Handler;
 /// What a checked request asks for, without its extents.
 pub(super) type RequestSummary = Request<()>;
 
+/// What an admitted request asks for.
+pub(super) enum Work {
+    /// The extents are beside it, and it goes by a bio.
+    Transfer(RequestSummary),
+    /// What is left to discard, see [`discard_queue`](super::discard_queue).
+    Discard(CheckedDiscard),
+}
+
 /// The memory of a request, from its first use to its last.
 ///
 /// # Invariants
 ///
-/// The first [`Request::extent_count`] of `extents` are those of the admitted request.
+/// The first [`Request::extent_count`] of `extents` are those of the admitted transfer.
 pub(crate) struct RequestMemory {
     pub(super) bio: InlineBio,
     pub(super) completions: Arc<Completions>,
@@ -64,12 +62,15 @@ pub(crate) struct RequestMemory {
     /// Something has to be unmapped, or copied to the guest, before the response.
     pub(super) needs_thread: bool,
     /// Free memory has none.
-    pub(super) admitted: Option<(RequestSummary, Permit)>,
+    pub(super) admitted: Option<(Work, Permit)>,
 }
 
 impl RequestMemory {
     pub(super) fn summary(&self) -> Option<&RequestSummary> {
-        self.admitted.as_ref().map(|(request, _)| request)
+        match &self.admitted {
+            Some((Work::Transfer(request), _)) => Some(request),
+            Some((Work::Discard(_), _)) | None => None,
+        }
     }
 
     pub(super) fn operation(&self) -> Operation {
@@ -154,9 +155,7 @@ impl Handler for EventWaker {
 /// While the thread sleeps, and waits for nothing that a finished request brings, an end of I/O writes the
 /// response by itself and wakes nobody ([`Responses::respond_directly`]).
 ///
-/// Finished requests come in any context and without a lock, see [`LlistHead`]. Responses to
-/// discards are few; their lock is a spinlock for process context, under which no other is taken.
-/// Nothing in here allocates: there is capacity for a response per slot of the ring.
+/// Finished requests come in any context and without a lock, see [`LlistHead`]. Nothing in here allocates.
 #[pin_data]
 pub(crate) struct Completions {
     wakeup: Wakeup,
@@ -165,41 +164,22 @@ pub(crate) struct Completions {
     responded: LlistHead<RequestMemory>,
     #[pin]
     responses: Responses<EventWaker>,
-    has_responses: AtomicFlag,
-    #[pin]
-    of_discards: SpinLock<KVec<Response>>,
 }
 
 impl Completions {
-    /// Nothing has come back yet, and there is no capacity for a ring. Sleeps.
+    /// Nothing has come back yet. Sleeps.
     ///
     /// # Errors
     ///
     /// `ENOMEM`.
     pub(super) fn new() -> Result<Arc<Self>> {
-        let of_discards = KVec::new();
         let completions = pin_init!(Self {
             wakeup: Wakeup::new(),
             requests: LlistHead::new(),
             responded: LlistHead::new(),
             responses <- Responses::new(),
-            has_responses: AtomicFlag::new(false),
-            of_discards <- new_spinlock!(of_discards, "rblkback::discarded"),
         });
         Arc::pin_init(completions, GFP_KERNEL)
-    }
-
-    /// Has capacity for a ring of `entries` slots from now on. To be called while no ring is connected.
-    /// Sleeps.
-    ///
-    /// # Errors
-    ///
-    /// `ENOMEM`.
-    pub(super) fn reserve(&self, entries: usize) -> Result {
-        // The vector is exchanged for one of the ring's at each run.
-        let mut responses = KVec::with_capacity(entries, GFP_KERNEL)?;
-        core::mem::swap(&mut *self.of_discards.lock(), &mut responses);
-        Ok(())
     }
 
     /// What wakes the thread of the ring.
@@ -233,14 +213,6 @@ impl Completions {
         }
     }
 
-    /// Takes the response to a discard in and wakes the thread. Context: process.
-    pub(super) fn push_response(&self, response: Response) {
-        // The vector is never full: a response is of a slot.
-        let _ = self.of_discards.lock().push_within_capacity(response);
-        self.has_responses.store(true, Relaxed);
-        self.wake();
-    }
-
     /// The finished requests. From now on the thread is not woken for more of them, until
     /// [`Self::try_sleep`].
     pub(super) fn take_requests(&self) -> Llist<RequestMemory> {
@@ -260,13 +232,6 @@ impl Completions {
     /// Are there none that have their response already?
     pub(super) fn is_all_released(&self) -> bool {
         self.responded.is_empty()
-    }
-
-    /// Exchanges the responses that came in for `responses`, which is empty.
-    pub(super) fn take_responses(&self, responses: &mut KVec<Response>) {
-        if self.has_responses.load(Relaxed) && self.has_responses.xchg(false, Full) {
-            core::mem::swap(&mut *self.of_discards.lock(), responses);
-        }
     }
 
     /// Lets the thread sleep. Returns `false` if there are finished requests to be taken first.

@@ -17,9 +17,10 @@ use super::backing_device::BackingDevice;
 use super::completions::EventWaker;
 use super::mapper::FrameLimits;
 use super::mapper::Mapper;
+use super::pending_request::Admitted;
 use super::pending_request::PendingRequest;
+use super::pending_request::RequestQueue;
 use super::request_pool::RequestPool;
-use super::ring::Response;
 use super::ring::Ring;
 use super::ring_control::RingControl;
 use super::run_check::RunCheck;
@@ -69,16 +70,14 @@ pub(crate) struct Engine {
     merges_late: bool,
     mapper: Mapper,
     pool: RequestPool,
-    /// Responses to discards; empty between runs.
-    responses: KVec<Response>,
     /// Responses were written that the frontend was not shown.
     unpushed: bool,
     /// Requests that can be released and responded to; empty between runs.
     ready: KVec<PendingRequest>,
     /// Requests that the device has answered and of which this kernel still uses a page.
-    lingering: KVec<PendingRequest>,
+    lingering: RequestQueue<Admitted>,
     /// Requests that are mapped and wait for their guest to run again.
-    held: KVec<PendingRequest>,
+    held: RequestQueue<Admitted>,
     run_check: RunCheck,
     /// A write barrier that waits for all rings.
     barrier: Option<PendingRequest>,
@@ -148,11 +147,10 @@ impl Engine {
             merges_late: setup.device.block_device().merges_late(),
             pool: RequestPool::new(completions.clone(), setup.device.clone(), slots)?,
             device: setup.device,
-            responses: KVec::with_capacity(slots, GFP_KERNEL)?,
             unpushed: false,
             ready: KVec::with_capacity(slots, GFP_KERNEL)?,
-            lingering: KVec::with_capacity(slots, GFP_KERNEL)?,
-            held: KVec::with_capacity(slots, GFP_KERNEL)?,
+            lingering: RequestQueue::new(),
+            held: RequestQueue::new(),
             run_check: RunCheck::new(),
             barrier: None,
             again: false,

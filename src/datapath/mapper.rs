@@ -18,7 +18,9 @@ use kernel::prelude::*;
 
 use super::copier::Copier;
 use super::frame::Frame;
+use super::pending_request::Admitted;
 use super::pending_request::PendingRequest;
+use super::pending_request::RequestQueue;
 use super::persistent_grants::PersistentGrants;
 use crate::logic::protocol::abi::INDIRECT_MAX;
 use crate::logic::protocol::abi::SEGMENT_SIZE;
@@ -60,7 +62,7 @@ pub(crate) struct Mapper {
     /// Requests whose frames are gathered.
     staged: KVec<PendingRequest>,
     /// Requests that wait for space: they have no frame, and are staged again later.
-    postponed: KVec<PendingRequest>,
+    postponed: RequestQueue<Admitted>,
     /// Through the requests that are staged.
     merge_hint: MergeHint,
     /// Frames of requests that were staged and not released.
@@ -100,7 +102,7 @@ impl Mapper {
             snapshot: Snapshot::new()?,
             copier: Copier::new(*domain, copies as usize)?,
             staged: KVec::with_capacity(entries.min(BATCH), GFP_KERNEL)?,
-            postponed: KVec::with_capacity(entries, GFP_KERNEL)?,
+            postponed: RequestQueue::new(),
             merge_hint: MergeHint::new(),
             frames: 0,
             frames_max: limits.frames,
@@ -240,8 +242,7 @@ impl Mapper {
                 at = at.saturating_add(1);
             } else if let Ok(mut request) = self.staged.remove(at) {
                 self.release_one(&mut request, 0);
-                // The vector has capacity for as many requests as the ring has slots.
-                let _ = self.postponed.push_within_capacity(request);
+                self.postponed.push_back(request);
             }
         }
         self.unmap();
@@ -254,7 +255,7 @@ impl Mapper {
 
     /// A request that waits for space, to be staged again.
     pub(crate) fn take_postponed(&mut self) -> Option<PendingRequest> {
-        self.postponed.pop()
+        self.postponed.pop_front()
     }
 
     /// What is staged, to be taken after [`Self::map_staged`].

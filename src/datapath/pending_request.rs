@@ -15,6 +15,12 @@
 //! | [`Free`] again | [`PendingRequest::recycle`] | the pool |
 //!
 //! A bio is only submitted for an admitted request: nothing reaches the device without a permit.
+//!
+//! A discard needs no frames and no bio: [`Free`] memory becomes a [`Discard`]
+//! ([`PendingRequest::discard`]), which waits in the [`DiscardQueue`](super::discard_queue) and is
+//! finished when the device has answered.
+
+use core::marker::PhantomData;
 
 use kernel::{
     alloc::Flags,
@@ -27,9 +33,11 @@ use super::completions::finish;
 use super::completions::Completions;
 use super::completions::RequestMemory;
 use super::completions::RequestSummary;
+use super::completions::Work;
 use super::frame::Frame;
 use super::ring::Response;
 use crate::logic::protocol::abi::Status;
+use crate::logic::protocol::discard::CheckedDiscard;
 use crate::logic::protocol::request::Extent;
 use crate::logic::protocol::request::Operation;
 use crate::logic::protocol::request::Request;
@@ -37,6 +45,7 @@ use crate::qos::permit::Permit;
 use crate::sys::bio;
 use crate::sys::bio::InlineBio;
 use crate::sys::llist::LlistNode;
+use crate::sys::llist::NodeQueue;
 
 /// The stage of memory without a request in it.
 pub(crate) struct Free;
@@ -46,6 +55,9 @@ pub(crate) struct Checked(RequestSummary);
 
 /// The stage of a request that has a permit.
 pub(crate) struct Admitted;
+
+/// The stage of a discard that has a permit and waits or runs.
+pub(crate) struct Discard;
 
 /// A request, or the memory for one.
 pub(crate) struct PendingRequest<S = Admitted> {
@@ -108,6 +120,100 @@ impl PendingRequest<Free> {
     }
 }
 
+impl PendingRequest<Free> {
+    /// Makes the memory a discard of `range`, which has a permit.
+    pub(crate) fn discard(
+        mut self,
+        range: CheckedDiscard,
+        permit: Permit,
+        response: Response,
+    ) -> PendingRequest<Discard> {
+        self.memory.response = response;
+        self.memory.needs_thread = true;
+        self.memory.admitted = Some((Work::Discard(range), permit));
+        PendingRequest {
+            memory: self.memory,
+            stage: Discard,
+        }
+    }
+}
+
+impl PendingRequest<Discard> {
+    /// The device, and what is left to discard there. A discard without a range has nothing left.
+    pub(super) fn parts(&mut self) -> Option<(&BackingDevice, &mut CheckedDiscard)> {
+        let RequestMemory {
+            device, admitted, ..
+        } = &mut **self.memory;
+        match admitted {
+            Some((Work::Discard(range), _)) => Some((device, range)),
+            Some((Work::Transfer(_), _)) | None => None,
+        }
+    }
+
+    /// Has the discard go back to the thread of the ring, with what the guest is told. Context: any.
+    pub(super) fn finish(mut self, status: Status) {
+        self.memory.response.status = status;
+        finish(self.memory);
+    }
+}
+
+/// Requests of one stage, the first to come the first to go. Adding one never fails.
+pub(crate) struct RequestQueue<S: Stage>(NodeQueue<RequestMemory>, PhantomData<S>);
+
+/// A stage that says nothing but its name.
+pub(crate) trait Stage {
+    /// The stage.
+    const STAGE: Self;
+}
+
+impl Stage for Free {
+    const STAGE: Self = Self;
+}
+
+impl Stage for Admitted {
+    const STAGE: Self = Self;
+}
+
+impl Stage for Discard {
+    const STAGE: Self = Self;
+}
+
+impl<S: Stage> RequestQueue<S> {
+    /// No requests.
+    pub(crate) const fn new() -> Self {
+        Self(NodeQueue::new(), PhantomData)
+    }
+
+    /// How many there are.
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Are there none?
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Adds one at the end.
+    pub(crate) fn push_back(&mut self, request: PendingRequest<S>) {
+        self.0.push_back(request.memory);
+    }
+
+    /// Adds one that is the next to go.
+    pub(crate) fn push_front(&mut self, request: PendingRequest<S>) {
+        self.0.push_front(request.memory);
+    }
+
+    /// Removes the next one.
+    pub(crate) fn pop_front(&mut self) -> Option<PendingRequest<S>> {
+        let memory = self.0.pop_front()?;
+        Some(PendingRequest {
+            memory,
+            stage: S::STAGE,
+        })
+    }
+}
+
 impl PendingRequest<Checked> {
     /// What the request asks for.
     pub(crate) fn summary(&self) -> &RequestSummary {
@@ -119,7 +225,7 @@ impl PendingRequest<Checked> {
     pub(crate) fn admit(mut self, permit: Permit, response: Response) -> PendingRequest {
         self.memory.response = response;
         // INVARIANT: `check` has put the extents there.
-        self.memory.admitted = Some((self.stage.0, permit));
+        self.memory.admitted = Some((Work::Transfer(self.stage.0), permit));
         PendingRequest {
             memory: self.memory,
             stage: Admitted,

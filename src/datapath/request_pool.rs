@@ -17,12 +17,14 @@ use super::backing_device::BackingDevice;
 use super::completions::Completions;
 use super::pending_request::Free;
 use super::pending_request::PendingRequest;
+use super::pending_request::RequestQueue;
 use crate::logic::protocol::abi::INDIRECT_MAX;
 use crate::logic::protocol::abi::SEGMENTS_MAX;
 
 /// The sizes of memory, in segments: a direct request, an indirect one as Linux sends them by
 /// default, the largest.
 const SIZES: [usize; 3] = [SEGMENTS_MAX, 32, INDIRECT_MAX as usize];
+const LARGEST: usize = SIZES.len() - 1;
 /// How much memory of the largest size is kept at most; of each other, as much as the ring has
 /// slots. A ring is emptied and filled in one go, and to allocate the memory of a request costs
 /// nearly as much as all else that dom0 does for a read of 4 KiB.
@@ -32,7 +34,9 @@ const LARGEST_KEPT: usize = 4;
 pub(crate) struct RequestPool {
     completions: Arc<Completions>,
     device: Arc<BackingDevice>,
-    spare: [KVec<PendingRequest<Free>>; SIZES.len()],
+    spare: [RequestQueue<Free>; SIZES.len()],
+    /// How many of the first two sizes are kept at most.
+    kept: usize,
 }
 
 impl RequestPool {
@@ -48,16 +52,15 @@ impl RequestPool {
     ) -> Result<Self> {
         let most = usize::from(INDIRECT_MAX);
         let first = PendingRequest::new(completions.clone(), device.clone(), most, GFP_KERNEL)?;
-        let mut largest = KVec::with_capacity(LARGEST_KEPT, GFP_KERNEL)?;
-        largest.push_within_capacity(first).map_err(|_| ENOMEM)?;
+        let mut spare = [const { RequestQueue::new() }; SIZES.len()];
+        if let Some(largest) = spare.last_mut() {
+            largest.push_front(first);
+        }
         Ok(Self {
             completions,
             device,
-            spare: [
-                KVec::with_capacity(entries, GFP_KERNEL)?,
-                KVec::with_capacity(entries, GFP_KERNEL)?,
-                largest,
-            ],
+            spare,
+            kept: entries,
         })
     }
 
@@ -65,12 +68,12 @@ impl RequestPool {
     /// request in flight will bring its own back. Does not sleep.
     pub(crate) fn take(&mut self, segments: usize) -> Option<PendingRequest<Free>> {
         let index = SIZES.iter().position(|size| segments <= *size)?;
-        if let Some(free) = self.spare.get_mut(index)?.pop() {
+        if let Some(free) = self.spare.get_mut(index)?.pop_front() {
             return Some(free);
         }
         self.allocate(index).or_else(|| {
             let larger = self.spare.iter_mut().skip(index.saturating_add(1));
-            larger.into_iter().find_map(KVec::pop)
+            larger.into_iter().find_map(RequestQueue::pop_front)
         })
     }
 
@@ -83,18 +86,26 @@ impl RequestPool {
 
     /// Frees what is spare, but for memory for one request of the largest size.
     pub(crate) fn shrink(&mut self) {
-        let [small, medium, largest] = &mut self.spare;
-        small.clear();
-        medium.clear();
-        largest.truncate(1);
+        for (spare, keep) in self.spare.iter_mut().zip([0, 0, 1]) {
+            while spare.len() > keep {
+                drop(spare.pop_front());
+            }
+        }
     }
 
     /// Takes back the memory of a request that has its response.
     pub(crate) fn put(&mut self, free: PendingRequest<Free>) {
         let index = SIZES.iter().position(|size| *size == free.segments());
+        let most = match index {
+            Some(LARGEST) => LARGEST_KEPT,
+            _ => self.kept,
+        };
         if let Some(spare) = index.and_then(|index| self.spare.get_mut(index)) {
-            // What does not fit in is simply freed.
-            drop(spare.push_within_capacity(free));
+            // What is too much is simply freed.
+            if spare.len() < most {
+                // The one whose memory the processor has at hand is the next.
+                spare.push_front(free);
+            }
         }
     }
 }

@@ -32,9 +32,10 @@ use kernel::{
 
 use super::completions::Completions;
 use super::discard_queue::DiscardQueue;
-use super::discard_queue::DiscardRequest;
 use super::disk_context::DiskContext;
 use super::disk_context::DiskEvents;
+use super::pending_request::Discard;
+use super::pending_request::PendingRequest;
 use super::run_check;
 use super::run_check::Verdict;
 use crate::logic::ids::RingId;
@@ -102,11 +103,9 @@ impl WorkItem for RingControl {
         };
         // The ring's thread may have been given a cgroup and a priority; its discards have them, too.
         let wakeup = this.completions.wakeup();
-        let response = wakeup.in_io_context(|| discard.run(|| this.discard_verdict()));
-        if let Some(response) = response {
-            // Its reference to the device goes before the ring may be drained.
-            drop(discard);
-            this.completions.push_response(response);
+        let status = wakeup.in_io_context(|| discard.run(|| this.discard_verdict()));
+        if let Some(status) = status {
+            discard.finish(status);
             workqueue::DISCARDS.enqueue(this);
         } else {
             this.discards.put_back(discard);
@@ -147,15 +146,8 @@ impl RingControl {
         Arc::pin_init(control, GFP_KERNEL)
     }
 
-    /// Nothing was asked for and nothing has happened: the ring, of `entries` slots, is about to be
-    /// connected. Sleeps.
-    ///
-    /// # Errors
-    ///
-    /// `ENOMEM`.
-    pub(super) fn reset(&self, entries: usize) -> Result {
-        self.completions.reserve(entries)?;
-        self.discards.reserve(entries)?;
+    /// Nothing was asked for and nothing has happened: the ring is about to be connected.
+    pub(super) fn reset(&self) {
         for flag in [
             &self.started,
             &self.stopping,
@@ -167,7 +159,6 @@ impl RingControl {
         for flag in [&self.admit_backlog, &self.expire, &self.reclaim] {
             flag.take();
         }
-        Ok(())
     }
 
     /// Requests are consumed from now on. Context: any.
@@ -266,11 +257,8 @@ impl RingControl {
     }
 
     /// Queues a discard.
-    pub(super) fn queue_discard(self: &Arc<Self>, discard: DiscardRequest) {
-        match self.discards.put(discard) {
-            Ok(()) => workqueue::DISCARDS.enqueue(self.clone()),
-            // Never: the queue has capacity for one per slot.
-            Err(response) => self.completions.push_response(response),
-        }
+    pub(super) fn queue_discard(self: &Arc<Self>, discard: PendingRequest<Discard>) {
+        self.discards.put(discard);
+        workqueue::DISCARDS.enqueue(self.clone());
     }
 }

@@ -96,7 +96,7 @@ impl Worker {
     /// `ENOMEM`, or why the event channel cannot be bound.
     pub(crate) fn connect(&self, setup: RingSetup) -> Result {
         let mut engine = self.engine.lock();
-        self.control.reset(setup.entries as usize)?;
+        self.control.reset();
         *engine = Some(Engine::new(&self.control, setup)?);
         Ok(())
     }

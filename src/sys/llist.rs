@@ -172,6 +172,93 @@ impl<T> Drop for LlistHead<T> {
     }
 }
 
+/// A queue of nodes with one owner. It never allocates, because a node contains its link.
+///
+/// # Invariants
+///
+/// Either `first` and `last` are null, or `first` points to a node from which `last` is reached by `next`.
+/// These nodes came from [`KBox::into_raw`], and this object owns them.
+pub(crate) struct NodeQueue<T> {
+    first: *mut LlistNode<T>,
+    last: *mut LlistNode<T>,
+    len: usize,
+}
+
+// SAFETY: The queue owns its nodes, which are `Send`.
+unsafe impl<T: Send> Send for NodeQueue<T> {}
+
+impl<T> NodeQueue<T> {
+    /// Creates an empty queue.
+    pub(crate) const fn new() -> Self {
+        // INVARIANT: Both pointers are null.
+        Self {
+            first: null_mut(),
+            last: null_mut(),
+            len: 0,
+        }
+    }
+
+    /// The number of nodes.
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Are there no nodes?
+    pub(crate) fn is_empty(&self) -> bool {
+        self.first.is_null()
+    }
+
+    /// Adds a node at the end.
+    pub(crate) fn push_back(&mut self, mut node: KBox<LlistNode<T>>) {
+        node.next = null_mut();
+        let node = KBox::into_raw(node);
+        // INVARIANT: The queue owns `node`, which is reached from the node that was the last.
+        if self.last.is_null() {
+            self.first = node;
+        } else {
+            // SAFETY: By the type invariant the queue owns the node.
+            unsafe { (*self.last).next = node };
+        }
+        self.last = node;
+        self.len = self.len.saturating_add(1);
+    }
+
+    /// Adds a node at the beginning.
+    pub(crate) fn push_front(&mut self, mut node: KBox<LlistNode<T>>) {
+        node.next = self.first;
+        // INVARIANT: The queue owns the node, from which the nodes that there were are reached.
+        self.first = KBox::into_raw(node);
+        if self.last.is_null() {
+            self.last = self.first;
+        }
+        self.len = self.len.saturating_add(1);
+    }
+
+    /// Removes the node at the beginning.
+    pub(crate) fn pop_front(&mut self) -> Option<KBox<LlistNode<T>>> {
+        if self.first.is_null() {
+            return None;
+        }
+        // SAFETY: By the type invariant the queue owns the node, which came from `into_raw`.
+        let node = unsafe { KBox::from_raw(self.first) };
+        // INVARIANT: The queue owns the nodes after `node`. There is none after the last one.
+        if self.first == self.last {
+            self.first = null_mut();
+            self.last = null_mut();
+        } else {
+            self.first = node.next;
+        }
+        self.len = self.len.saturating_sub(1);
+        Some(node)
+    }
+}
+
+impl<T> Drop for NodeQueue<T> {
+    fn drop(&mut self) {
+        while self.pop_front().is_some() {}
+    }
+}
+
 /// An iterator over nodes that [`LlistHead::take_all`] has removed.
 ///
 /// # Invariants

@@ -9,7 +9,6 @@ use kernel::sync::Arc;
 use super::Engine;
 use super::Pause;
 use crate::datapath::pending_request::PendingRequest;
-use crate::datapath::ring::Response;
 use crate::datapath::ring_control::RingControl;
 use crate::logic::protocol::abi::Status;
 use crate::logic::protocol::request::Operation;
@@ -66,14 +65,6 @@ impl Engine {
 
     /// Releases the frames of requests that came back, then writes the responses.
     pub(super) fn collect(&mut self, control: &Arc<RingControl>) {
-        let (completions, responses) = (&control.completions, control.completions.responses());
-        completions.take_responses(&mut self.responses);
-        if !self.responses.is_empty() {
-            responses.respond(&self.responses, |response| *response, true);
-            for response in self.responses.drain_all() {
-                note_unsupported(control, response);
-            }
-        }
         self.sort_out(control);
         // After that, for no end of I/O responds by itself any more.
         let released = self.release_responded(control);
@@ -85,6 +76,7 @@ impl Engine {
         }
         // No request has its response before it is unmapped.
         self.mapper.release(&mut self.ready);
+        let responses = control.completions.responses();
         responses.respond(&self.ready, PendingRequest::response, true);
         for request in self.ready.drain_all() {
             note_response(control, &request);
@@ -115,12 +107,9 @@ impl Engine {
     /// Sorts the requests that came back: those that can be released, and those that linger because
     /// this kernel still uses a page.
     pub(super) fn sort_out(&mut self, control: &RingControl) {
-        let mut at = 0;
-        while let Some(request) = self.lingering.get(at) {
-            if request.is_page_used() {
-                at = at.saturating_add(1);
-            } else if let Ok(request) = self.lingering.remove(at) {
-                let _ = self.ready.push_within_capacity(request);
+        for _ in 0..self.lingering.len() {
+            if let Some(request) = self.lingering.pop_front() {
+                self.sort(request);
             }
         }
         for request in control
@@ -128,29 +117,30 @@ impl Engine {
             .take_requests()
             .map(PendingRequest::finished)
         {
-            let next = if request.is_page_used() {
-                &mut self.lingering
-            } else {
-                &mut self.ready
-            };
-            let _ = next.push_within_capacity(request);
+            self.sort(request);
         }
         self.again |= !self.lingering.is_empty();
+    }
+
+    fn sort(&mut self, request: PendingRequest) {
+        if request.is_page_used() {
+            self.lingering.push_back(request);
+        } else {
+            // The vector has capacity for as many requests as the ring has slots.
+            let _ = self.ready.push_within_capacity(request);
+        }
     }
 }
 
 /// What else has to happen with the response to a request.
 fn note_response(control: &Arc<RingControl>, request: &PendingRequest) {
-    note_unsupported(control, request.response());
+    let response = request.response();
+    // The device does not know an operation that was offered: the disk stops offering it.
+    if response.status == Status::Unsupported {
+        control.events().clone().unsupported(response.operation);
+    }
     if request.operation() == Operation::Barrier {
         control.disk.write_barrier.end(control.number);
         control.disk.gate.wake_all();
-    }
-}
-
-/// The device does not know an operation that was offered: the disk stops offering it.
-fn note_unsupported(control: &RingControl, response: Response) {
-    if response.status == Status::Unsupported {
-        control.events().clone().unsupported(response.operation);
     }
 }

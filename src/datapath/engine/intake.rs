@@ -11,9 +11,10 @@ use kernel::{
 
 use super::Engine;
 use super::Pause;
-use crate::datapath::discard_queue::DiscardRequest;
+use crate::datapath::pending_request::Admitted;
 use crate::datapath::pending_request::Free;
 use crate::datapath::pending_request::PendingRequest;
+use crate::datapath::pending_request::RequestQueue;
 use crate::datapath::ring::Response;
 use crate::datapath::ring_control::RingControl;
 use crate::datapath::run_check;
@@ -163,21 +164,20 @@ impl Engine {
                 self.consume(control);
                 self.dispatch(control, permit, response, &slot, transfer, memory);
             }
-            Ok(Parsed::Discard(discard)) => {
-                self.consume(control);
-                match discard.check(&self.view) {
-                    Ok(range) => {
-                        control.disk.stats.count_discard();
-                        control.queue_discard(DiscardRequest {
-                            device: self.device.clone(),
-                            range,
-                            response,
-                            _permit: permit,
-                        });
-                    }
-                    Err(refusal) => self.refuse(control, response, refusal),
+            Ok(Parsed::Discard(discard)) => match discard.check(&self.view) {
+                Ok(range) => {
+                    let Some(memory) = self.pool.take(0) else {
+                        return Err(permit);
+                    };
+                    self.consume(control);
+                    control.disk.stats.count_discard();
+                    control.queue_discard(memory.discard(range, permit, response));
                 }
-            }
+                Err(refusal) => {
+                    self.consume(control);
+                    self.refuse(control, response, refusal);
+                }
+            },
             Err(refusal) => {
                 self.consume(control);
                 self.refuse(control, response, refusal);
@@ -253,7 +253,7 @@ impl Engine {
             return;
         }
         for _ in 0..self.held.len() {
-            if let Ok(request) = self.held.remove(0) {
+            if let Some(request) = self.held.pop_front() {
                 submit(request, &mut self.held, &mut self.run_check, control);
             }
         }
@@ -329,16 +329,13 @@ impl Engine {
 /// full.
 fn submit(
     request: PendingRequest,
-    held: &mut KVec<PendingRequest>,
+    held: &mut RequestQueue<Admitted>,
     check: &mut RunCheck,
     control: &RingControl,
 ) {
     match check.verdict(&control.disk) {
         Verdict::Submit => request.submit(),
         Verdict::GiveUp => request.give_up(),
-        Verdict::Hold => {
-            // The vector has capacity for as many requests as the ring has slots.
-            let _ = held.push_within_capacity(request);
-        }
+        Verdict::Hold => held.push_back(request),
     }
 }
