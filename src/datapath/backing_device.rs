@@ -61,7 +61,7 @@ impl BackingDevice {
             (discard && !read_only && traits.discard_sectors != 0).then_some(DiscardLimits {
                 granularity: traits.discard_granularity,
                 alignment: traits.discard_alignment,
-                secure: traits.secure_erase,
+                secure: traits.secure_erase_sectors != 0,
             });
         Ok(Self {
             discard,
@@ -128,6 +128,17 @@ impl BackingDevice {
         } else {
             Granule::default()
         }
+    }
+
+    /// The largest discard, in sectors of 512 bytes, that the device takes as one request. Any context.
+    pub(super) fn discard_sectors_max(&self, secure: bool) -> u64 {
+        let traits = self.device.traits();
+        let most = if secure {
+            traits.secure_erase_sectors
+        } else {
+            traits.discard_sectors
+        };
+        u64::from(most).max(u64::from(self.block.load(Relaxed)))
     }
 
     /// Size now, in sectors of 512 bytes. Any context.

@@ -23,8 +23,9 @@ use super::pending_request::RequestQueue;
 use super::run_check::Verdict;
 use crate::logic::protocol::abi::Status;
 
-/// Sectors of 512 bytes that are discarded with one call: after each, the work item
-/// looks whether it is to stop. 1 GiB.
+/// Sectors of 512 bytes that are discarded with one call at most: after each, the work item looks whether
+/// it is to stop. 1 GiB. Nor are they more than the device takes as one request: the block layer would
+/// send the others one after the other, also when the guest has been suspended meanwhile.
 const PIECE: u64 = 1 << 21;
 
 impl PendingRequest<Discard> {
@@ -36,6 +37,7 @@ impl PendingRequest<Discard> {
         };
         let secure = range.is_secure();
         let granule = device.discard_granule();
+        let most = device.discard_sectors_max(secure).min(PIECE);
         while !range.is_done() {
             // Before the piece is taken off the range. One that is done needs no verdict.
             match verdict() {
@@ -44,7 +46,7 @@ impl PendingRequest<Discard> {
                 Verdict::GiveUp if secure => return Some(Status::Error),
                 Verdict::GiveUp => return Some(Status::Okay),
             }
-            let Some((sector, sectors)) = range.next_piece(PIECE, granule) else {
+            let Some((sector, sectors)) = range.next_piece(most, granule) else {
                 break;
             };
             if let Err(e) = device.block_device().discard(sector, sectors, secure) {

@@ -253,6 +253,11 @@ impl Mapper {
         !self.postponed.is_empty()
     }
 
+    /// How many requests wait for space.
+    pub(crate) fn postponed(&self) -> usize {
+        self.postponed.len()
+    }
+
     /// A request that waits for space, to be staged again.
     pub(crate) fn take_postponed(&mut self) -> Option<PendingRequest> {
         self.postponed.pop_front()

@@ -71,6 +71,8 @@ pub(crate) struct RingControl {
     started: AtomicFlag,
     /// Consume no more requests.
     stopping: AtomicFlag,
+    /// Nobody waits for what is held for a suspended guest.
+    abandoned: AtomicFlag,
     /// The ring is stopped, and nothing of the frontend is mapped but the ring itself.
     drained: AtomicFlag,
     /// The toolstack wants the disk back: admit what is on the ring now.
@@ -135,6 +137,7 @@ impl RingControl {
             completions,
             started: AtomicFlag::new(false),
             stopping: AtomicFlag::new(false),
+            abandoned: AtomicFlag::new(false),
             drained: AtomicFlag::new(false),
             admit_backlog: Flag::new(),
             expire: Flag::new(),
@@ -151,6 +154,7 @@ impl RingControl {
         for flag in [
             &self.started,
             &self.stopping,
+            &self.abandoned,
             &self.drained,
             &self.holds_discards,
         ] {
@@ -178,10 +182,21 @@ impl RingControl {
         self.completions.wake();
     }
 
-    /// No request is consumed from now on. Does not wait. Context: any.
-    pub(crate) fn stop(&self) {
+    /// No request is consumed from now on. `abandoned`: the frontend has let go of the ring, so what is
+    /// held while its guest is suspended is given up. Does not wait. Context: any.
+    pub(crate) fn stop(&self, abandoned: bool) {
+        self.abandoned.store(abandoned, Relaxed);
         self.stopping.store(true, Relaxed);
         self.wake();
+    }
+
+    /// What may be done with a request of the guest, if `verdict` is what may be done with one that
+    /// somebody waits for.
+    pub(super) fn verdict(&self, verdict: Verdict) -> Verdict {
+        match verdict {
+            Verdict::Hold if self.abandoned.load(Relaxed) => Verdict::GiveUp,
+            other => other,
+        }
     }
 
     /// Is no request consumed any more?

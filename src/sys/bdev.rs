@@ -56,8 +56,8 @@ pub(crate) struct Traits {
     pub(crate) discard_granularity: u32,
     /// The offset in bytes of the first such unit from the start of the device.
     pub(crate) discard_alignment: u32,
-    /// Whether the device supports secure erase.
-    pub(crate) secure_erase: bool,
+    /// The maximum size of a secure erase in sectors of 512 bytes; 0 if the device supports none.
+    pub(crate) secure_erase_sectors: u32,
     /// It is divided into zones that can only be written in order.
     pub(crate) zoned: bool,
 }
@@ -127,7 +127,7 @@ impl BlockDevice {
             discard_sectors: disk.discard_sectors,
             discard_granularity: disk.discard_granularity,
             discard_alignment: disk.discard_alignment,
-            secure_erase: disk.secure_erase,
+            secure_erase_sectors: disk.secure_erase_sectors,
             zoned: disk.zoned,
         }
     }

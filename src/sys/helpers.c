@@ -31,7 +31,7 @@ void xbk_disk_read(struct block_device *bdev, struct xbk_disk *disk)
 		.discard_sectors = bdev_max_discard_sectors(bdev),
 		.discard_granularity = bdev_discard_granularity(bdev),
 		.discard_alignment = bdev_discard_alignment(bdev),
-		.secure_erase = bdev_max_secure_erase_sectors(bdev) != 0,
+		.secure_erase_sectors = bdev_max_secure_erase_sectors(bdev),
 		.zoned = bdev_is_zoned(bdev),
 	};
 }

@@ -25,7 +25,7 @@ struct xbk_disk {
 	u32 discard_sectors;		/* of 512 bytes */
 	u32 discard_granularity;
 	u32 discard_alignment;
-	bool secure_erase;
+	u32 secure_erase_sectors;	/* of 512 bytes */
 	bool zoned;
 };
 

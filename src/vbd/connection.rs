@@ -231,9 +231,10 @@ impl Connection {
         self.sectors
     }
 
-    /// No request is consumed any more. Does not wait.
-    pub(super) fn stop(&self) {
-        self.workers.iter().for_each(|worker| worker.stop());
+    /// No request is consumed any more. `abandoned`: nor does the frontend expect anything of those that
+    /// were. Does not wait.
+    pub(super) fn stop(&self, abandoned: bool) {
+        self.workers.iter().for_each(|worker| worker.stop(abandoned));
     }
 
     /// Admits what is on the rings now.

@@ -82,7 +82,8 @@ fn step(vbd: &Arc<Vbd>, state: &mut VbdState) -> bool {
         Step::Connect => return connect(vbd, state),
         Step::Stop => {
             if let Some(connection) = &state.connection {
-                connection.stop();
+                // Unbound, another driver goes on with the ring, and the guest may run again.
+                connection.stop(!seen.unbound);
             }
             state.phase = Phase::Draining;
         }

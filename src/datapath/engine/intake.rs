@@ -257,12 +257,15 @@ impl Engine {
                 submit(request, &mut self.held, &mut self.run_check, control);
             }
         }
+        let mut left = self.mapper.postponed();
         while let Some(request) = self.mapper.take_postponed() {
             self.stage(control, request);
             self.submit_staged(control);
-            if self.mapper.has_postponed() {
+            // Once one has to wait again, the others have to as well.
+            if self.mapper.postponed() >= left {
                 return;
             }
+            left = self.mapper.postponed();
         }
     }
 
@@ -301,7 +304,7 @@ impl Engine {
     /// What may be done with requests that the device does not have yet. If they are to be held, the
     /// thread looks again soon: nothing says that a suspended guest runs again.
     fn verdict(&mut self, control: &RingControl) -> Verdict {
-        let verdict = self.run_check.verdict(&control.disk);
+        let verdict = control.verdict(self.run_check.verdict(&control.disk));
         self.again |= verdict == Verdict::Hold;
         verdict
     }
@@ -333,7 +336,7 @@ fn submit(
     check: &mut RunCheck,
     control: &RingControl,
 ) {
-    match check.verdict(&control.disk) {
+    match control.verdict(check.verdict(&control.disk)) {
         Verdict::Submit => request.submit(),
         Verdict::GiveUp => request.give_up(),
         Verdict::Hold => held.push_back(request),
