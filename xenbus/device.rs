@@ -161,28 +161,6 @@ impl<Ctx: kdevice::DeviceContext> Device<Ctx> {
             )
         };
     }
-
-    /// Reports as [`Self::report`] does, then announces Closing, because the device cannot be
-    /// served (`xenbus_dev_fatal`).
-    ///
-    /// Context: process; sleeps.
-    pub(crate) fn fail(&self, error: Error, text: fmt::Arguments<'_>) {
-        let Ok(text) = CString::try_from_fmt(text) else {
-            // Without memory for the text the state alone says it.
-            let _ = self.announce(XenbusState::Closing);
-            return;
-        };
-        // SAFETY: By the type invariant the device is valid. The format takes one string, and
-        // `text` is NUL-terminated.
-        unsafe {
-            bindings::xenbus_dev_fatal(
-                self.as_raw(),
-                error.to_errno(),
-                c"%s".as_char_ptr(),
-                text.as_char_ptr(),
-            )
-        };
-    }
 }
 
 impl Device<kdevice::Bound> {

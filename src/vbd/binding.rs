@@ -25,6 +25,9 @@ use crate::xenbus::device::XenbusState;
 use crate::xenbus::watch::Handler;
 use crate::xenbus::watch::Watch;
 
+/// How often a device is tried to be taken over while memory is short or xenstored busy.
+const ATTEMPTS: u32 = 4;
+
 /// The other keys that matter.
 const OTHERS: [&CStr; 3] = [c"physical-device", c"mode", c"online"];
 
@@ -64,6 +67,17 @@ impl Binding {
     /// `ENOMEM`; `ENOSPC` if the guest has too many disks, with a text in the `error` key; what
     /// xenstored answers.
     pub(crate) fn new(dev: &Device<Bound>) -> Result<Self> {
+        // Without a driver the disk would stay dead until somebody binds it.
+        for _ in 1..ATTEMPTS {
+            match Self::attempt(dev) {
+                Err(e) if [ENOMEM, EAGAIN, EBUSY].contains(&e) => {}
+                outcome => return outcome,
+            }
+        }
+        Self::attempt(dev)
+    }
+
+    fn attempt(dev: &Device<Bound>) -> Result<Self> {
         watch_barrier::arm()?;
         // It would speak of an earlier disk of this name.
         dev.clear_error();
@@ -73,6 +87,7 @@ impl Binding {
         // Before the disk can connect: what it reserves must count.
         let member = CapMembership::new(vbd.gate().clone());
         vbd.limits.start()?;
+        vbd.note_predecessor()?;
         features::offer(vbd.nodename(), vbd.is_frontend_connected()?)?;
         dev.announce(XenbusState::InitWait)?;
         // After all that can fail, and after InitWait: from here on the work item may be queued,

@@ -234,7 +234,9 @@ impl Connection {
     /// No request is consumed any more. `abandoned`: nor does the frontend expect anything of those that
     /// were. Does not wait.
     pub(super) fn stop(&self, abandoned: bool) {
-        self.workers.iter().for_each(|worker| worker.stop(abandoned));
+        self.workers
+            .iter()
+            .for_each(|worker| worker.stop(abandoned));
     }
 
     /// Admits what is on the rings now.

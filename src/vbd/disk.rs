@@ -72,8 +72,6 @@ pub(super) struct VbdState {
     pub(super) draining_since: Option<u64>,
     /// A state that could not be announced yet.
     pub(super) unannounced: Option<XenbusState>,
-    /// An error was reported, and no attempt has succeeded since.
-    pub(super) reported: bool,
     /// No further attempt before this time, in nanoseconds of CLOCK_MONOTONIC.
     pub(super) retry_at: u64,
 }
@@ -110,6 +108,12 @@ pub(super) struct Vbd {
     pub(super) advertised: SpinLockIrq<Option<AdvertisedSize>>,
     /// A ring of this connection broke.
     pub(super) broken: AtomicFlag,
+    /// The driver that had the disk before was connected, and the frontend has not begun anew.
+    pub(super) taken_over: AtomicFlag,
+    /// Something that xenstore or a ring says may have changed since the work item looked.
+    pub(super) changed: AtomicFlag,
+    /// Something was reported that a connection makes good.
+    pub(super) reported: AtomicFlag,
     /// The hotplug script may have named the device.
     pub(super) named: AtomicFlag,
     #[pin]
@@ -148,7 +152,6 @@ impl Vbd {
             failures: 0,
             draining_since: None,
             unannounced: None,
-            reported: false,
             retry_at: 0,
         };
         let identity = Identity {
@@ -164,6 +167,9 @@ impl Vbd {
             upkeep: UpkeepFlags::new(),
             advertised <- new_spinlock_irq!(None, "rblkback::advertised"),
             broken: AtomicFlag::new(false),
+            taken_over: AtomicFlag::new(false),
+            changed: AtomicFlag::new(true),
+            reported: AtomicFlag::new(false),
             named: AtomicFlag::new(true),
             identity <- new_spinlock!(identity, "rblkback::identity"),
             state <- new_mutex!(state, "rblkback::disk"),
@@ -197,6 +203,12 @@ impl Vbd {
 
     /// Something changed: queues the work item. Context: any.
     pub(super) fn kick(self: &Arc<Self>) {
+        self.changed.store(true, Relaxed);
+        self.kick_for_upkeep();
+    }
+
+    /// Something is due: queues the work item. Context: any.
+    pub(super) fn kick_for_upkeep(self: &Arc<Self>) {
         workqueue::DISKS.enqueue(self.clone());
     }
 
@@ -213,9 +225,23 @@ impl Vbd {
         }
     }
 
+    /// Notes whether the driver that had the disk before was connected to the frontend. To be called
+    /// before anything is announced. Talks to xenstored; sleeps.
+    ///
+    /// # Errors
+    ///
+    /// What xenstored answers.
+    pub(super) fn note_predecessor(&self) -> Result {
+        let state = DIRECT.read(self.nodename(), c"state")?;
+        // A backend's Connected is written as a frontend's is.
+        let state = Frontend::parse(state.as_ref().map(Value::bytes));
+        self.taken_over.store(state == Frontend::Connected, Relaxed);
+        Ok(())
+    }
+
     /// Is the frontend connected, to us or to the driver that had the disk before? Then a guest is
-    /// running on the disk, and nothing that we find wrong may take the disk away. Talks to
-    /// xenstored; sleeps.
+    /// running on the disk, and nothing that we find wrong may take the disk away. (Boot loaders do I/O
+    /// and never announce more than Initialised.) Talks to xenstored; sleeps.
     ///
     /// # Errors
     ///
@@ -223,7 +249,11 @@ impl Vbd {
     pub(super) fn is_frontend_connected(&self) -> Result<bool> {
         let state = DIRECT.read(&self.frontend, c"state")?;
         let state = Frontend::parse(state.as_ref().map(Value::bytes));
-        Ok(state == Frontend::Connected)
+        Ok(match state {
+            Frontend::Connected => true,
+            Frontend::Initialised => self.taken_over.load(Relaxed),
+            _ => false,
+        })
     }
 
     /// Announces `state`, unless the device is another driver's already. Sleeps.
@@ -252,6 +282,7 @@ impl DiskEvents for Vbd {
         self.gate()
             .slot()
             .back_off(Backoff::Refused, RING_BROKEN_BACKOFF);
+        self.reported.store(true, Relaxed);
         self.dev().report(
             EINVAL,
             fmt!(
@@ -264,6 +295,7 @@ impl DiskEvents for Vbd {
     }
 
     fn pages_held(&self, ring: RingId, requests: usize) {
+        self.reported.store(true, Relaxed);
         self.dev().report(
             EBUSY,
             fmt!(

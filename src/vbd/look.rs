@@ -11,6 +11,7 @@ use super::connection::Connection;
 use super::disk::Vbd;
 use super::disk::VbdState;
 use crate::logic::lifecycle::Frontend;
+use crate::logic::lifecycle::Phase;
 use crate::logic::lifecycle::Seen;
 use crate::logic::number::decimal;
 use crate::xenbus::store::Value;
@@ -44,8 +45,13 @@ pub(super) fn look(vbd: &Vbd, state: &VbdState) -> Result<Seen> {
     Ok(Seen {
         frontend,
         disk,
-        // As xen-blkback has it: without the key, a disk goes when its frontend has closed.
-        online: online.unwrap_or(frontend != Frontend::Closed),
+        // As xen-blkback has it: without the key, a disk goes when its frontend has closed, or is gone
+        // after it was there.
+        online: online.unwrap_or(match frontend {
+            Frontend::Closed => false,
+            Frontend::Gone => state.phase != Phase::Closed,
+            _ => true,
+        }),
         drained,
         unbound,
     })

@@ -24,6 +24,7 @@ use super::settle::look_again;
 use super::settle::note_success;
 use super::settle::settle;
 use crate::datapath::backing_device::BackingDevice;
+use crate::logic::lifecycle::Frontend;
 use crate::logic::lifecycle::Phase;
 use crate::logic::number::DeviceNumber;
 use crate::logic::protocol::abi::PAGE_SIZE;
@@ -45,6 +46,11 @@ pub(super) fn open_device(vbd: &Vbd, state: &mut VbdState) {
     let Ok(seen) = look(vbd, state) else {
         return look_again(vbd);
     };
+    // A frontend that has closed needs no device, and somebody may be waiting for it.
+    let closed = matches!(seen.frontend, Frontend::Closed | Frontend::Gone);
+    if state.phase == Phase::Closed && closed {
+        return;
+    }
     if !seen.online || !vbd.named.xchg(false, Full) {
         return;
     }

@@ -6,7 +6,10 @@
 
 use kernel::{
     prelude::*,
-    sync::atomic::ordering::Relaxed, //
+    sync::atomic::ordering::{
+        Full,
+        Relaxed, //
+    }, //
 };
 
 use super::disk::Vbd;
@@ -74,8 +77,9 @@ pub(super) fn settle(vbd: &Vbd, state: &mut VbdState, error: &VbdError) -> Phase
         retry_later(vbd, state, error);
         return Phase::Waiting;
     }
-    vbd.dev().fail(error.errno(), fmt!("{}", error));
-    state.reported = true;
+    vbd.dev().report(error.errno(), fmt!("{}", error));
+    vbd.reported.store(true, Relaxed);
+    announce(vbd, state, XenbusState::Closing);
     let slot = vbd.gate().slot();
     slot.back_off(Backoff::Refused, REFUSAL_BACKOFF);
     Phase::Failed
@@ -91,7 +95,7 @@ fn retry_later(vbd: &Vbd, state: &mut VbdState, error: &VbdError) {
     if is_due && slot.may_log() {
         let errno = error.errno();
         vbd.dev().report(errno, fmt!("{}; trying again", error));
-        state.reported = true;
+        vbd.reported.store(true, Relaxed);
     }
     // The guest may cause attempts that fail with all its disks.
     slot.back_off(Backoff::Retried, RETRY_BACKOFF);
@@ -103,7 +107,7 @@ fn retry_later(vbd: &Vbd, state: &mut VbdState, error: &VbdError) {
 /// Says what a disk waits for that is to close: a device that does not answer, or a guest that is
 /// suspended. xl gives up after 10 s and leaves no more than its directories to tell of it.
 pub(super) fn note_draining(vbd: &Vbd, state: &mut VbdState) {
-    if state.phase != Phase::Draining || state.reported || vbd.unbound.load(Relaxed) {
+    if state.phase != Phase::Draining || vbd.reported.load(Relaxed) || vbd.unbound.load(Relaxed) {
         return;
     }
     let now = timer::now();
@@ -117,14 +121,14 @@ pub(super) fn note_draining(vbd: &Vbd, state: &mut VbdState) {
             EBUSY,
             fmt!("closing: waits for device {device} to answer, or for a suspended guest"),
         );
-        state.reported = true;
+        vbd.reported.store(true, Relaxed);
     }
 }
 
 /// The rings are drained, and what was reported of that is not so any more.
 pub(super) fn note_drained(vbd: &Vbd, state: &mut VbdState) {
     state.draining_since = None;
-    if core::mem::take(&mut state.reported) && !vbd.unbound.load(Relaxed) {
+    if vbd.reported.xchg(false, Full) && !vbd.unbound.load(Relaxed) {
         vbd.dev().clear_error();
     }
 }
@@ -132,7 +136,7 @@ pub(super) fn note_drained(vbd: &Vbd, state: &mut VbdState) {
 /// An attempt succeeded: what was reported of earlier ones is not so any more.
 pub(super) fn note_success(vbd: &Vbd, state: &mut VbdState) {
     state.failures = 0;
-    if core::mem::take(&mut state.reported) {
+    if vbd.reported.xchg(false, Full) {
         vbd.dev().clear_error();
     }
 }

@@ -11,7 +11,10 @@
 use kernel::{
     prelude::*,
     sync::{
-        atomic::ordering::Relaxed,
+        atomic::ordering::{
+            Full,
+            Relaxed, //
+        },
         Arc, //
     },
     workqueue::WorkItem, //
@@ -52,9 +55,12 @@ impl WorkItem for Vbd {
     fn run(this: Arc<Self>) {
         workqueue::describe(this.nodename());
         let mut state = this.state.lock();
-        catch_up(&this, &mut state);
-        open_device(&this, &mut state);
-        while step(&this, &mut state) {}
+        // What is due every second needs no look at xenstore.
+        if this.changed.xchg(false, Full) {
+            catch_up(&this, &mut state);
+            open_device(&this, &mut state);
+            while step(&this, &mut state) {}
+        }
         upkeep::run(&this, &state);
         if this.unbound.load(Relaxed) && state.connection.is_none() {
             // Here, and not with the last reference, which may be dropped in the xenwatch thread.
@@ -87,12 +93,12 @@ fn step(vbd: &Arc<Vbd>, state: &mut VbdState) -> bool {
             }
             state.phase = Phase::Draining;
         }
-        Step::Release => release(vbd, state, seen.online),
+        Step::Release => release(vbd, state),
         Step::AnnounceClosing => {
             announce(vbd, state, XenbusState::Closing);
             return false;
         }
-        Step::AnnounceClosed => close(vbd, state, seen.online),
+        Step::AnnounceClosed => close(vbd, state),
         Step::Unregister => {
             return leave(vbd, state);
         }
@@ -113,6 +119,7 @@ fn admit_backlog(state: &mut VbdState, seen: &Seen, step: Step) {
 
 /// A frontend begins anew: the offers are those of the module parameters now.
 fn offer(vbd: &Vbd, state: &mut VbdState) -> bool {
+    vbd.taken_over.store(false, Relaxed);
     if features::offer(vbd.nodename(), false).is_err() {
         look_again(vbd);
         return false;
@@ -127,13 +134,13 @@ fn leave(vbd: &Vbd, state: &mut VbdState) -> bool {
     // The bus announces Closed in the course of it.
     drop(state.device.take());
     vbd.dev().clear_error();
-    // No ring is mapped, nor ever will be: the xenwatch thread need not wait for this work item,
-    // whose queue may be frozen by then.
-    vbd.released.complete_all();
     if removal::request(vbd.dev().clone(), vbd.module.clone()).is_err() {
         look_again(vbd);
         return false;
     }
+    // No ring is mapped, nor ever will be: the xenwatch thread need not wait for this work item,
+    // whose queue may be frozen by then.
+    vbd.released.complete_all();
     state.phase = Phase::Leaving;
     true
 }
@@ -213,24 +220,23 @@ fn new_connection(
     Connection::new(&parties, &mut state.ring_workers)
 }
 
-fn release(vbd: &Vbd, state: &mut VbdState, online: bool) {
+fn release(vbd: &Vbd, state: &mut VbdState) {
     let advertised = vbd.advertised.lock().take();
     drop(advertised);
     if let Some(connection) = state.connection.take() {
         connection.release(&vbd.context);
     }
     note_drained(vbd, state);
-    close(vbd, state, online);
+    close(vbd, state);
 }
 
-/// Announces Closed. A disk that is to go gives its device back first: the toolstack may take the
-/// device away as soon as it sees Closed.
-fn close(vbd: &Vbd, state: &mut VbdState, online: bool) {
-    if !online {
-        drop(state.device.take());
-        // A toolstack that changes its mind finds the device opened again.
-        vbd.named.store(true, Relaxed);
-    }
+/// Gives the device back and announces Closed, in this order: the toolstack may take the device away as
+/// soon as it sees Closed, also when the guest was the one that closed, as it does when it powers off.
+/// A frontend that begins anew has the device opened again.
+fn close(vbd: &Vbd, state: &mut VbdState) {
+    drop(state.device.take());
+    vbd.named.store(true, Relaxed);
+    vbd.taken_over.store(false, Relaxed);
     announce(vbd, state, XenbusState::Closed);
     state.phase = Phase::Closed;
 }

@@ -65,6 +65,7 @@ fn advertise_size(vbd: &Vbd, device: &BackingDevice) {
         size.sectors = sectors;
     }
     if sectors == 0 {
+        vbd.reported.store(true, Relaxed);
         vbd.dev().report(
             ENODEV,
             fmt!("device {} is gone: its requests fail", device.number()),
@@ -93,7 +94,7 @@ impl Periodic for Vbd {
             }
         }
         if expire || log || publish || size.device.sectors() != size.sectors {
-            self.kick();
+            self.kick_for_upkeep();
         }
     }
 
@@ -104,7 +105,7 @@ impl Periodic for Vbd {
     fn reclaim(self: Arc<Self>) {
         if self.upkeep.is_new_reclaim() && self.advertised.lock().is_some() {
             self.upkeep.reclaim.set();
-            self.kick();
+            self.kick_for_upkeep();
         }
     }
 
