@@ -30,6 +30,7 @@ const CLOCKED: &[&str] = &[
     "suspended",
     "suspended-queues",
     "held",
+    "given-up",
 ];
 
 /// Ask for what this kernel is built without: cgroups, dm-cache, the test of the freezer, kprobes, a

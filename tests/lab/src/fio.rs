@@ -79,6 +79,21 @@ impl Job {
             .with("--verify=crc32c --verify_fatal=1 --do_verify=1 --randrepeat=0")
     }
 
+    /// The same from each of `processors` processors, so that each queue has its part of them.
+    pub fn on_each_processor(
+        device: &str,
+        block_sizes: &str,
+        megabytes: u32,
+        processors: u32,
+    ) -> Job {
+        let own = megabytes / processors;
+        Job::verified_writes(device, block_sizes, own).with(&format!(
+            "--numjobs={processors} --offset_increment={own}M --group_reporting \
+             --cpus_allowed=0-{} --cpus_allowed_policy=split",
+            processors - 1
+        ))
+    }
+
     /// Requests in flight.
     pub fn depth(self, depth: u32) -> Job {
         self.with(&format!("--iodepth={depth}"))

@@ -40,6 +40,8 @@ pub struct GuestSpec<'h, 'l> {
     processors: u32,
     /// Further words on its kernel's command line.
     options: String,
+    /// Further lines of its configuration.
+    settings: String,
     booted: bool,
 }
 
@@ -54,6 +56,7 @@ impl<'h, 'l> GuestSpec<'h, 'l> {
             own_frontend: false,
             processors: 1,
             options: String::new(),
+            settings: String::new(),
             booted: false,
         }
     }
@@ -104,6 +107,12 @@ impl<'h, 'l> GuestSpec<'h, 'l> {
     pub fn own_frontend(mut self) -> Self {
         self.own_frontend = true;
         self
+    }
+
+    /// It stays, as xl's word for that is, when it has powered off. It boots by itself.
+    pub fn preserved(mut self) -> Self {
+        self.settings += "on_poweroff = \"preserve\"\n";
+        self.booted()
     }
 
     /// Has it boot with its disks. Otherwise it may be one that is up already and is given them
@@ -204,12 +213,13 @@ impl<'h, 'l> GuestSpec<'h, 'l> {
              cat >/run/{name}.cfg <<'CFG'\n\
              name = \"{name}\"\nmemory = {}\nvcpus = {}\nramdisk = \"{initrd}\"\n\
              {DEFINITION}{extra}{}\"\n\
-             disk = [{}]\n\
+             {}disk = [{}]\n\
              CFG\n\
              [ -s /run/{name}.cfg ]",
             self.memory,
             self.processors,
             self.options,
+            self.settings,
             disks.join(", "),
         )
     }
@@ -327,6 +337,12 @@ impl<'h, 'l> Guest<'h, 'l> {
             "xl reboot -F {name} && lab_until 120 'id=$(xl domid {name} 2>/dev/null) && [ $id != {domid} ] && xl list {name} >/dev/null'"
         ))?;
         self.shell.wait_boot(&self.name, BOOT_DEADLINE)
+    }
+
+    /// The guest powers itself off, a little after its shell has said so. Ends with [`Guest::gone`].
+    pub fn power_off(&self) -> Result<()> {
+        self.ok("{ sleep 1; echo o >/proc/sysrq-trigger; } >/dev/null 2>&1 &")
+            .map(drop)
     }
 
     /// Runs a command that makes the guest another domain with another number.

@@ -39,18 +39,22 @@ impl Source {
 
     /// The same for several devices. An event's first field is the device.
     pub fn bios_of(devices: &[u32]) -> Source {
-        let each: Vec<String> = devices.iter().map(|dev| format!("dev == {dev}")).collect();
         Source {
             event: "block/block_bio_queue",
-            filter: Some(each.join(" || ")),
+            filter: Some(any_of(devices)),
         }
     }
 
     /// Each request as the driver of the block device `dev_t` gets it.
     pub fn issued(dev_t: u32) -> Source {
+        Source::issued_of(&[dev_t])
+    }
+
+    /// The same for several devices.
+    pub fn issued_of(devices: &[u32]) -> Source {
         Source {
             event: "block/block_rq_issue",
-            filter: Some(format!("dev == {dev_t}")),
+            filter: Some(any_of(devices)),
         }
     }
 
@@ -61,6 +65,11 @@ impl Source {
             filter: None,
         }
     }
+}
+
+fn any_of(devices: &[u32]) -> String {
+    let each: Vec<String> = devices.iter().map(|dev| format!("dev == {dev}")).collect();
+    each.join(" || ")
 }
 
 /// One recorded event.

@@ -4,8 +4,8 @@
 
 use crate::device::Device;
 
-/// Everything that moves, closes, saves, resizes or throttles a disk. What kills a guest is on
-/// devices of 50 ms by itself. Those that `AT_LENGTH` names are left out of a short run; what is
+/// What moves, closes, saves, resizes or throttles a disk. What kills a guest is on devices of 50 ms by
+/// itself; what is about one kind of device has that one. Those that `AT_LENGTH` names are left out of a short run; what is
 /// left there has each kind of device and each thing that is done to a disk at least once.
 const RUNS: &[(&str, &[Device])] = &[
     ("integrity", &[Device::Us20, Device::Mapped, Device::Nvme]),
@@ -13,7 +13,17 @@ const RUNS: &[(&str, &[Device])] = &[
     ("takeover", &[Device::Ms50, Device::S2, Device::Nvme]),
     ("takeover-queues", &[Device::Ms50, Device::S2]),
     ("rebound-moved", &[Device::Ms50, Device::S2]),
+    ("rebound-queues", &[Device::Ms50]),
+    ("rebound-pages", &[Device::Ms50]),
+    ("rebound-frames", &[Device::Ms50]),
+    ("rebound-persistent", &[Device::Ms50]),
+    ("rebound-device", &[Device::Ms50]),
+    ("detach-remove", &[Device::Ms50]),
+    ("destroy-remove", &[Device::Ms50]),
+    ("power-off", &[Device::Ms50]),
     ("suspended", &[Device::Us80]),
+    ("suspended-queues", &[Device::Us80]),
+    ("cgroup", &[Device::Us80]),
     ("unload", &[Device::Ms50]),
     ("neighbour", &[Device::Us80]),
     ("filesystem", &[Device::Us80]),
@@ -40,12 +50,19 @@ const RUNS: &[(&str, &[Device])] = &[
 
 /// Not in a run of everything.
 pub const AT_LENGTH: &[&str] = &[
-    "integrity@20us",
     "rebind@2s",
     "takeover-queues@2s",
     "rebound-moved@50ms",
     "rebound-moved@2s",
+    "rebound-pages@50ms",
+    "rebound-frames@50ms",
+    "rebound-persistent@50ms",
+    "rebound-device@50ms",
+    "detach-remove@50ms",
+    "destroy-remove@50ms",
     "suspended@80us",
+    "suspended-queues@80us",
+    "cgroup@80us",
     "unload@50ms",
     "filesystem@80us",
     "cycles@80us",

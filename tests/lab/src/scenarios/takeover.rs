@@ -55,7 +55,7 @@ fn move_both(
     }
 
     let verify = |vdev| {
-        Job::verified_writes(vdev, "4k-128k", MEGABYTES)
+        Job::on_each_processor(vdev, "4k-128k", MEGABYTES, queues)
             .depth(DEPTH)
             .repeat(&guest)
     };

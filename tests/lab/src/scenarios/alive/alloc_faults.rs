@@ -51,8 +51,12 @@ pub fn alloc_faults(host: &Host<'_>, figures: &mut Figures) -> Result<()> {
         figures.insert(format!("{kind}: bindings refused"), refused.into());
     }
     let verify = Job::verified_writes("xvdb", "4k-128k", 16).depth(32);
-    // The device has its memory from then on: what it allocates for our requests fails as well.
+    // The device has its memory from then on: what it allocates for our requests would fail as well. The
+    // driver has none yet when the disk is bound again.
     verify.run(&guest)?;
+    vbd.unbind(Backend::Rblkback)?;
+    vbd.bind(Backend::Rblkback)?;
+    guest.ok(READ)?;
     for (kind, _) in AT_BINDING {
         arm(host, kind, MANY, IN_IO)?;
     }

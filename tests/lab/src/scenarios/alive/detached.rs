@@ -9,6 +9,7 @@ use crate::disk::Disk;
 use crate::fio::Job;
 use crate::host::Host;
 use crate::results::Figures;
+use crate::shell::DEADLINE;
 
 /// In a run of everything, at length, and on the debug kernel.
 const DETACHES: [u64; 3] = [20, 200, 10];
@@ -58,5 +59,25 @@ pub fn destroy_remove(host: &Host<'_>, figures: &mut Figures) -> Result<()> {
         guest.gone()?;
     }
     figures.insert("destroyed guests".into(), times.into());
+    below.remove(host)
+}
+
+/// A guest powers off, and so closes its disk by itself, which no toolstack takes away. Its device is
+/// removed as soon as the disk says that it is closed.
+pub fn power_off(host: &Host<'_>, figures: &mut Figures) -> Result<()> {
+    let below = Disk::memory(host, "nb0", 16)?;
+    let mut disk = Disk::linear(host, "removed", &below, 16)?;
+    disk.attach_by_short_script(host)?;
+    let guest = host.guest("off").disk(&disk, "xvdb").preserved().start()?;
+    guest.wait_disk("xvdb")?;
+    guest.ok("dd if=/dev/xvdb of=/dev/null bs=64k count=16 iflag=direct status=none")?;
+    let state = guest.vbd("xvdb").path("state");
+    let removed = host.start_command(&format!(
+        "lab_wait {state} '^6|absent$' 60 && dmsetup remove --noudevsync removed"
+    ))?;
+    guest.power_off()?;
+    removed.ok_within(DEADLINE)?;
+    guest.destroy()?;
+    figures.insert("guests".into(), 1.into());
     below.remove(host)
 }

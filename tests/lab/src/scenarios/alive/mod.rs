@@ -85,6 +85,12 @@ pub const ALL: &[Scenario] = &[
         detached::destroy_remove,
     ),
     either(
+        "power-off",
+        &["B10"],
+        "a device is free as soon as its guest has powered off",
+        detached::power_off,
+    ),
+    either(
         "freezer",
         &["B17", "U13", "D18"],
         "guests' I/O pauses while dom0's tasks are frozen",
@@ -195,6 +201,15 @@ pub const ALL: &[Scenario] = &[
             &["B18"],
             "what was consumed and not sent when a guest was suspended waits for it",
             suspended::held,
+        )
+    },
+    Scenario {
+        kind: Kind::Timed,
+        ..plain(
+            "given-up",
+            &["B18"],
+            "a suspended guest with requests that wait is destroyed: at once, and nothing is sent",
+            suspended::given_up,
         )
     },
     either(

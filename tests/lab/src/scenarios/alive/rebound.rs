@@ -10,6 +10,7 @@ use crate::check;
 use crate::disk::Disk;
 use crate::fio::Job;
 use crate::guest::Guest;
+use crate::guest::GuestSpec;
 use crate::host::Host;
 use crate::lab::Backend;
 use crate::results::Figures;
@@ -60,24 +61,31 @@ pub fn persistence_changed(host: &Host<'_>, figures: &mut Figures) -> Result<()>
     disk.remove(host)
 }
 
-/// With each of these parameters in turn, from the four queues of four pages that the guest has.
-fn rebound(host: &Host<'_>, figures: &mut Figures, changes: &[&str]) -> Result<()> {
-    let disk = Disk::memory(host, "nb0", MEGABYTES)?;
-    reload(host, FIRST)?;
-    let guest = host
-        .guest("rebound")
-        .disk(&disk, "xvdb")
+/// A guest that has four queues of four pages where it may.
+fn four_queues<'h, 'l>(guest: GuestSpec<'h, 'l>) -> GuestSpec<'h, 'l> {
+    guest
         .processors(4)
         .memory(256)
         .kernel_option("xen_blkfront.max_ring_page_order=2")
-        .start()?;
-    guest.wait_disk("xvdb")?;
-    let vbd = guest.vbd("xvdb");
+}
+
+fn has_four_queues(host: &Host<'_>, vbd: &Vbd<'_, '_>) -> Result<()> {
     let front = format!("/local/domain/{}/device/vbd/{}", vbd.domid, vbd.vdev);
     for (key, value) in [("multi-queue-num-queues", "4"), ("ring-page-order", "2")] {
         let seen = host.store_read(&format!("{front}/{key}"))?;
         check::equal(key, seen.as_deref(), Some(value))?;
     }
+    Ok(())
+}
+
+/// With each of these parameters in turn, from the four queues of four pages that the guest has.
+fn rebound(host: &Host<'_>, figures: &mut Figures, changes: &[&str]) -> Result<()> {
+    let disk = Disk::memory(host, "nb0", MEGABYTES)?;
+    reload(host, FIRST)?;
+    let guest = four_queues(host.guest("rebound").disk(&disk, "xvdb")).start()?;
+    guest.wait_disk("xvdb")?;
+    let vbd = guest.vbd("xvdb");
+    has_four_queues(host, &vbd)?;
     for change in changes {
         busy_while(&guest, || {
             vbd.unbind(OURS)?;
@@ -122,10 +130,11 @@ pub fn moved(host: &Host<'_>, figures: &mut Figures) -> Result<()> {
     let disk = Disk::linear(host, "moved", &below, MEGABYTES)?;
     reload(host, FIRST)?;
     host.ok(&format!("{} max_queues=4", THEIRS.load_command()))?;
-    let guest = host.guest("moved").processors(4).memory(256).start()?;
+    let guest = four_queues(host.guest("moved")).start()?;
     let vbd = guest.attach(&disk, "xvdb")?;
+    has_four_queues(host, &vbd)?;
     let number = disk.physical_device(host)?;
-    let verify = Job::verified_writes("xvdb", "4k-128k", MEGABYTES)
+    let verify = Job::on_each_processor("xvdb", "4k-128k", MEGABYTES, 4)
         .depth(32)
         .repeat(&guest)?;
     vbd.wait_requests(32)?;

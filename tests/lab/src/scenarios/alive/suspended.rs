@@ -7,6 +7,7 @@ use crate::check;
 use crate::device::Device;
 use crate::disk::Disk;
 use crate::fio::Job;
+use crate::fio::RepeatedJob;
 use crate::guest::Guest;
 use crate::host::Host;
 use crate::lab::Backend;
@@ -28,6 +29,11 @@ const ALLOWED: u64 = 20_000_000;
 /// Nanoseconds after which I/O goes on when the guest runs again.
 const GOES_ON: u64 = 100_000_000;
 const NS_PER_MS: u64 = 1_000_000;
+/// Megabytes that are discarded, and those of a request of the device's.
+const DISCARDED: u32 = 1 << 10;
+const PART: u32 = 4;
+/// Milliseconds that xl may take for a guest whose requests are held.
+const DESTROYED: u64 = 5_000;
 
 /// How a guest is suspended.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -58,14 +64,8 @@ fn each_way(host: &Host<'_>, figures: &mut Figures, queues: u32) -> Result<()> {
     }
     let guest = guest.start()?;
     guest.wait_disk("xvda")?;
-    let own = MEGABYTES / queues;
-    let verify = Job::verified_writes("xvda", "4k-44k", own)
+    let verify = Job::on_each_processor("xvda", "4k-44k", MEGABYTES, queues)
         .depth(DEPTH)
-        .with(&format!(
-            "--numjobs={queues} --offset_increment={own}M --group_reporting \
-             --cpus_allowed=0-{} --cpus_allowed_policy=split",
-            queues - 1
-        ))
         .repeat(&guest)?;
     for (name, way) in [
         ("save", Way::Save),
@@ -130,41 +130,82 @@ fn suspend(
     guest.vbd("xvda").unlimit()
 }
 
+/// A guest whose disks have requests that the driver has consumed and the device does not have: parts of
+/// a discard that wait for one another, and reads that wait for frames.
+struct Waiting<'h, 'l> {
+    guest: Guest<'h, 'l>,
+    discards: Disk,
+    reads: Disk,
+    discarding: Vbd<'h, 'l>,
+    reading: Vbd<'h, 'l>,
+}
+
+impl<'h, 'l> Waiting<'h, 'l> {
+    /// The guest, which is not at work yet.
+    fn new(host: &'h Host<'l>) -> Result<Self> {
+        host.use_device(Device::Ms50);
+        let discards = Disk::memory_with(
+            host,
+            "nba",
+            DISCARDED,
+            "echo 1 >discard && echo 4096 >blocksize",
+        )?;
+        // The block layer has hundreds of requests to make of one call to it.
+        host.ok(&format!(
+            "echo $(({PART} << 20)) >/sys/block/nba/queue/discard_max_bytes"
+        ))?;
+        let reads = Disk::blank(host, "nbb", 64)?;
+        host.ok("echo 1024 >/sys/module/rblkback/parameters/max_guest_frames")?;
+        let guest = host.guest("held").start()?;
+        Ok(Waiting {
+            discarding: guest.attach(&discards, "xvdb")?,
+            reading: guest.attach(&reads, "xvdc")?,
+            guest,
+            discards,
+            reads,
+        })
+    }
+
+    /// Puts the guest to work until requests of both kinds wait.
+    fn begin(&self) -> Result<RepeatedJob<'_, 'h, 'l>> {
+        self.guest.ok(
+            "{ until [ -e /tmp/stop ]; do blkdiscard /dev/xvdb || exit 1; done; } & discards=$!",
+        )?;
+        let read = Job::of(
+            "/dev/xvdc",
+            "--rw=randread --norandommap --bs=1m --time_based --runtime=1",
+        )
+        .depth(DEPTH)
+        .repeat(&self.guest)?;
+        self.discarding
+            .wait_file("statistics/ds_req", "[1-9][0-9]*")?;
+        self.reading.wait_file("statistics/oo_req", "[1-9][0-9]*")?;
+        Ok(read)
+    }
+
+    fn remove(host: &Host<'_>, disks: [Disk; 2]) -> Result<()> {
+        host.ok("echo 65536 >/sys/module/rblkback/parameters/max_guest_frames")?;
+        disks.into_iter().try_for_each(|disk| disk.remove(host))
+    }
+}
+
 /// Parts of a discard wait for one another, and reads for frames, when Xen suspends their guest: none is
 /// sent before it runs again. Then all of them are.
 pub fn held(host: &Host<'_>, figures: &mut Figures) -> Result<()> {
-    host.use_device(Device::Ms50);
-    // A discard of all of it is sent to the device in 32 parts.
-    let discards = Disk::memory_with(
-        host,
-        "nba",
-        32 << 10,
-        "echo 1 >discard && echo 4096 >blocksize",
-    )?;
-    let reads = Disk::blank(host, "nbb", 64)?;
-    host.ok("echo 1024 >/sys/module/rblkback/parameters/max_guest_frames")?;
-    let guest = host.guest("held").start()?;
-    let discarding = guest.attach(&discards, "xvdb")?;
-    let reading = guest.attach(&reads, "xvdc")?;
-    guest
-        .ok("{ until [ -e /tmp/stop ]; do blkdiscard /dev/xvdb || exit 1; done; } & discards=$!")?;
-    let read = Job::of(
-        "/dev/xvdc",
-        "--rw=randread --norandommap --bs=1m --time_based --runtime=1",
-    )
-    .depth(DEPTH)
-    .repeat(&guest)?;
-    discarding.wait_file("statistics/ds_req", "[1-9][0-9]*")?;
-    reading.wait_file("statistics/oo_req", "[1-9][0-9]*")?;
-    let devices = [discards.dev_t(host)?, reads.dev_t(host)?];
-    let trace = Trace::start(host, &[Source::bios_of(&devices)])?;
-    watch(host, &guest)?;
-    let domid = guest.domid();
+    let waiting = Waiting::new(host)?;
+    let read = waiting.begin()?;
+    let devices = [waiting.discards.dev_t(host)?, waiting.reads.dev_t(host)?];
+    // What a device gets of a discard is its requests: a bio may be of several.
+    let sources = [Source::bios(devices[1]), Source::issued_of(&devices)];
+    let trace = Trace::start(host, &sources)?;
+    watch(host, &waiting.guest)?;
+    let domid = waiting.guest.domid();
     // The two seconds are what is looked at, not waited for.
     host.ok(&format!(
         "/lab/frontend suspend {domid} && sleep 2 && /lab/frontend resume {domid}"
     ))?;
-    goes_on(host, &discarding, &reading)?;
+    // The trace is to have what comes next of both kinds.
+    waiting.reading.wait_requests(64)?;
     let events = trace.stop()?;
     let [shut, next] = changes(host)?;
     for (device, what) in devices.into_iter().zip(["discard", "read"]) {
@@ -178,24 +219,42 @@ pub fn held(host: &Host<'_>, figures: &mut Figures) -> Result<()> {
         check::within("nanoseconds until I/O goes on", took, 0..=GOES_ON)?;
     }
     check::equal("errors of reads", read.stop()?.1.error, 0)?;
-    guest
+    waiting
+        .guest
         .ok("touch /tmp/stop; wait $discards")
         .context("blkdiscard")?;
-    guest.destroy()?;
-    host.ok("echo 65536 >/sys/module/rblkback/parameters/max_guest_frames")?;
-    [discards, reads]
-        .into_iter()
-        .try_for_each(|disk| disk.remove(host))
+    waiting.guest.destroy()?;
+    Waiting::remove(host, [waiting.discards, waiting.reads])
 }
 
-fn goes_on(host: &Host<'_>, discarding: &Vbd<'_, '_>, reading: &Vbd<'_, '_>) -> Result<()> {
-    let before: u64 = discarding.number("statistics/ds_req")?;
-    reading.wait_requests(8)?;
-    host.ok(&format!(
-        "lab_until 60 '[ $(cat {}/statistics/ds_req) -gt {before} ]'",
-        discarding.sysfs()
-    ))
-    .map(drop)
+/// A guest is destroyed while it is suspended and has such requests, as `xl save` and `xl migrate` do with
+/// the old one: nobody waits for what is held, and nothing of it is sent.
+pub fn given_up(host: &Host<'_>, figures: &mut Figures) -> Result<()> {
+    let waiting = Waiting::new(host)?;
+    std::mem::forget(waiting.begin()?);
+    let devices = [waiting.discards.dev_t(host)?, waiting.reads.dev_t(host)?];
+    let trace = Trace::start(host, &[Source::issued_of(&devices)])?;
+    watch(host, &waiting.guest)?;
+    let (domid, name) = (waiting.guest.domid(), waiting.guest.name.clone());
+    let took = host.timed(&format!(
+        "eval '/lab/frontend suspend {domid} && xl destroy {name}'"
+    ))?;
+    let events = trace.stop()?;
+    let [shut, gone] = changes(host)?;
+    judge(
+        "destroyed",
+        "request",
+        &trace::times(&events, 0),
+        (shut, gone),
+        figures,
+    )?;
+    let late = events.iter().filter(|event| event.time > gone.at).count();
+    check::equal("requests sent after the guest", late, 0)?;
+    figures.insert("xl destroy, ms".into(), took.into());
+    // It gives up on a disk after 10 s.
+    check::within("milliseconds of xl destroy", took, 0..=DESTROYED)?;
+    waiting.guest.gone()?;
+    Waiting::remove(host, [waiting.discards, waiting.reads])
 }
 
 /// A change of the guest's state.
