@@ -123,10 +123,13 @@ impl BackingDevice {
         // A piece has to be of whole logical blocks, whatever the device says.
         let block = u64::from(self.block.load(Relaxed));
         let whole = |sectors: u64| sectors.checked_rem(block) == Some(0);
-        if whole(granule.sectors) && whole(granule.first) {
+        if granule.sectors != 0 && whole(granule.sectors) && whole(granule.first) {
             granule
         } else {
-            Granule::default()
+            Granule {
+                sectors: block,
+                first: 0,
+            }
         }
     }
 
@@ -138,7 +141,7 @@ impl BackingDevice {
         } else {
             traits.discard_sectors
         };
-        u64::from(most).max(u64::from(self.block.load(Relaxed)))
+        u64::from(most)
     }
 
     /// Size now, in sectors of 512 bytes. Any context.

@@ -201,11 +201,13 @@ impl Mapper {
             .iter_mut()
             .flat_map(|request| request.frames().1.iter_mut());
         let mut missing = frames.filter(|frame| matches!(frame, Frame::Missing));
-        let (grants, no_space) = (&mut self.grants, &mut self.no_space);
+        let (grants, no_space, grown) = (&mut self.grants, &mut self.no_space, &mut self.grown);
         self.map.run(&self.cache, &mut self.unmap, |gref, mapped| {
             let Some(frame) = missing.next() else {
                 return;
             };
+            // The page of a frame that is not mapped is free again.
+            *grown |= mapped.is_err();
             match (mapped, &mut *grants) {
                 (Ok(mapped), Some(grants)) => *frame = grants.keep(gref, mapped, now),
                 (Ok(mapped), None) => *frame = Frame::Own(mapped),

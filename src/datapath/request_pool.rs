@@ -77,6 +77,18 @@ impl RequestPool {
         })
     }
 
+    /// Memory for a discard, which a device may take minutes over: not the last of the largest size,
+    /// with which reads and writes go on when memory is short. `None` if there is no other, in which
+    /// case nothing says when there is. Does not sleep.
+    pub(crate) fn take_for_discard(&mut self) -> Option<PendingRequest<Free>> {
+        let mut smaller = self.spare.iter_mut().take(LARGEST);
+        let spare = smaller.find_map(RequestQueue::pop_front);
+        spare.or_else(|| self.allocate(0)).or_else(|| {
+            let largest = self.spare.get_mut(LARGEST)?;
+            (largest.len() > 1).then(|| largest.pop_front()).flatten()
+        })
+    }
+
     #[cold]
     fn allocate(&self, index: usize) -> Option<PendingRequest<Free>> {
         let (completions, device) = (self.completions.clone(), self.device.clone());

@@ -34,7 +34,8 @@ use kernel::{
 
 /// A value that can be pushed to a [`LlistHead`].
 pub(crate) struct LlistNode<T> {
-    /// The next node, while this node is in a [`LlistHead`] or a [`Llist`]; otherwise unspecified.
+    /// The next node, while this node is in a [`LlistHead`], a [`Llist`] or, but for the last, a
+    /// [`NodeQueue`]; otherwise unspecified.
     next: *mut LlistNode<T>,
     value: T,
 }

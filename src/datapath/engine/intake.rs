@@ -166,7 +166,8 @@ impl Engine {
             }
             Ok(Parsed::Discard(discard)) => match discard.check(&self.view) {
                 Ok(range) => {
-                    let Some(memory) = self.pool.take(0) else {
+                    let Some(memory) = self.pool.take_for_discard() else {
+                        self.again = true;
                         return Err(permit);
                     };
                     self.consume(control);

@@ -102,12 +102,13 @@ impl CheckedDiscard {
     /// first sector and its length, or `None` if no sectors are left.
     ///
     /// Pieces end where a granule of the device ends, so that all pieces together discard as much
-    /// as one call would. A granule larger than `most` is cut.
+    /// as one call would. A granule larger than `most` is one piece: a device discards nothing of a part
+    /// of one.
     pub fn next_piece(&mut self, most: u64, granule: Granule) -> Option<(u64, u64)> {
         if self.is_done() {
             return None;
         }
-        let most = most.max(1);
+        let most = most.max(granule.sectors).max(1);
         let length = if self.sectors <= most {
             self.sectors
         } else {
@@ -199,10 +200,10 @@ mod tests {
     #[test]
     fn pieces_end_with_granules() {
         let granule = |sectors, first| Granule { sectors, first };
-        let pieces = |granule| {
+        let pieces_of = |sectors, granule| {
             let mut discard = CheckedDiscard {
                 sector: 10,
-                sectors: 30,
+                sectors,
                 secure: false,
             };
             let mut pieces = Vec::new();
@@ -211,11 +212,14 @@ mod tests {
             }
             pieces
         };
+        let pieces = |granule| pieces_of(30, granule);
         assert_eq!(pieces(granule(8, 0)), [(10, 6), (16, 8), (24, 8), (32, 8)]);
         assert_eq!(pieces(granule(8, 3)), [(10, 9), (19, 8), (27, 8), (35, 5)]);
         assert_eq!(pieces(granule(12, 10)), [(10, 12), (22, 12), (34, 6)]);
-        // A granule that is larger than a piece is cut anywhere.
-        assert_eq!(pieces(granule(64, 0)), [(10, 12), (22, 12), (34, 6)]);
+        // A granule that is larger than a piece may be is not cut.
+        assert_eq!(pieces(granule(64, 0)), [(10, 30)]);
+        let whole = [(10, 54), (64, 64), (128, 64), (192, 8)];
+        assert_eq!(pieces_of(190, granule(64, 0)), whole);
         assert_eq!(pieces(granule(0, 0)), [(10, 12), (22, 12), (34, 6)]);
     }
 }
