@@ -67,6 +67,14 @@ impl Frontend {
             Some(_) | None => Self::Other,
         }
     }
+
+    /// Is it about to connect, or connected? A disk that is closed needs no device for any other.
+    pub fn needs_device(self) -> bool {
+        matches!(
+            self,
+            Self::Initialising | Self::Initialised | Self::Connected
+        )
+    }
 }
 
 /// The phase of the backend of a disk.

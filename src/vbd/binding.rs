@@ -17,11 +17,14 @@ use super::limit_keys::letters;
 use super::limit_keys::LIMITS;
 use super::watch_barrier;
 use crate::logic::ids::DISKS_MAX;
+use crate::logic::lifecycle::Frontend;
 use crate::qos::gate::CapMembership;
 use crate::qos::registry::GuestSlot;
 use crate::sys::periodic;
 use crate::xenbus::device::Device;
 use crate::xenbus::device::XenbusState;
+use crate::xenbus::store::Value;
+use crate::xenbus::store::DIRECT;
 use crate::xenbus::watch::Handler;
 use crate::xenbus::watch::Watch;
 
@@ -67,27 +70,32 @@ impl Binding {
     /// `ENOMEM`; `ENOSPC` if the guest has too many disks, with a text in the `error` key; what
     /// xenstored answers.
     pub(crate) fn new(dev: &Device<Bound>) -> Result<Self> {
+        // Asked once: what an attempt announces takes the place of what the driver before did.
+        let mut taken_over = None;
         // Without a driver the disk would stay dead until somebody binds it.
         for _ in 1..ATTEMPTS {
-            match Self::attempt(dev) {
+            match Self::attempt(dev, &mut taken_over) {
                 Err(e) if [ENOMEM, EAGAIN, EBUSY].contains(&e) => {}
                 outcome => return outcome,
             }
         }
-        Self::attempt(dev)
+        Self::attempt(dev, &mut taken_over)
     }
 
-    fn attempt(dev: &Device<Bound>) -> Result<Self> {
+    fn attempt(dev: &Device<Bound>, taken_over: &mut Option<bool>) -> Result<Self> {
+        let taken_over = match *taken_over {
+            Some(known) => known,
+            None => *taken_over.insert(is_announced_connected(dev)?),
+        };
         watch_barrier::arm()?;
         // It would speak of an earlier disk of this name.
         dev.clear_error();
         let slot = slot(dev)?;
-        let vbd = Vbd::new(dev.into(), dev.frontend_path()?, slot)?;
+        let vbd = Vbd::new(dev.into(), dev.frontend_path()?, slot, taken_over)?;
         let periodic = periodic::Registration::new(vbd.clone())?;
         // Before the disk can connect: what it reserves must count.
         let member = CapMembership::new(vbd.gate().clone());
         vbd.limits.start()?;
-        vbd.note_predecessor()?;
         features::offer(vbd.nodename(), vbd.is_frontend_connected()?)?;
         dev.announce(XenbusState::InitWait)?;
         // After all that can fail, and after InitWait: from here on the work item may be queued,
@@ -121,6 +129,14 @@ impl Binding {
         }
         self.vbd.unbind(wait);
     }
+}
+
+/// Was the driver that had the disk before connected to the frontend? To be asked before anything is
+/// announced. Talks to xenstored.
+fn is_announced_connected(dev: &Device<Bound>) -> Result<bool> {
+    let state = DIRECT.read(dev.nodename(), c"state")?;
+    // A backend's Connected is written as a frontend's is.
+    Ok(Frontend::parse(state.as_ref().map(Value::bytes)) == Frontend::Connected)
 }
 
 /// A slot for the disk of `dev` among those of its guest.

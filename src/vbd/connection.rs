@@ -76,8 +76,8 @@ impl fmt::Display for Connection {
 }
 
 impl Connection {
-    /// Connects the disk to its frontend. Requests are served when this returns. Sleeps, for as long
-    /// as the device takes to write its page cache back.
+    /// Connects the disk to its frontend. Requests are served from [`Self::start`] on. Sleeps, for as
+    /// long as the device takes to write its page cache back.
     ///
     /// # Errors
     ///
@@ -142,9 +142,13 @@ impl Connection {
             connection.release(parties.context);
             return Err(error);
         }
-        connection.workers.iter().for_each(|worker| worker.start());
         ring_workers.truncate(count);
         Ok(connection)
+    }
+
+    /// Has the rings served. Does not wait.
+    pub(super) fn start(&self) {
+        self.workers.iter().for_each(|worker| worker.start());
     }
 
     /// Has a worker for each ring, maps the ring and binds its event channel.

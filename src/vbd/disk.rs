@@ -14,7 +14,8 @@ use kernel::{
         atomic::{
             ordering::{
                 Full,
-                Relaxed, //
+                Relaxed,
+                Release, //
             },
             AtomicFlag, //
         },
@@ -68,8 +69,10 @@ pub(super) struct VbdState {
     pub(super) backlog_admitted: bool,
     /// Attempts to serve the frontend that failed, since the last one that did not.
     pub(super) failures: u32,
-    /// Since when the rings are to drain, in nanoseconds of CLOCK_MONOTONIC.
-    pub(super) draining_since: Option<u64>,
+    /// When it is to be reported that the rings do not drain, in nanoseconds of CLOCK_MONOTONIC.
+    pub(super) draining_due: Option<u64>,
+    /// It was.
+    pub(super) draining_reported: bool,
     /// A state that could not be announced yet.
     pub(super) unannounced: Option<XenbusState>,
     /// No further attempt before this time, in nanoseconds of CLOCK_MONOTONIC.
@@ -134,12 +137,17 @@ impl_has_work! {
 
 impl Vbd {
     /// The disk of `dev`, without a device or a ring yet. `frontend` is the frontend's directory.
-    /// Sleeps.
+    /// `taken_over`: the driver that had the disk before was connected. Sleeps.
     ///
     /// # Errors
     ///
     /// `ENOMEM`.
-    pub(super) fn new(dev: DeviceRef, frontend: CString, slot: GuestSlot) -> Result<Arc<Self>> {
+    pub(super) fn new(
+        dev: DeviceRef,
+        frontend: CString,
+        slot: GuestSlot,
+        taken_over: bool,
+    ) -> Result<Arc<Self>> {
         let gate = Arc::pin_init(Gate::new(slot, trace_id(&dev)), GFP_KERNEL)?;
         let context = DiskContext::new(dev.clone(), gate.clone())?;
         let state = VbdState {
@@ -150,7 +158,8 @@ impl Vbd {
             looked_at: None,
             backlog_admitted: false,
             failures: 0,
-            draining_since: None,
+            draining_due: None,
+            draining_reported: false,
             unannounced: None,
             retry_at: 0,
         };
@@ -167,7 +176,7 @@ impl Vbd {
             upkeep: UpkeepFlags::new(),
             advertised <- new_spinlock_irq!(None, "rblkback::advertised"),
             broken: AtomicFlag::new(false),
-            taken_over: AtomicFlag::new(false),
+            taken_over: AtomicFlag::new(taken_over),
             changed: AtomicFlag::new(true),
             reported: AtomicFlag::new(false),
             named: AtomicFlag::new(true),
@@ -203,7 +212,7 @@ impl Vbd {
 
     /// Something changed: queues the work item. Context: any.
     pub(super) fn kick(self: &Arc<Self>) {
-        self.changed.store(true, Relaxed);
+        self.changed.store(true, Release);
         self.kick_for_upkeep();
     }
 
@@ -225,20 +234,6 @@ impl Vbd {
         }
     }
 
-    /// Notes whether the driver that had the disk before was connected to the frontend. To be called
-    /// before anything is announced. Talks to xenstored; sleeps.
-    ///
-    /// # Errors
-    ///
-    /// What xenstored answers.
-    pub(super) fn note_predecessor(&self) -> Result {
-        let state = DIRECT.read(self.nodename(), c"state")?;
-        // A backend's Connected is written as a frontend's is.
-        let state = Frontend::parse(state.as_ref().map(Value::bytes));
-        self.taken_over.store(state == Frontend::Connected, Relaxed);
-        Ok(())
-    }
-
     /// Is the frontend connected, to us or to the driver that had the disk before? Then a guest is
     /// running on the disk, and nothing that we find wrong may take the disk away. (Boot loaders do I/O
     /// and never announce more than Initialised.) Talks to xenstored; sleeps.
@@ -249,11 +244,16 @@ impl Vbd {
     pub(super) fn is_frontend_connected(&self) -> Result<bool> {
         let state = DIRECT.read(&self.frontend, c"state")?;
         let state = Frontend::parse(state.as_ref().map(Value::bytes));
-        Ok(match state {
+        Ok(self.is_running(state))
+    }
+
+    /// The same of a frontend in that state.
+    pub(super) fn is_running(&self, state: Frontend) -> bool {
+        match state {
             Frontend::Connected => true,
             Frontend::Initialised => self.taken_over.load(Relaxed),
             _ => false,
-        })
+        }
     }
 
     /// Announces `state`, unless the device is another driver's already. Sleeps.

@@ -20,15 +20,14 @@ use super::disk::Vbd;
 use super::disk::VbdState;
 use super::error::VbdError;
 use super::look::look;
+use super::settle::is_too_early;
 use super::settle::look_again;
 use super::settle::note_success;
 use super::settle::settle;
 use crate::datapath::backing_device::BackingDevice;
-use crate::logic::lifecycle::Frontend;
 use crate::logic::lifecycle::Phase;
 use crate::logic::number::DeviceNumber;
 use crate::logic::protocol::abi::PAGE_SIZE;
-use crate::sys::timer;
 use crate::xenbus::store::Value;
 use crate::xenbus::store::DIRECT;
 
@@ -39,19 +38,18 @@ pub(super) fn open_device(vbd: &Vbd, state: &mut VbdState) {
     if vbd.unbound.load(Relaxed) || state.phase == Phase::Leaving || !vbd.named.load(Relaxed) {
         return;
     }
-    if state.device.is_none() && timer::now() < state.retry_at {
-        // The alarm is set.
-        return;
-    }
     let Ok(seen) = look(vbd, state) else {
         return look_again(vbd);
     };
     // A frontend that has closed needs no device, and somebody may be waiting for it.
-    let closed = matches!(seen.frontend, Frontend::Closed | Frontend::Gone);
-    if state.phase == Phase::Closed && closed {
+    if !seen.online || state.phase == Phase::Closed && !seen.frontend.needs_device() {
         return;
     }
-    if !seen.online || !vbd.named.xchg(false, Full) {
+    let running = vbd.is_running(seen.frontend);
+    if state.device.is_none() && is_too_early(vbd, state, running) {
+        return;
+    }
+    if !vbd.named.xchg(false, Full) {
         return;
     }
     let text = match read_physical_device(vbd) {
@@ -76,7 +74,7 @@ pub(super) fn open_device(vbd: &Vbd, state: &mut VbdState) {
         }
         Err(error) => {
             state.phase = settle(vbd, state, &error);
-            if state.phase == Phase::Waiting {
+            if state.phase != Phase::Failed {
                 vbd.named.store(true, Relaxed);
             }
         }

@@ -75,7 +75,11 @@ pub(super) fn settle(vbd: &Vbd, state: &mut VbdState, error: &VbdError) -> Phase
     // A frontend that cannot be asked may be connected.
     if error.may_pass() || vbd.is_frontend_connected().unwrap_or(true) {
         retry_later(vbd, state, error);
-        return Phase::Waiting;
+        // A disk that is closed has yet to announce that it waits.
+        return match state.phase {
+            Phase::Closed => Phase::Closed,
+            _ => Phase::Waiting,
+        };
     }
     vbd.dev().report(error.errno(), fmt!("{}", error));
     vbd.reported.store(true, Relaxed);
@@ -107,27 +111,34 @@ fn retry_later(vbd: &Vbd, state: &mut VbdState, error: &VbdError) {
 /// Says what a disk waits for that is to close: a device that does not answer, or a guest that is
 /// suspended. xl gives up after 10 s and leaves no more than its directories to tell of it.
 pub(super) fn note_draining(vbd: &Vbd, state: &mut VbdState) {
-    if state.phase != Phase::Draining || vbd.reported.load(Relaxed) || vbd.unbound.load(Relaxed) {
+    if state.phase != Phase::Draining || state.draining_reported || vbd.unbound.load(Relaxed) {
         return;
     }
     let now = timer::now();
-    let since = *state.draining_since.get_or_insert(now);
-    let due = since.saturating_add(DRAIN_REPORTED);
+    let due = *state
+        .draining_due
+        .get_or_insert(now.saturating_add(DRAIN_REPORTED));
     if now < due {
         periodic::set_alarm(vbd, due);
-    } else if vbd.gate().slot().may_log() {
+    } else if !vbd.gate().slot().may_log() {
+        let later = now.saturating_add(DRAIN_REPORTED);
+        state.draining_due = Some(later);
+        periodic::set_alarm(vbd, later);
+    } else {
         let device = vbd.identity.lock().number;
         vbd.dev().report(
             EBUSY,
             fmt!("closing: waits for device {device} to answer, or for a suspended guest"),
         );
+        state.draining_reported = true;
         vbd.reported.store(true, Relaxed);
     }
 }
 
 /// The rings are drained, and what was reported of that is not so any more.
 pub(super) fn note_drained(vbd: &Vbd, state: &mut VbdState) {
-    state.draining_since = None;
+    state.draining_due = None;
+    state.draining_reported = false;
     if vbd.reported.xchg(false, Full) && !vbd.unbound.load(Relaxed) {
         vbd.dev().clear_error();
     }
@@ -141,8 +152,25 @@ pub(super) fn note_success(vbd: &Vbd, state: &mut VbdState) {
     }
 }
 
+/// Is it too early for another attempt to open the device or to connect? Then the work item runs when it
+/// is not. `running`: the frontend is connected.
+pub(super) fn is_too_early(vbd: &Vbd, state: &mut VbdState, running: bool) -> bool {
+    let kind = if running {
+        Backoff::Retried
+    } else {
+        Backoff::Refused
+    };
+    let pause = vbd.gate().slot().backoff_left(kind);
+    let now = timer::now();
+    let at = state.retry_at.max(now.saturating_add(pause));
+    if at > now {
+        plan_attempt(vbd, state, at);
+    }
+    at > now
+}
+
 /// No attempt before `at`, in nanoseconds of CLOCK_MONOTONIC; then the work item runs.
-pub(super) fn plan_attempt(vbd: &Vbd, state: &mut VbdState, at: u64) {
+fn plan_attempt(vbd: &Vbd, state: &mut VbdState, at: u64) {
     state.retry_at = at;
     periodic::set_alarm(vbd, at);
 }

@@ -31,23 +31,26 @@ use super::look::look;
 use super::opening::open_device;
 use super::settle::announce;
 use super::settle::catch_up;
+use super::settle::is_too_early;
 use super::settle::look_again;
 use super::settle::note_drained;
 use super::settle::note_draining;
 use super::settle::note_success;
-use super::settle::plan_attempt;
 use super::settle::settle;
 use super::upkeep;
 use crate::datapath::backing_device::BackingDevice;
 use crate::logic::lifecycle::decide;
+use crate::logic::lifecycle::Frontend;
 use crate::logic::lifecycle::Phase;
 use crate::logic::lifecycle::Seen;
 use crate::logic::lifecycle::Step;
 use crate::qos::guest::Backoff;
-use crate::sys::timer;
 use crate::sys::workqueue;
 use crate::xenbus::device::XenbusState;
 use crate::xenbus::removal;
+
+/// Nanoseconds that a device which is closed for a frontend that closed adds to the guest's pause.
+const REOPENING_BACKOFF: u64 = 10_000_000;
 
 impl WorkItem for Vbd {
     type Pointer = Arc<Self>;
@@ -58,8 +61,13 @@ impl WorkItem for Vbd {
         // What is due every second needs no look at xenstore.
         if this.changed.xchg(false, Full) {
             catch_up(&this, &mut state);
-            open_device(&this, &mut state);
-            while step(&this, &mut state) {}
+            loop {
+                // Before each step: one that gives the device back may be followed by one that needs it.
+                open_device(&this, &mut state);
+                if !step(&this, &mut state) {
+                    break;
+                }
+            }
         }
         upkeep::run(&this, &state);
         if this.unbound.load(Relaxed) && state.connection.is_none() {
@@ -77,10 +85,18 @@ fn step(vbd: &Arc<Vbd>, state: &mut VbdState) -> bool {
         look_again(vbd);
         return false;
     };
+    if seen.frontend == Frontend::Initialising {
+        // It begins anew, and is connected to nobody.
+        vbd.taken_over.store(false, Relaxed);
+    }
     let step = decide(state.phase, &seen);
     admit_backlog(state, &seen, step);
     match step {
         Step::Rest => {
+            if state.phase == Phase::Closed && !seen.frontend.needs_device() {
+                // It was opened for a frontend that has closed again before it could connect.
+                give_device_back(vbd, state);
+            }
             note_draining(vbd, state);
             return false;
         }
@@ -89,7 +105,8 @@ fn step(vbd: &Arc<Vbd>, state: &mut VbdState) -> bool {
         Step::Stop => {
             if let Some(connection) = &state.connection {
                 // Unbound, another driver goes on with the ring, and the guest may run again.
-                connection.stop(!seen.unbound);
+                // Not so when the disk was destroyed: then nobody does.
+                connection.stop(!seen.unbound || vbd.dev().is_vanished());
             }
             state.phase = Phase::Draining;
         }
@@ -119,7 +136,6 @@ fn admit_backlog(state: &mut VbdState, seen: &Seen, step: Step) {
 
 /// A frontend begins anew: the offers are those of the module parameters now.
 fn offer(vbd: &Vbd, state: &mut VbdState) -> bool {
-    vbd.taken_over.store(false, Relaxed);
     if features::offer(vbd.nodename(), false).is_err() {
         look_again(vbd);
         return false;
@@ -152,21 +168,12 @@ fn connect(vbd: &Arc<Vbd>, state: &mut VbdState) -> bool {
     let Some(device) = state.device.clone() else {
         return false;
     };
-    let now = timer::now();
     let Ok(running) = vbd.is_frontend_connected() else {
         look_again(vbd);
         return false;
     };
-    let kind = if running {
-        Backoff::Retried
-    } else {
-        Backoff::Refused
-    };
-    let pause = vbd.gate().slot().backoff_left(kind);
-    let at = state.retry_at.max(now.saturating_add(pause));
-    if at > now {
-        // Meanwhile there may be no frontend left to connect to.
-        plan_attempt(vbd, state, at);
+    if is_too_early(vbd, state, running) {
+        // Later there may be no frontend left to connect to.
         return false;
     }
     state.backlog_admitted = false;
@@ -174,7 +181,9 @@ fn connect(vbd: &Arc<Vbd>, state: &mut VbdState) -> bool {
     vbd.limits.mark_used();
     state.phase = match new_connection(vbd, state, &device, running) {
         Ok(connection) => {
+            // Before the first request: what is wrong with the rings from then on has to stay reported.
             note_success(vbd, state);
+            connection.start();
             let sectors = connection.sectors();
             log_connection(vbd, &connection);
             state.connection = Some(connection);
@@ -234,9 +243,20 @@ fn release(vbd: &Vbd, state: &mut VbdState) {
 /// soon as it sees Closed, also when the guest was the one that closed, as it does when it powers off.
 /// A frontend that begins anew has the device opened again.
 fn close(vbd: &Vbd, state: &mut VbdState) {
-    drop(state.device.take());
-    vbd.named.store(true, Relaxed);
+    give_device_back(vbd, state);
     vbd.taken_over.store(false, Relaxed);
     announce(vbd, state, XenbusState::Closed);
     state.phase = Phase::Closed;
+}
+
+/// Closes the device, until a frontend needs it again. A guest may have that happen as often as it likes,
+/// and udev looks at a device that was closed, so there is a pause before the next.
+fn give_device_back(vbd: &Vbd, state: &mut VbdState) {
+    if let Some(device) = state.device.take() {
+        drop(device);
+        vbd.gate()
+            .slot()
+            .back_off(Backoff::Refused, REOPENING_BACKOFF);
+    }
+    vbd.named.store(true, Relaxed);
 }
