@@ -113,7 +113,7 @@ fn bounded(host: &Host<'_>, guest: &Guest<'_, '_>) -> Result<()> {
 }
 
 /// Does something while the guest holds a connection.
-fn held<T>(
+pub fn held<T>(
     guest: &Guest<'_, '_>,
     queues: u64,
     full: bool,

@@ -8,6 +8,7 @@ mod alloc_faults;
 mod block_tokens;
 mod calls;
 mod cgroup;
+mod comes_back;
 mod crowd;
 mod detached;
 mod devices;
@@ -89,6 +90,18 @@ pub const ALL: &[Scenario] = &[
         &["B10"],
         "a device is free as soon as its guest has powered off",
         detached::power_off,
+    ),
+    plain(
+        "initialised-early",
+        &["B10", "U12"],
+        "a frontend closes and is ready again while its requests are at a device that stands still",
+        comes_back::initialised_early,
+    ),
+    plain(
+        "device-away",
+        &["B10", "B8", "U12"],
+        "a frontend that begins anew over and over has a device that is away tried a bounded number of times",
+        comes_back::away,
     ),
     either(
         "freezer",
