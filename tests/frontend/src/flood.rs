@@ -24,12 +24,42 @@ use crate::link::Link;
 use crate::pool::PAGE_SECTORS;
 use crate::pool::Pool;
 use crate::queue::Queue;
+use crate::request::DISCARD;
 use crate::request::OKAY;
 use crate::request::READ;
+use crate::request::WRITE;
 
-/// Reads pages here and there for `warm_up`, then for `counted`; says how many the backend
-/// answered in the second part and how long it was.
-pub fn flood(disk: &Disk, setup: &Setup, warm_up: Duration, counted: Duration) -> Result<()> {
+/// What is asked for: each is about one page of the disk.
+#[derive(Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Kind {
+    #[default]
+    Reads,
+    Writes,
+    Discards,
+}
+
+impl Kind {
+    /// The first bytes of a slot.
+    fn head(self) -> [u8; 8] {
+        let (operation, segments) = match self {
+            Kind::Reads => (READ, 1),
+            Kind::Writes => (WRITE, 1),
+            // Where the others have the count of segments, it has flags.
+            Kind::Discards => (DISCARD, 0),
+        };
+        [operation, segments, 0, 0, 0, 0, 0, 0]
+    }
+}
+
+/// Asks for pages here and there for `warm_up`, then for `counted`; says how many requests the backend
+/// answered in the second part, how long it was, and how many there were in all.
+pub fn flood(
+    disk: &Disk,
+    setup: &Setup,
+    kind: Kind,
+    warm_up: Duration,
+    counted: Duration,
+) -> Result<()> {
     let (grants, events) = (Grants::open()?, Events::open()?);
     disk.reset()?;
     let mut link = Link::connect(disk, &grants, &events, setup)?;
@@ -38,21 +68,25 @@ pub fn flood(disk: &Disk, setup: &Setup, warm_up: Duration, counted: Duration) -
     let pool = Pool {
         pages: grants.pages(queue.entries as usize)?,
     };
-    let mut reads = Reads {
-        segments: (0..queue.entries as usize)
-            .map(|page| u64::from_le_bytes(pool.whole(page).bytes()))
-            .collect(),
+    let tail = |page| match kind {
+        Kind::Discards => u64::from(PAGE_SECTORS),
+        Kind::Reads | Kind::Writes => u64::from_le_bytes(pool.whole(page).bytes()),
+    };
+    let mut asking = Asking {
+        head: u64::from_le_bytes(kind.head()),
+        tails: (0..queue.entries as usize).map(tail).collect(),
         pages: sectors / u64::from(PAGE_SECTORS),
         next: 0,
     };
     for page in 0..queue.entries {
-        reads.put(queue, u64::from(page));
+        asking.put(queue, u64::from(page));
     }
     queue.publish()?;
-    reads.serve(queue, &events, warm_up)?;
+    let answered_before = asking.serve(queue, &events, warm_up)?;
     let begin = Instant::now();
-    let answered = reads.serve(queue, &events, counted)?;
+    let answered = asking.serve(queue, &events, counted)?;
     let seconds = begin.elapsed().as_secs_f64();
+    let all = answered_before + answered + u64::from(queue.in_flight());
     while queue.in_flight() > 0 {
         if answer(queue)?.is_none() {
             wait(&events)?;
@@ -60,35 +94,37 @@ pub fn flood(disk: &Disk, setup: &Setup, warm_up: Duration, counted: Duration) -
     }
     println!(
         "{}",
-        json!({"ok": true, "done": {"answered": answered, "seconds": seconds}})
+        json!({"ok": true, "done": {"answered": answered, "seconds": seconds, "all": all}})
     );
     disk.close()
 }
 
-struct Reads {
-    /// A segment for each page of the pool, as a slot has it.
-    segments: Vec<u64>,
+struct Asking {
+    /// The first bytes of a slot.
+    head: u64,
+    /// What a slot has after the sector, for each page of the pool: a segment, or how many sectors to discard.
+    tails: Vec<u64>,
     /// Of the disk.
     pages: u64,
     next: u64,
 }
 
-impl Reads {
-    /// Puts a read into page `page` of the pool, whose number is the request's name. Of a 64-bit
+impl Asking {
+    /// Puts a request with page `page` of the pool, whose number is the request's name. Of a 64-bit
     /// layout, where all is aligned.
     fn put(&mut self, queue: &mut Queue, page: u64) {
         // By a prime's steps, so that no two neighbours are in flight together.
         self.next = (self.next + 104_729) % self.pages;
         let (slot, layout) = (queue.next_slot(), queue.layout);
         let memory = queue.ring.memory();
-        memory.write(slot, u64::from_le_bytes([READ, 1, 0, 0, 0, 0, 0, 0]));
+        memory.write(slot, self.head);
         memory.write(slot + layout.id, page);
         memory.write(slot + layout.sector, self.next * u64::from(PAGE_SECTORS));
-        memory.write(slot + layout.tail, self.segments[page as usize]);
+        memory.write(slot + layout.tail, self.tails[page as usize]);
         queue.req_prod = queue.req_prod.wrapping_add(1);
     }
 
-    /// Puts a new read wherever one was answered, for so long. Says how many were.
+    /// Puts a new request wherever one was answered, for so long. Says how many were.
     fn serve(&mut self, queue: &mut Queue, events: &Events, time: Duration) -> Result<u64> {
         let (begin, mut answered) = (Instant::now(), 0);
         while begin.elapsed() < time {
@@ -112,7 +148,7 @@ fn answer(queue: &mut Queue) -> Result<Option<u64>> {
     let slot = queue.layout.place(queue.rsp_cons, queue.entries);
     let memory = queue.ring.memory();
     let status: i16 = memory.read(slot + RSP_STATUS);
-    ensure!(status == OKAY, "a read was answered with {status}");
+    ensure!(status == OKAY, "a request was answered with {status}");
     queue.rsp_cons = queue.rsp_cons.wrapping_add(1);
     Ok(Some(memory.read(slot + RSP_ID)))
 }

@@ -102,8 +102,10 @@ enum Task {
         #[arg(long, default_value_t = 0)]
         events: u32,
     },
-    /// Keeps a ring full of reads of a page, with persistent grants, and counts them.
+    /// Keeps a ring full of reads of a page, or of something else, with persistent grants, and counts them.
     Flood {
+        #[arg(long, value_enum, default_value_t)]
+        kind: flood::Kind,
         /// Seconds that are not counted.
         #[arg(long)]
         warm_up: u64,
@@ -252,6 +254,7 @@ fn act(arguments: &Arguments) -> Result<bool> {
             reconnect::reconnect(&disk, &setups(&disk, only)?, *times).map(|()| true)
         }
         Task::Flood {
+            kind,
             warm_up,
             seconds,
             order,
@@ -262,7 +265,7 @@ fn act(arguments: &Arguments) -> Result<bool> {
                 ..Setup::plain(&layout::ALL[0])
             };
             let [warm_up, counted] = [*warm_up, *seconds].map(Duration::from_secs);
-            flood::flood(&disk, &setup, warm_up, counted).map(|()| true)
+            flood::flood(&disk, &setup, *kind, warm_up, counted).map(|()| true)
         }
         Task::Hold {
             queues,

@@ -58,7 +58,12 @@ impl Job {
 
     /// Random reads of 4 KiB, for `seconds` of the guest's clock: each is one request on the ring.
     pub fn random_reads(device: &str, seconds: u32) -> Job {
-        Job::new(device, "randread")
+        Job::random(device, "randread", seconds)
+    }
+
+    /// The same of another direction, in fio's words: `randread`, `randwrite` or `randtrim`.
+    pub fn random(device: &str, direction: &str, seconds: u32) -> Job {
+        Job::new(device, direction)
             .with("--bs=4k --norandommap")
             .with("--time_based")
             .with(&format!("--runtime={seconds}"))
@@ -202,12 +207,14 @@ impl RepeatedJob<'_, '_, '_> {
 pub struct Report {
     pub read: Direction,
     pub write: Direction,
+    #[serde(default)]
+    pub trim: Direction,
     pub sync: Syncs,
     pub error: i64,
 }
 
 /// One direction of a job.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Default, Deserialize)]
 pub struct Direction {
     pub io_bytes: u64,
     pub total_ios: u64,

@@ -12,10 +12,17 @@ pub fn command(order: u32, warm_up: u64, seconds: u64) -> String {
     format!("/frontend flood --order {order} --warm-up {warm_up} --seconds {seconds}")
 }
 
+/// The same of another kind of request: `reads`, `writes` or `discards`.
+pub fn command_of(kind: &str, order: u32, warm_up: u64, seconds: u64) -> String {
+    format!("{} --kind {kind}", command(order, warm_up, seconds))
+}
+
 /// What came of it.
 pub struct Flooded {
     pub answered: f64,
     pub seconds: f64,
+    /// Requests in all, also those that were not counted.
+    pub all: f64,
 }
 
 impl Flooded {
@@ -29,6 +36,7 @@ impl Flooded {
         Ok(Self {
             answered: number("answered")?,
             seconds: number("seconds")?,
+            all: number("all")?,
         })
     }
 

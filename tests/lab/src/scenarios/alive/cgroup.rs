@@ -15,11 +15,50 @@ use crate::results::Figures;
 
 const GROUP: &str = "/run/cgroup/disk";
 
-/// Reads a second that the group may have, and what is seen of that in some seconds: the kernel deals out
+/// Requests a second that the group may have, and what is seen of that in some seconds: the kernel deals out
 /// a tenth of a second at a time.
 const LIMIT: u64 = 100;
 const SECONDS: u32 = 4;
-const READS: RangeInclusive<f64> = 92.0..=108.0;
+const RATES: RangeInclusive<f64> = 92.0..=108.0;
+/// Bytes of each of those requests.
+const BYTES: u64 = 4096;
+
+/// What is limited and counted, in the words of the kernel, of fio and of the tests' own frontend.
+struct Kind {
+    name: &'static str,
+    /// Of `io.max`.
+    limit: &'static str,
+    /// Of `io.stat`.
+    counter: &'static str,
+    fio: &'static str,
+    /// What `dd` or `blkdiscard` does with 2 MiB.
+    command: &'static str,
+}
+
+/// For the kernel a discard is a kind of write.
+const KINDS: [Kind; 3] = [
+    Kind {
+        name: "reads",
+        limit: "riops",
+        counter: "rbytes",
+        fio: "randread",
+        command: "dd if=/dev/xvdb of=/dev/null bs=1M count=2 iflag=direct status=none",
+    },
+    Kind {
+        name: "writes",
+        limit: "wiops",
+        counter: "wbytes",
+        fio: "randwrite",
+        command: "dd if=/dev/zero of=/dev/xvdb bs=1M count=2 oflag=direct status=none",
+    },
+    Kind {
+        name: "discards",
+        limit: "wiops",
+        counter: "dbytes",
+        fio: "randtrim",
+        command: "blkdiscard -o 0 -l 2M /dev/xvdb",
+    },
+];
 
 /// An administrator moves a ring's thread into a cgroup and gives it another priority. What the
 /// guest reads, writes and discards is counted and limited there, also when its frontend has
@@ -33,12 +72,18 @@ pub fn cgroup(host: &Host<'_>, figures: &mut Figures) -> Result<()> {
     let guest = host.guest("grouped").start()?;
     guest.attach(&disk, "xvdb")?;
     put_into_group(host)?;
-    counted(host, &guest, &disk, figures)?;
-    let reads = limited(host, &disk, || {
-        let job = Job::random_reads("xvdb", SECONDS).depth(8);
-        Ok(job.run(&guest)?.read.total_ios as f64 / f64::from(SECONDS))
-    })?;
-    figures.insert("reads a second under io.max".into(), reads.into());
+    for kind in &KINDS {
+        counted(host, &guest, &disk, kind)?;
+        let limit = format!("{}={LIMIT}", kind.limit);
+        let rate = limited(host, &disk, kind, &limit, || {
+            let job = Job::random("xvdb", kind.fio, SECONDS).depth(8);
+            let report = job.run(&guest)?;
+            let all = report.read.io_bytes + report.write.io_bytes + report.trim.io_bytes;
+            let requests = all / BYTES;
+            Ok((requests, requests as f64 / f64::from(SECONDS)))
+        })?;
+        figures.insert(format!("{} a second under io.max", kind.name), rate.into());
+    }
     guest.destroy()?;
     after_reconnects(host, &disk, figures)?;
     disk.remove(host)?;
@@ -47,33 +92,38 @@ pub fn cgroup(host: &Host<'_>, figures: &mut Figures) -> Result<()> {
 }
 
 /// The same thread serves every connection of a disk, and what it was given stays. Linux's own frontend
-/// takes a disk that it has closed only once it is a new domain's.
+/// takes a disk that it has closed only once it is a new domain's; the tests' own connects anew for each
+/// flood.
 fn after_reconnects(host: &Host<'_>, disk: &Disk, figures: &mut Figures) -> Result<()> {
     let guest = host
         .guest("again")
         .disk(disk, "xvda")
         .own_frontend()
         .start()?;
-    let flood = |seconds| Flooded::parse(&guest.ok(&flood::command(0, 0, seconds))?);
-    flood(1)?;
+    let flood = |kind: &Kind, seconds| {
+        Flooded::parse(&guest.ok(&flood::command_of(kind.name, 0, 0, seconds))?)
+    };
+    flood(&KINDS[0], 1)?;
     let pid = put_into_group(host)?;
-    let counters = ["rbytes", "wbytes", "dbytes"];
-    let before = counters.map(|counter| bytes(host, disk, counter));
-    guest.ok("/frontend run --seed 1 --requests 120 --queues 1 --order 0")?;
-    for (counter, before) in counters.into_iter().zip(before) {
-        let grown = bytes(host, disk, counter)? - before?;
-        figures.insert(format!("{counter} after a reconnect"), grown.into());
-        check::within(
-            &format!("{counter} of the group after a reconnect"),
-            grown,
-            1..=u64::MAX,
-        )?;
-    }
-    let reads = limited(host, disk, || Ok(flood(u64::from(SECONDS))?.iops()))?;
-    figures.insert(
-        "reads a second under io.max, after a reconnect".into(),
-        reads.into(),
+    let limits = KINDS
+        .iter()
+        .map(|kind| (kind, format!("{}={LIMIT}", kind.limit), kind.name.into()));
+    // A discard costs as much of a limit in bytes as the smallest write, however long it is.
+    let smallest = (
+        &KINDS[2],
+        format!("wbps={}", LIMIT * 512),
+        "discards, by bytes,".to_string(),
     );
+    for (kind, limit, name) in limits.chain([smallest]) {
+        let rate = limited(host, disk, kind, &limit, || {
+            let flooded = flood(kind, u64::from(SECONDS))?;
+            Ok((flooded.all as u64, flooded.iops()))
+        })?;
+        figures.insert(
+            format!("{name} a second under io.max, after a reconnect"),
+            rate.into(),
+        );
+    }
     check::equal("the thread", thread(host)?, pid.clone())?;
     let nice = host.ok(&format!("ps -o ni= -p {pid}"))?;
     check::equal("the thread's priority", nice.trim(), "-5")?;
@@ -96,40 +146,34 @@ fn thread(host: &Host<'_>) -> Result<String> {
     Ok(pids.trim().into())
 }
 
-/// Each kind of request makes its counter of the group grow by what the guest asked for.
-fn counted(
-    host: &Host<'_>,
-    guest: &Guest<'_, '_>,
-    disk: &Disk,
-    figures: &mut Figures,
-) -> Result<()> {
-    for (counter, command) in [
-        (
-            "rbytes",
-            "dd if=/dev/xvdb of=/dev/null bs=1M count=2 iflag=direct status=none",
-        ),
-        (
-            "wbytes",
-            "dd if=/dev/zero of=/dev/xvdb bs=1M count=2 oflag=direct status=none",
-        ),
-        ("dbytes", "blkdiscard -o 0 -l 2M /dev/xvdb"),
-    ] {
-        let before = bytes(host, disk, counter)?;
-        guest.ok(command)?;
-        let grown = bytes(host, disk, counter)? - before;
-        figures.insert(counter.into(), grown.into());
-        check::equal(&format!("{counter} of the group"), grown, 2 << 20)?;
-    }
-    Ok(())
+/// What the guest asks for makes the counter of the group grow by as much.
+fn counted(host: &Host<'_>, guest: &Guest<'_, '_>, disk: &Disk, kind: &Kind) -> Result<()> {
+    let before = bytes(host, disk, kind.counter)?;
+    guest.ok(kind.command)?;
+    let grown = bytes(host, disk, kind.counter)? - before;
+    check::equal(&format!("{} of the group", kind.counter), grown, 2 << 20)
 }
 
-/// The kernel's own limit holds the guest: `read` says how many reads a second it had meanwhile.
-fn limited(host: &Host<'_>, disk: &Disk, read: impl FnOnce() -> Result<f64>) -> Result<f64> {
+/// The kernel's own limit holds the guest, and its counter has every request: `ask` says how many the guest
+/// sent, and how many a second were answered. Gives the latter.
+fn limited(
+    host: &Host<'_>,
+    disk: &Disk,
+    kind: &Kind,
+    limit: &str,
+    ask: impl FnOnce() -> Result<(u64, f64)>,
+) -> Result<f64> {
     let device = device(host, disk)?;
-    host.ok(&format!("echo {device} riops={LIMIT} >{GROUP}/io.max"))?;
-    let rate = read()?;
-    host.ok(&format!("echo {device} riops=max >{GROUP}/io.max"))?;
-    check::within("reads a second under io.max", rate, READS)?;
+    let before = bytes(host, disk, kind.counter)?;
+    host.ok(&format!("echo {device} {limit} >{GROUP}/io.max"))?;
+    let (requests, rate) = ask()?;
+    let (name, _) = limit.split_once('=').unwrap_or((limit, ""));
+    host.ok(&format!("echo {device} {name}=max >{GROUP}/io.max"))?;
+    let what = format!("{} a second under {limit}", kind.name);
+    check::within(&what, rate, RATES)?;
+    let grown = bytes(host, disk, kind.counter)? - before;
+    let what = format!("{} of the group under {limit}", kind.counter);
+    check::equal(&what, grown, requests * BYTES)?;
     Ok(rate)
 }
 
