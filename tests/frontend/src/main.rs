@@ -138,6 +138,9 @@ enum Task {
     },
     /// Connects many disks and has each of their queues answer a read.
     Crowd {
+        /// The largest read there is, in all queues at once.
+        #[arg(long)]
+        large: bool,
         #[arg(long, value_delimiter = ',')]
         disks: Vec<u32>,
         #[arg(long)]
@@ -208,7 +211,11 @@ fn act(arguments: &Arguments) -> Result<bool> {
         Task::Watch { domid } => return watch::watch(*domid).map(|()| true),
         Task::Suspend { domid } => return sys::suspend(*domid).map(|()| true),
         Task::Resume { domid } => return sys::resume(*domid).map(|()| true),
-        Task::Crowd { disks, queues } => return crowd::crowd(disks, *queues).map(|()| true),
+        Task::Crowd {
+            disks,
+            queues,
+            large,
+        } => return crowd::crowd(disks, *queues, *large).map(|()| true),
         Task::Read { node } => {
             let value = store::Store::open()?.read(node)?;
             println!("{}", value.as_deref().unwrap_or_default());

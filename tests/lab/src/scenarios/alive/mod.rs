@@ -32,6 +32,7 @@ use crate::scenario::Script;
 pub const AT_LENGTH: &[&str] = &[
     "destroy-remove",
     "crowd",
+    "crowd-frames",
     "rebound-moved",
     "suspended-queues",
 ];
@@ -132,6 +133,12 @@ pub const ALL: &[Scenario] = &[
         &["U5", "B19"],
         "64 disks of 8 queues of one guest connect and do I/O",
         crowd::crowd,
+    ),
+    plain(
+        "crowd-frames",
+        &["U5", "B19"],
+        "disks of one guest that need just the frames it may use, and more: all connect and do I/O",
+        crowd::frames,
     ),
     Scenario {
         name: "few-handles",
