@@ -79,6 +79,54 @@ pub fn deleted(host: &Host<'_>, figures: &mut Figures) -> Result<()> {
     disk.remove(host)
 }
 
+/// Somebody cuts the file of a guest's disk while it is in use. What was cut off cannot be read, at once; the
+/// rest is as it was, and so is all of it when the file has its length again. The disk can be detached.
+pub fn file_cut(host: &Host<'_>, _figures: &mut Figures) -> Result<()> {
+    const WHOLE: u32 = 16;
+    const LEFT: u32 = 8;
+    let disk = Disk::looped(host, "cut", WHOLE)?;
+    let other = Disk::memory(host, "nb0", WHOLE)?;
+    let file = "/run/cut.img";
+    let guest = host.guest("cut").start()?;
+    let vbd = guest.attach(&disk, "xvdb")?;
+    // Above it, where nothing will be cut, and where it will.
+    let sum = format!(
+        "dd if=/dev/xvdb bs=1M count={} skip={} iflag=direct status=none | sha256sum",
+        LEFT / 2,
+        LEFT / 2
+    );
+    guest.ok("dd if=/dev/urandom of=/dev/xvdb bs=1M count=16 oflag=direct status=none")?;
+    let before = guest.ok(&sum)?;
+    let verify = Job::verified_writes("xvdb", "4k-64k", LEFT / 2)
+        .depth(8)
+        .repeat(&guest)?;
+    vbd.wait_requests(20)?;
+    host.ok(&format!("truncate -s {LEFT}M {file}"))?;
+    let read = |block: u32| {
+        format!("dd if=/dev/xvdb of=/dev/null bs=4k count=1 skip={block} iflag=direct status=none")
+    };
+    let blocks = |megabytes: u32| megabytes * 256;
+    for block in [blocks(LEFT), blocks(LEFT) + 77, blocks(WHOLE) - 1] {
+        guest.refused(&read(block))?;
+    }
+    guest.ok(&read(blocks(LEFT) - 1))?;
+    vbd.wait_requests(100)?;
+    check::equal("what was not cut", guest.ok(&sum)?, before.clone())?;
+    host.ok(&format!("truncate -s {WHOLE}M {file}"))?;
+    for block in [blocks(LEFT), blocks(WHOLE) - 1] {
+        guest.ok(&read(block))?;
+    }
+    verify.stop()?;
+    check::equal("what was not cut", guest.ok(&sum)?, before)?;
+    host.ok(&format!("truncate -s {LEFT}M {file}"))?;
+    guest.detach("xvdb")?;
+    guest.attach(&other, "xvdb")?;
+    guest.ok(READ)?;
+    guest.destroy()?;
+    other.remove(host)?;
+    disk.remove(host)
+}
+
 /// A device stands still, as one does whose paths are all gone, and the disk is to be detached. xl gives
 /// up; somebody who looks for the reason finds it; when the device goes on, a second detach leaves
 /// nothing.

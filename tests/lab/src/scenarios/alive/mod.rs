@@ -185,6 +185,12 @@ pub const ALL: &[Scenario] = &[
         devices::deleted,
     ),
     either(
+        "file-cut",
+        &["D03"],
+        "the file of a loop device is cut under load: errors past its end, none before it",
+        devices::file_cut,
+    ),
+    either(
         "zoned",
         &["U26"],
         "a zoned device is refused with a text",
