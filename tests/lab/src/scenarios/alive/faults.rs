@@ -231,9 +231,38 @@ pub fn squeezed(host: &Host<'_>, figures: &mut Figures) -> Result<()> {
         300,
     )?;
     figures.insert("kilobytes left to dom0".into(), left.as_str().into());
+    let stalls = || -> Result<(u64, u64)> {
+        let text = host.ok(
+            "awk '/^allocstall_/ { stalls += $2 } /^pgscan_(kswapd|direct) / { scanned += $2 } \
+             END { print stalls + 0, scanned + 0 }' /proc/vmstat",
+        )?;
+        let (stalls, scanned) = text.split_once(' ').context("two numbers")?;
+        Ok((stalls.parse()?, scanned.trim().parse()?))
+    };
+    // Somebody reads a disk without end, and the page cache takes what is left again and again.
+    let (_, scanned) = stalls()?;
+    let endless = Disk::instant(host, "nb1", 1 << 20)?;
+    host.ok(&format!(
+        "{{ nice -n 19 dd if={} of=/dev/null bs=1M status=none & }} && endless=$! && \
+         lab_until 120 'awk \"/^pgscan_(kswapd|direct) / {{ n += \\$2 }} END {{ exit n <= {scanned} }}\" /proc/vmstat'",
+        endless.path
+    ))?;
+    let before = stalls()?;
     let report = verify()?;
+    let after = stalls()?;
     check::equal("bytes verified", report.read.io_bytes, 32 << 20)?;
-    host.ok("umount /run/hog")?;
+    for (what, grown) in [
+        ("allocations that waited for memory", after.0 - before.0),
+        (
+            "pages that the kernel looked at for memory",
+            after.1 - before.1,
+        ),
+    ] {
+        figures.insert(format!("{what} under I/O"), grown.into());
+        check::within(what, grown, 1..=u64::MAX)?;
+    }
+    host.ok("kill $endless; wait $endless; umount /run/hog")?;
+    endless.remove(host)?;
     guest.destroy()?;
     disk.remove(host)
 }
