@@ -209,6 +209,14 @@ impl Disk {
         host.ok(&format!("stat -c %t:%T {}", self.path))
     }
 
+    /// The device's directory in sysfs. Only for block devices.
+    pub fn sysfs(&self, host: &Host<'_>) -> Result<String> {
+        host.ok(&format!(
+            "realpath -e /sys/dev/block/$((16#$(stat -c %t {0}))):$((16#$(stat -c %T {0})))",
+            self.path
+        ))
+    }
+
     /// Holds back all I/O of a device mapper disk until [`Disk::resume`].
     pub fn suspend(&self, host: &Host<'_>) -> Result<()> {
         host.ok(&format!(
