@@ -249,6 +249,8 @@ lab_memory() {
 	for _ in 1 2 3; do echo 3 >/proc/sys/vm/drop_caches; done
 	echo 1 >/sys/module/rcutree/parameters/do_rcu_barrier
 	for cache in /sys/kernel/slab/*/shrink; do echo 1 >"$cache"; done
+	# A processor tells the others of pages only when they are dozens.
+	cat /proc/sys/vm/stat_refresh
 	lab_used
 }
 
