@@ -130,6 +130,72 @@ pub fn lost_commands(host: &Host<'_>, figures: &mut Figures) -> Result<()> {
     disk.remove(host)
 }
 
+/// A device answers each request five seconds after it has come. The guest has every answer once, and every
+/// byte is right; and its other disk waits for nothing.
+pub fn delayed(host: &Host<'_>, figures: &mut Figures) -> Result<()> {
+    const LATE: u32 = 5000;
+    const DEPTH: u32 = 32;
+    let below = Disk::memory(host, "nba", 16)?;
+    let other = Disk::memory(host, "nbb", 16)?;
+    host.ok("modprobe dm-delay && mkdir -p /dev/mapper && dmsetup mknodes control")?;
+    let table = format!("0 {} delay {} 0 {LATE}", (16 << 20) / 512, below.path);
+    let disk = Disk::target(host, "delayed", &table)?;
+    let guest = host.guest("delayed").start()?;
+    let vbd = guest.attach(&disk, "xvdb")?;
+    guest.attach(&other, "xvdc")?;
+    let beside = Job::random_reads("xvdc", 1)
+        .depth(4)
+        .with("--rate_iops=100 --percentile_list=100")
+        .repeat(&guest)?;
+    let counts = || {
+        let count = |file| vbd.number::<u64>(&format!("statistics/{file}"));
+        Ok::<_, anyhow::Error>(count("rd_req")? + count("wr_req")?)
+    };
+    let before = counts()?;
+    let report = Job::verified_writes("xvdb", "4k-64k", 1)
+        .depth(DEPTH)
+        .with("--percentile_list=1:100")
+        .run(&guest)?;
+    let served = counts()? - before;
+    let (_, beside) = beside.stop()?;
+    // Far apart in the file, so that the guest's kernel has nothing to merge.
+    let asked = report.read.total_ios + report.write.total_ios;
+    figures.insert("requests".into(), asked.into());
+    check::within("requests that were served", served, asked / 2..=asked)?;
+    let times = |direction: &crate::fio::Direction| {
+        let times = direction
+            .clat_ns
+            .percentile
+            .values()
+            .map(|ns| ns / 1_000_000);
+        let both = times.clone().min().zip(times.max());
+        both.context("fio gave no times")
+    };
+    // fio knows a time to a part in 64.
+    let least = u64::from(LATE) - u64::from(LATE) / 64;
+    for (what, direction) in [("write", &report.write), ("read", &report.read)] {
+        let (fastest, slowest) = times(direction)?;
+        figures.insert(format!("the slowest {what}, ms"), slowest.into());
+        check::within(
+            &format!("milliseconds of the fastest {what}"),
+            fastest,
+            least..=slowest,
+        )?;
+    }
+    let (_, slowest) = times(&beside.read)?;
+    figures.insert("the other disk's slowest read, ms".into(), slowest.into());
+    check::within(
+        "milliseconds of the other disk's slowest read",
+        slowest,
+        0..=500,
+    )?;
+    guest.detach("xvdb")?;
+    guest.destroy()?;
+    disk.remove(host)?;
+    below.remove(host)?;
+    other.remove(host)
+}
+
 /// A thin pool runs full under a guest's writes: they wait, and nobody else does, until the
 /// administrator gives the pool more; or they fail, if the pool is set up so.
 pub fn thin_full(host: &Host<'_>, _figures: &mut Figures) -> Result<()> {

@@ -251,6 +251,12 @@ pub const ALL: &[Scenario] = &[
         faults::lost_commands,
     ),
     either(
+        "delayed",
+        &["D04"],
+        "a device answers after five seconds: each request once, and no other disk waits",
+        faults::delayed,
+    ),
+    either(
         "thin-full",
         &["D07"],
         "a thin pool runs full: writes wait, or fail, as it is set up",
