@@ -4,61 +4,34 @@
 
 use anyhow::Result;
 
+use super::probe::Probe;
+use super::probe::seen;
 use crate::check;
 use crate::disk::Disk;
 use crate::host::Host;
 use crate::lab::Backend;
 use crate::results::Figures;
-use crate::trace::Event;
-use crate::trace::Source;
-use crate::trace::Trace;
 use crate::vbd;
 
 const OURS: Backend = Backend::Rblkback;
 const DISKS: u32 = 16;
 const MEGABYTES: u32 = 16;
 
-/// A place where a kprobe is set, and the event that it makes.
-struct Probe {
-    event: &'static str,
-    definition: &'static str,
-}
-
 const BEGUN: Probe = Probe {
     event: "lab/begun",
     definition: "r:lab/begun xenbus_transaction_start",
+    filter: None,
 };
 const ENDS: Probe = Probe {
     event: "lab/ends",
     definition: "p:lab/ends xenbus_transaction_end",
+    filter: None,
 };
 const WAITS: Probe = Probe {
     event: "lab/waits",
     definition: "p:lab/waits synchronize_rcu",
+    filter: None,
 };
-
-/// What happens at `probes` during `action`.
-fn seen(
-    host: &Host<'_>,
-    probes: &[Probe],
-    action: impl FnOnce() -> Result<()>,
-) -> Result<Vec<Event>> {
-    const FILE: &str = "/sys/kernel/tracing/kprobe_events";
-    for probe in probes {
-        host.ok(&format!("echo '{}' >>{FILE}", probe.definition))?;
-    }
-    let sources: Vec<Source> = probes
-        .iter()
-        .map(|probe| Source::own(probe.event))
-        .collect();
-    let trace = Trace::start(host, &sources)?;
-    action()?;
-    let events = trace.stop()?;
-    for probe in probes {
-        host.ok(&format!("echo '-:{}' >>{FILE}", probe.event))?;
-    }
-    Ok(events)
-}
 
 /// Sixteen disks connect at the same time, each with keys to write that belong together. The driver has
 /// one transaction under way at a time, for xenstored allows an unprivileged driver domain ten.

@@ -19,6 +19,7 @@ mod freezer;
 mod local;
 mod modes;
 mod names;
+mod probe;
 mod rebound;
 mod suspended;
 mod thin;
