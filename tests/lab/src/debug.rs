@@ -48,7 +48,13 @@ const LACKING: &[&str] = &[
 const ONLY_HERE: &[&str] = &["alloc-faults"];
 
 /// xen-blkback takes part, and is reported itself: it unmaps grants with a work item on its stack.
-const WITH_BLKBACK: &[&str] = &["same-keys", "takeover", "takeover-queues", "rebound-moved"];
+const WITH_BLKBACK: &[&str] = &[
+    "same-keys",
+    "takeover",
+    "takeover-queues",
+    "rebound-moved",
+    "rebound-moved-one",
+];
 
 /// These run once more on the host with two processors: locks are only fought over there.
 const ALSO_PARALLEL: &[&str] = &["neighbour", "cycles"];

@@ -35,6 +35,7 @@ pub const AT_LENGTH: &[&str] = &[
     "crowd",
     "crowd-frames",
     "rebound-moved",
+    "rebound-moved-one",
     "suspended-queues",
 ];
 
@@ -74,6 +75,12 @@ pub const ALL: &[Scenario] = &[
         &["B1", "B2", "B3", "B4", "B19"],
         "a busy disk moves between both drivers while parameters change and its device is away",
         rebound::moved,
+    ),
+    plain(
+        "rebound-moved-one",
+        &["B1", "B2", "B3", "B4", "B19"],
+        "the same with one queue",
+        rebound::moved_one_queue,
     ),
     either(
         "detach-remove",

@@ -78,6 +78,17 @@ fn has_four_queues(host: &Host<'_>, vbd: &Vbd<'_, '_>) -> Result<()> {
     Ok(())
 }
 
+/// One queue has its keys in the frontend's directory itself.
+fn has_one_queue(host: &Host<'_>, vbd: &Vbd<'_, '_>) -> Result<()> {
+    let front = format!("/local/domain/{}/device/vbd/{}", vbd.domid, vbd.vdev);
+    let one = host.store_read(&format!("{front}/ring-page-order"))?;
+    check::equal("ring-page-order", one.as_deref(), Some("2"))?;
+    let port = host.store_read(&format!("{front}/event-channel"))?;
+    check::that(port.is_some(), || {
+        "no event channel of a single queue".into()
+    })
+}
+
 /// With each of these parameters in turn, from the four queues of four pages that the guest has.
 fn rebound(host: &Host<'_>, figures: &mut Figures, changes: &[&str]) -> Result<()> {
     let disk = Disk::memory(host, "nb0", MEGABYTES)?;
@@ -124,17 +135,30 @@ pub fn device_comes_late(host: &Host<'_>, _figures: &mut Figures) -> Result<()> 
 /// A busy disk of four queues moves between both drivers, and is met by other parameters each time that it
 /// comes back. Every fifth time its device is not there for ten seconds.
 pub fn moved(host: &Host<'_>, figures: &mut Figures) -> Result<()> {
+    move_again_and_again(host, figures, 4)
+}
+
+/// The same with one queue, whose keys are elsewhere.
+pub fn moved_one_queue(host: &Host<'_>, figures: &mut Figures) -> Result<()> {
+    move_again_and_again(host, figures, 1)
+}
+
+fn move_again_and_again(host: &Host<'_>, figures: &mut Figures, queues: u32) -> Result<()> {
     let [quick, full, debug] = MOVES;
     let moves = host.lab.repeats(quick, full, debug);
     let below = Disk::memory(host, "nb0", MEGABYTES)?;
     let disk = Disk::linear(host, "moved", &below, MEGABYTES)?;
     reload(host, FIRST)?;
     host.ok(&format!("{} max_queues=4", THEIRS.load_command()))?;
-    let guest = four_queues(host.guest("moved")).start()?;
+    let guest = four_queues(host.guest("moved"));
+    let guest = guest.processors(queues).start()?;
     let vbd = guest.attach(&disk, "xvdb")?;
-    has_four_queues(host, &vbd)?;
+    match queues {
+        1 => has_one_queue(host, &vbd)?,
+        _ => has_four_queues(host, &vbd)?,
+    }
     let number = disk.physical_device(host)?;
-    let verify = Job::on_each_processor("xvdb", "4k-128k", MEGABYTES, 4)
+    let verify = Job::on_each_processor("xvdb", "4k-128k", MEGABYTES, queues)
         .depth(32)
         .repeat(&guest)?;
     vbd.wait_requests(32)?;
