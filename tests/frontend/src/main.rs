@@ -21,6 +21,7 @@ mod hold;
 mod layout;
 mod link;
 mod model;
+mod ordered;
 mod plan;
 mod pool;
 mod queue;
@@ -136,6 +137,8 @@ enum Task {
         #[arg(long)]
         seed: u64,
     },
+    /// Connects, and sends a write and a write barrier behind it.
+    Ordered,
     /// Connects many disks and has each of their queues answer a read.
     Crowd {
         /// The largest read there is, in all queues at once.
@@ -256,6 +259,7 @@ fn act(arguments: &Arguments) -> Result<bool> {
             requests,
             only,
         } => run(&disk, *seed, *requests, only),
+        Task::Ordered => ordered::ordered(&disk).map(|()| true),
         Task::Reconnect { times, only } => {
             disk.reset()?;
             reconnect::reconnect(&disk, &setups(&disk, only)?, *times).map(|()| true)

@@ -30,6 +30,8 @@ const CLOCKED: &[&str] = &[
     "suspended",
     "suspended-queues",
     "held",
+    "held-barrier",
+    "held-map",
     "given-up",
 ];
 

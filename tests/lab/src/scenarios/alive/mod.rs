@@ -16,6 +16,7 @@ mod error_text;
 mod faults;
 mod few_handles;
 mod freezer;
+mod held;
 mod local;
 mod modes;
 mod names;
@@ -235,6 +236,24 @@ pub const ALL: &[Scenario] = &[
             &["B18"],
             "what was consumed and not sent when a guest was suspended waits for it",
             suspended::held,
+        )
+    },
+    Scenario {
+        kind: Kind::Timed,
+        ..plain(
+            "held-barrier",
+            &["B18"],
+            "a write barrier waits for a write when its guest is suspended: it is sent when the guest runs again",
+            held::barrier,
+        )
+    },
+    Scenario {
+        kind: Kind::Scarce,
+        ..plain(
+            "held-map",
+            &["B5", "B18"],
+            "requests wait for a map when their guest is suspended: likewise",
+            held::map,
         )
     },
     Scenario {

@@ -20,14 +20,14 @@ use crate::vbd::Vbd;
 
 const MEGABYTES: u32 = 16;
 /// A full ring of one page.
-const DEPTH: u32 = 32;
+pub(super) const DEPTH: u32 = 32;
 /// Requests a second: a full ring takes 6 s.
 const REFILL: u64 = 5;
 /// Nanoseconds after the suspension in which a request may still go to the device: what the
 /// documentation promises, and a tick of Xen's or of dom0's.
 const ALLOWED: u64 = 20_000_000;
 /// Nanoseconds after which I/O goes on when the guest runs again.
-const GOES_ON: u64 = 100_000_000;
+pub(super) const GOES_ON: u64 = 100_000_000;
 const NS_PER_MS: u64 = 1_000_000;
 /// Megabytes that are discarded, and those of a request of the device's.
 const DISCARDED: u32 = 1 << 10;
@@ -259,14 +259,14 @@ pub fn given_up(host: &Host<'_>, figures: &mut Figures) -> Result<()> {
 
 /// A change of the guest's state.
 #[derive(Clone, Copy)]
-struct Change {
+pub(super) struct Change {
     /// The last moment at which it had not happened yet, in nanoseconds of dom0's CLOCK_MONOTONIC.
-    before: u64,
+    pub(super) before: u64,
     /// The first at which it had.
-    at: u64,
+    pub(super) at: u64,
 }
 
-fn watch(host: &Host<'_>, guest: &Guest<'_, '_>) -> Result<()> {
+pub(super) fn watch(host: &Host<'_>, guest: &Guest<'_, '_>) -> Result<()> {
     let domid = guest.domid();
     host.ok(&format!(
         "{{ /lab/frontend watch {domid} >/run/watch & }} && lab_file /run/watch '.*running' 30"
@@ -275,7 +275,7 @@ fn watch(host: &Host<'_>, guest: &Guest<'_, '_>) -> Result<()> {
 }
 
 /// The suspension, and what came next.
-fn changes(host: &Host<'_>) -> Result<[Change; 2]> {
+pub(super) fn changes(host: &Host<'_>) -> Result<[Change; 2]> {
     let text = host.ok("cat /run/watch")?;
     let mut changes = text.lines().map(|line| {
         let mut words = line.split(' ');
@@ -296,7 +296,7 @@ fn changes(host: &Host<'_>) -> Result<[Change; 2]> {
 }
 
 /// Nothing is sent from a little after the suspension until something comes next.
-fn judge(
+pub(super) fn judge(
     name: &str,
     what: &str,
     times: &[u64],
@@ -323,10 +323,10 @@ fn judge(
     )
 }
 
-fn first(times: &[u64], after: u64) -> Option<u64> {
+pub(super) fn first(times: &[u64], after: u64) -> Option<u64> {
     times.iter().copied().find(|time| *time >= after)
 }
 
-fn ms(nanoseconds: u64) -> serde_json::Value {
+pub(super) fn ms(nanoseconds: u64) -> serde_json::Value {
     (nanoseconds / NS_PER_MS).into()
 }
