@@ -22,6 +22,7 @@ mod modes;
 mod names;
 mod probe;
 mod rebound;
+mod slow_connect;
 mod suspended;
 mod thin;
 mod xenstored;
@@ -136,6 +137,18 @@ pub const ALL: &[Scenario] = &[
         &["U6", "U21"],
         "dom0 itself is given a disk",
         local::local_disk,
+    ),
+    plain(
+        "persistent-toggled",
+        &["B4"],
+        "persistent grants are switched on or off while a disk connects slowly",
+        slow_connect::persistence_toggled,
+    ),
+    plain(
+        "attach-unload",
+        &["B16"],
+        "the module is taken out, or tried to be, while disks are attached",
+        slow_connect::unloaded,
     ),
     either(
         "crowd",
