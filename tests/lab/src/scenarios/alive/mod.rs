@@ -18,6 +18,7 @@ mod few_handles;
 mod freezer;
 mod held;
 mod local;
+mod log_lines;
 mod modes;
 mod names;
 mod probe;
@@ -137,6 +138,18 @@ pub const ALL: &[Scenario] = &[
         &["U6", "U21"],
         "dom0 itself is given a disk",
         local::local_disk,
+    ),
+    plain(
+        "log-lines",
+        &["U12"],
+        "the log has a line for each disk that connects and for each that cannot",
+        log_lines::one_each,
+    ),
+    plain(
+        "log-bounded",
+        &["H45"],
+        "a guest that connects without end does not fill the log",
+        log_lines::bounded,
     ),
     plain(
         "persistent-toggled",
