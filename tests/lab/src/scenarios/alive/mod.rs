@@ -139,6 +139,12 @@ pub const ALL: &[Scenario] = &[
         "dom0 itself is given a disk",
         local::local_disk,
     ),
+    either(
+        "closed-by-guest",
+        &["U21"],
+        "a disk without the key online goes when its guest closes it, one with it stays",
+        modes::closed_by_guest,
+    ),
     plain(
         "log-lines",
         &["U12"],

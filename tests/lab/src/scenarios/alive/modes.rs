@@ -71,6 +71,32 @@ fn one(host: &Host<'_>, guest: &Guest<'_, '_>, disk: &Disk, writable: bool) -> R
     connected
 }
 
+/// A guest gives its disk back by itself. Without the key `online` nobody is taken to want the disk any
+/// more: it leaves the bus, and its device is free. With the key it stays for a guest that comes back.
+pub fn closed_by_guest(host: &Host<'_>, _figures: &mut Figures) -> Result<()> {
+    for (online, stays) in [("xenstore-rm $XENBUS_PATH/online", false), ("true", true)] {
+        let mut disk = Disk::memory(host, "nb0", 16)?;
+        disk.attach_by_script(host, online)?;
+        let guest = host.guest("closes").start()?;
+        let vbd = guest.attach(&disk, "xvdb")?;
+        guest.ok(READ)?;
+        guest.ok(&format!(
+            "echo vbd-{} >/sys/bus/xen/drivers/vbd/unbind",
+            vbd.vdev
+        ))?;
+        vbd.wait_state("6").context(online)?;
+        if stays {
+            host.ok(&format!("[ -e {} ]", vbd.sysfs()))?;
+        } else {
+            host.ok(&format!("lab_gone {} 30", vbd.sysfs()))?;
+        }
+        // While the guest lives on.
+        disk.remove(host)?;
+        guest.destroy()?;
+    }
+    Ok(())
+}
+
 /// Nobody who writes a mode while the disk is in use is left to think that it did something.
 pub fn changed(host: &Host<'_>, figures: &mut Figures) -> Result<()> {
     let disk = Disk::memory(host, "nb0", 16)?;
