@@ -139,6 +139,12 @@ pub const ALL: &[Scenario] = &[
         "dom0 itself is given a disk",
         local::local_disk,
     ),
+    plain(
+        "local-limit",
+        &["U6"],
+        "a limit holds for a disk that dom0 itself uses",
+        local::limited,
+    ),
     either(
         "closed-by-guest",
         &["U21"],
