@@ -381,7 +381,7 @@ pub const ALL: &[Scenario] = &[
     plain(
         "transactions",
         &["B7"],
-        "sixteen disks connect at once, with one transaction under way at a time",
+        "64 disks connect at once, with one transaction under way at a time",
         calls::transactions,
     ),
     plain(
