@@ -265,7 +265,7 @@ const ALL: &[Scenario] = &[
     },
     Scenario {
         name: "pv-grub",
-        rows: &["P5", "P7", "U36"],
+        rows: &["P5", "P7", "U33", "U36"],
         about: "GRUB's own frontend reads a file right and hands the disk back",
         kind: Kind::Plain,
         any_backend: true,

@@ -6,6 +6,7 @@ use crate::check;
 use crate::disk::Disk;
 use crate::host::Host;
 use crate::results::Figures;
+use crate::vbd::Vbd;
 
 const KERNEL: &str = "/usr/lib/grub-xen/grub-x86_64-xen.bin";
 /// Kilobytes of random content that GRUB has to read right.
@@ -52,7 +53,23 @@ pub fn pv_grub(host: &Host<'_>, figures: &mut Figures) -> Result<()> {
         states.lines().any(|state| state == "3") && !states.contains('4'),
         || format!("GRUB's frontend: expected state 3 and not 4, saw:\n{states}"),
     )?;
+    // What a limit makes of booting by it: throttle.rst says so.
+    let domid = host.ok("xl domid grub")?.parse()?;
+    let vbd = Vbd::new(host, domid, "xvda");
+    let number = |file: &str| vbd.number::<u64>(&format!("statistics/{file}"));
+    let (reads, sectors) = (number("rd_req")?, number("rd_sect")?);
+    check::within(
+        "sectors of 512 bytes that were read",
+        sectors,
+        2 * u64::from(KILOBYTES)..=u64::MAX,
+    )?;
+    check::within(
+        "reads, of 4 KiB at most",
+        reads,
+        sectors.div_ceil(8)..=sectors,
+    )?;
     host.ok("xl destroy grub")?;
+    figures.insert("reads".into(), reads.into());
     figures.insert("bytes read by GRUB".into(), (KILOBYTES << 10).into());
     host.ok("rm -r /run/grub /run/grub.cfg")?;
     disk.remove(host)
