@@ -24,8 +24,9 @@ use super::run_check::Verdict;
 use crate::logic::protocol::abi::Status;
 
 /// Sectors of 512 bytes that are discarded with one call at most: after each, the work item looks whether
-/// it is to stop. 1 GiB. Nor are they more than the device takes as one request: the block layer would
-/// send the others one after the other, also when the guest has been suspended meanwhile.
+/// it is to stop. 1 GiB. Nor are they more than the device takes as one request, unless what it discards as a
+/// whole is more: the block layer would send the others one after the other, also when the guest has been
+/// suspended meanwhile.
 const PIECE: u64 = 1 << 21;
 
 impl PendingRequest<Discard> {

@@ -4,7 +4,8 @@
 //!
 //! Nothing is set aside for what a guest might send: memory is allocated when a request comes, in
 //! one of three sizes, and some of it is kept for the next ones. Memory of the largest size is
-//! there from the start and never given away, so that a ring makes progress when memory is short.
+//! there from the start and never given away, so that a ring makes progress when memory is short; and
+//! so is some for a discard, if the device takes any.
 //!
 //! Context: the thread of the ring, under its lock.
 
@@ -35,6 +36,8 @@ pub(crate) struct RequestPool {
     completions: Arc<Completions>,
     device: Arc<BackingDevice>,
     spare: [RequestQueue<Free>; SIZES.len()],
+    /// For a discard, when there is no other memory: a ring makes progress with those as well.
+    for_discard: Option<PendingRequest<Free>>,
     /// How many of the first two sizes are kept at most.
     kept: usize,
 }
@@ -50,8 +53,14 @@ impl RequestPool {
         device: Arc<BackingDevice>,
         entries: usize,
     ) -> Result<Self> {
-        let most = usize::from(INDIRECT_MAX);
-        let first = PendingRequest::new(completions.clone(), device.clone(), most, GFP_KERNEL)?;
+        let new = |segments| {
+            PendingRequest::new(completions.clone(), device.clone(), segments, GFP_KERNEL)
+        };
+        let first = new(usize::from(INDIRECT_MAX))?;
+        let for_discard = match device.discard() {
+            Some(_) => Some(new(SEGMENTS_MAX)?),
+            None => None,
+        };
         let mut spare = [const { RequestQueue::new() }; SIZES.len()];
         if let Some(largest) = spare.last_mut() {
             largest.push_front(first);
@@ -60,6 +69,7 @@ impl RequestPool {
             completions,
             device,
             spare,
+            for_discard,
             kept: entries,
         })
     }
@@ -77,16 +87,15 @@ impl RequestPool {
         })
     }
 
-    /// Memory for a discard, which a device may take minutes over: not the last of the largest size,
-    /// with which reads and writes go on when memory is short. `None` if there is no other, in which
-    /// case nothing says when there is. Does not sleep.
+    /// Memory for a discard, which a device may take minutes over: never of the largest size, with which
+    /// reads and writes go on when memory is short. `None` if there is no other, in which case a discard
+    /// that is under way will bring its own back. Does not sleep.
     pub(crate) fn take_for_discard(&mut self) -> Option<PendingRequest<Free>> {
         let mut smaller = self.spare.iter_mut().take(LARGEST);
         let spare = smaller.find_map(RequestQueue::pop_front);
-        spare.or_else(|| self.allocate(0)).or_else(|| {
-            let largest = self.spare.get_mut(LARGEST)?;
-            (largest.len() > 1).then(|| largest.pop_front()).flatten()
-        })
+        spare
+            .or_else(|| self.allocate(0))
+            .or_else(|| self.for_discard.take())
     }
 
     #[cold]
@@ -107,6 +116,13 @@ impl RequestPool {
 
     /// Takes back the memory of a request that has its response.
     pub(crate) fn put(&mut self, free: PendingRequest<Free>) {
+        if self.for_discard.is_none()
+            && self.device.discard().is_some()
+            && free.segments() == SEGMENTS_MAX
+        {
+            self.for_discard = Some(free);
+            return;
+        }
         let index = SIZES.iter().position(|size| *size == free.segments());
         let most = match index {
             Some(LARGEST) => LARGEST_KEPT,

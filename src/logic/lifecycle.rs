@@ -10,8 +10,8 @@
 //!
 //! | phase | frontend | and | step | next phase |
 //! |---|---|---|---|---|
-//! | Waiting, Closed | Initialised, Connected | online, device is open | connect | Connected, or Failed |
-//! | Closed | Initialising | online | announce InitWait | Waiting |
+//! | Waiting | Initialised, Connected | online, device is open | connect | Connected, Failed, or same |
+//! | Closed | Initialising, Initialised, Connected | online | announce InitWait | Waiting |
 //! | Failed | Initialising | online, device is open | announce InitWait | Waiting |
 //! | Waiting, Failed | Initialising | not online | announce Closed | Closed |
 //! | Waiting, Failed, Connected | Closing | | announce Closing | same |
@@ -66,14 +66,6 @@ impl Frontend {
             Some(6) => Self::Closed,
             Some(_) | None => Self::Other,
         }
-    }
-
-    /// Is it about to connect, or connected? A disk that is closed needs no device for any other.
-    pub fn needs_device(self) -> bool {
-        matches!(
-            self,
-            Self::Initialising | Self::Initialised | Self::Connected
-        )
     }
 }
 
@@ -168,9 +160,11 @@ fn waiting(seen: &Seen) -> Step {
 
 fn closed(seen: &Seen) -> Step {
     match seen.frontend {
-        Frontend::Initialised | Frontend::Connected if seen.disk && seen.online => Step::Connect,
+        // A disk that is closed has no device open: it is opened when the disk waits.
+        Frontend::Initialising | Frontend::Initialised | Frontend::Connected if seen.online => {
+            Step::Offer
+        }
         Frontend::Initialised | Frontend::Connected => Step::Rest,
-        Frontend::Initialising if seen.online => Step::Offer,
         Frontend::Initialising => Step::Unregister,
         Frontend::Closed | Frontend::Gone if !seen.online => Step::Unregister,
         Frontend::Closed | Frontend::Gone | Frontend::Closing | Frontend::Other => Step::Rest,
@@ -261,7 +255,7 @@ mod tests {
     fn rings_are_mapped_only_if_none_are_mapped() {
         for (phase, seen) in all() {
             if decide(phase, &seen) == Step::Connect {
-                assert!(matches!(phase, Phase::Waiting | Phase::Closed));
+                assert_eq!(phase, Phase::Waiting);
                 assert!(seen.disk && seen.online && !seen.unbound);
             }
         }
@@ -335,6 +329,20 @@ mod tests {
         assert_eq!(decide(Phase::Draining, &seen), Step::Release);
         assert_eq!(decide(Phase::Closed, &seen), Step::Offer);
         assert_eq!(decide(Phase::Failed, &seen), Step::Offer);
+    }
+
+    #[test]
+    fn a_frontend_that_is_ready_early_is_offered_the_disk_and_connected() {
+        let seen = Seen {
+            frontend: Frontend::Initialised,
+            disk: true,
+            online: true,
+            drained: true,
+            unbound: false,
+        };
+        assert_eq!(decide(Phase::Draining, &seen), Step::Release);
+        assert_eq!(decide(Phase::Closed, &seen), Step::Offer);
+        assert_eq!(decide(Phase::Waiting, &seen), Step::Connect);
     }
 
     #[test]

@@ -6,7 +6,7 @@
 //! |---|---|
 //! | the cap | one token bucket of all disks, see [`crate::logic::tokens::cap`] |
 //! | the frame budget | how many frames of the guest this domain maps or copies at a time |
-//! | the back-off | failed connections write to the log, so they have to be bounded |
+//! | the back-off | failed connections write to the log, and each has the device opened, so they have to be bounded |
 //! | whether it runs | see [`super::run_state`] |
 //!
 //! Lock: `state`, a spinlock that disables interrupts, because the timer takes it. The gate of a
@@ -48,7 +48,7 @@ const LOG_BURST: u64 = 32 * LOG_INTERVAL;
 /// are refused do not hold up the takeover of those that run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Backoff {
-    /// A connection was refused, or a ring broke.
+    /// A connection was refused, a ring broke, or a frontend closed, for which the device is closed.
     Refused,
     /// An attempt to serve a frontend that is connected failed.
     Retried,
@@ -89,7 +89,7 @@ struct GuestState {
     /// Frames that each disk has reserved.
     frames: [u32; DISKS_MAX],
     armed: bool,
-    /// No disk connects before this time, in nanoseconds of CLOCK_MONOTONIC, for each [`Backoff`].
+    /// No disk connects, nor is its device opened, before this time, in nanoseconds of CLOCK_MONOTONIC, for each [`Backoff`].
     backoff_until: [u64; 2],
     /// When the lines that were logged are paid for, in nanoseconds of CLOCK_MONOTONIC.
     logged_until: u64,
@@ -277,7 +277,7 @@ impl Guest {
         outcome
     }
 
-    /// A connection failed, or broke: the next attempt of any disk has to wait, `more` nanoseconds
+    /// A connection failed, broke or was closed: the next attempt of any disk has to wait, `more` nanoseconds
     /// longer. Context: any.
     pub(super) fn back_off(&self, kind: Backoff, more: u64) {
         let now = timer::now();

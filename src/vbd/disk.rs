@@ -113,6 +113,9 @@ pub(super) struct Vbd {
     pub(super) broken: AtomicFlag,
     /// The driver that had the disk before was connected, and the frontend has not begun anew.
     pub(super) taken_over: AtomicFlag,
+    /// The frontend has not closed or begun anew since the driver was bound: one that is connected was so
+    /// before.
+    pub(super) fresh: AtomicFlag,
     /// Something that xenstore or a ring says may have changed since the work item looked.
     pub(super) changed: AtomicFlag,
     /// Something was reported that a connection makes good.
@@ -177,6 +180,7 @@ impl Vbd {
             advertised <- new_spinlock_irq!(None, "rblkback::advertised"),
             broken: AtomicFlag::new(false),
             taken_over: AtomicFlag::new(taken_over),
+            fresh: AtomicFlag::new(true),
             changed: AtomicFlag::new(true),
             reported: AtomicFlag::new(false),
             named: AtomicFlag::new(true),
@@ -247,13 +251,20 @@ impl Vbd {
         Ok(self.is_running(state))
     }
 
-    /// The same of a frontend in that state.
+    /// The same of a frontend in that state. One that has closed is not believed to be connected until it
+    /// is, to us: it could go round what a frontend has to wait for that begins anew.
     pub(super) fn is_running(&self, state: Frontend) -> bool {
         match state {
-            Frontend::Connected => true,
+            Frontend::Connected => self.fresh.load(Relaxed),
             Frontend::Initialised => self.taken_over.load(Relaxed),
             _ => false,
         }
+    }
+
+    /// The frontend has closed, or begins anew.
+    pub(super) fn note_beginning(&self) {
+        self.taken_over.store(false, Relaxed);
+        self.fresh.store(false, Relaxed);
     }
 
     /// Announces `state`, unless the device is another driver's already. Sleeps.

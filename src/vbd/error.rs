@@ -3,7 +3,7 @@
 //! Why a disk cannot be served, as a value.
 //!
 //! What is found on the way to a connection is returned as a [`VbdError`]. Only
-//! [`steps`](super::steps) decides what becomes of it; its text goes to the log and to the `error`
+//! [`settle`](super::settle) decides what becomes of it; its text goes to the log and to the `error`
 //! key, and names the key and the value that are wrong.
 
 use kernel::{

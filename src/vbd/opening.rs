@@ -35,14 +35,17 @@ use crate::xenbus::store::DIRECT;
 // Not inlined, so that its stack frame does not add to that of a connection.
 #[inline(never)]
 pub(super) fn open_device(vbd: &Vbd, state: &mut VbdState) {
-    if vbd.unbound.load(Relaxed) || state.phase == Phase::Leaving || !vbd.named.load(Relaxed) {
+    // A disk that is closed has no device open, because somebody may be waiting for it.
+    if vbd.unbound.load(Relaxed)
+        || matches!(state.phase, Phase::Closed | Phase::Leaving)
+        || !vbd.named.load(Relaxed)
+    {
         return;
     }
     let Ok(seen) = look(vbd, state) else {
         return look_again(vbd);
     };
-    // A frontend that has closed needs no device, and somebody may be waiting for it.
-    if !seen.online || state.phase == Phase::Closed && !seen.frontend.needs_device() {
+    if !seen.online {
         return;
     }
     let running = vbd.is_running(seen.frontend);
@@ -70,11 +73,12 @@ pub(super) fn open_device(vbd: &Vbd, state: &mut VbdState) {
         Ok(()) => note_success(vbd, state),
         // The disk goes on with the device that it has.
         Err(error) if state.device.is_some() => {
+            vbd.reported.store(true, Relaxed);
             vbd.dev().report(error.errno(), fmt!("{}", error));
         }
         Err(error) => {
             state.phase = settle(vbd, state, &error);
-            if state.phase != Phase::Failed {
+            if state.phase == Phase::Waiting {
                 vbd.named.store(true, Relaxed);
             }
         }
@@ -93,6 +97,7 @@ fn check_mode(vbd: &Vbd, device: &BackingDevice) {
     let given = device.is_given_read_only();
     if read_mode(vbd.nodename()).is_ok_and(|read_only| read_only != given) {
         let (old, new) = (word(given), word(!given));
+        vbd.reported.store(true, Relaxed);
         vbd.dev().report(
             EBUSY,
             fmt!("mode cannot change from {old} to {new} while the disk is attached"),

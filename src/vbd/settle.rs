@@ -75,11 +75,11 @@ pub(super) fn settle(vbd: &Vbd, state: &mut VbdState, error: &VbdError) -> Phase
     // A frontend that cannot be asked may be connected.
     if error.may_pass() || vbd.is_frontend_connected().unwrap_or(true) {
         retry_later(vbd, state, error);
-        // A disk that is closed has yet to announce that it waits.
-        return match state.phase {
-            Phase::Closed => Phase::Closed,
-            _ => Phase::Waiting,
-        };
+        if state.phase == Phase::Failed {
+            // The last that was announced is Closing.
+            announce(vbd, state, XenbusState::InitWait);
+        }
+        return Phase::Waiting;
     }
     vbd.dev().report(error.errno(), fmt!("{}", error));
     vbd.reported.store(true, Relaxed);
@@ -139,7 +139,8 @@ pub(super) fn note_draining(vbd: &Vbd, state: &mut VbdState) {
 pub(super) fn note_drained(vbd: &Vbd, state: &mut VbdState) {
     state.draining_due = None;
     state.draining_reported = false;
-    if vbd.reported.xchg(false, Full) && !vbd.unbound.load(Relaxed) {
+    // Otherwise it is done when the disk is released.
+    if !vbd.unbound.load(Relaxed) && vbd.reported.xchg(false, Full) {
         vbd.dev().clear_error();
     }
 }

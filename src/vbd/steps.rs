@@ -62,7 +62,8 @@ impl WorkItem for Vbd {
         if this.changed.xchg(false, Full) {
             catch_up(&this, &mut state);
             loop {
-                // Before each step: one that gives the device back may be followed by one that needs it.
+                // Before each step: a disk that is closed gives its device back, and needs it again after
+                // the next.
                 open_device(&this, &mut state);
                 if !step(&this, &mut state) {
                     break;
@@ -74,6 +75,10 @@ impl WorkItem for Vbd {
             // Here, and not with the last reference, which may be dropped in the xenwatch thread.
             drop(state.device.take());
             state.ring_workers.truncate(0);
+            // What was reported since the driver lost the device. It is nobody else's yet.
+            if this.reported.xchg(false, Full) {
+                this.dev().clear_error();
+            }
             this.released.complete_all();
         }
     }
@@ -86,17 +91,12 @@ fn step(vbd: &Arc<Vbd>, state: &mut VbdState) -> bool {
         return false;
     };
     if seen.frontend == Frontend::Initialising {
-        // It begins anew, and is connected to nobody.
-        vbd.taken_over.store(false, Relaxed);
+        vbd.note_beginning();
     }
     let step = decide(state.phase, &seen);
     admit_backlog(state, &seen, step);
     match step {
         Step::Rest => {
-            if state.phase == Phase::Closed && !seen.frontend.needs_device() {
-                // It was opened for a frontend that has closed again before it could connect.
-                give_device_back(vbd, state);
-            }
             note_draining(vbd, state);
             return false;
         }
@@ -149,6 +149,7 @@ fn offer(vbd: &Vbd, state: &mut VbdState) -> bool {
 fn leave(vbd: &Vbd, state: &mut VbdState) -> bool {
     // The bus announces Closed in the course of it.
     drop(state.device.take());
+    vbd.reported.store(false, Relaxed);
     vbd.dev().clear_error();
     if removal::request(vbd.dev().clone(), vbd.module.clone()).is_err() {
         look_again(vbd);
@@ -243,20 +244,14 @@ fn release(vbd: &Vbd, state: &mut VbdState) {
 /// soon as it sees Closed, also when the guest was the one that closed, as it does when it powers off.
 /// A frontend that begins anew has the device opened again.
 fn close(vbd: &Vbd, state: &mut VbdState) {
-    give_device_back(vbd, state);
-    vbd.taken_over.store(false, Relaxed);
-    announce(vbd, state, XenbusState::Closed);
-    state.phase = Phase::Closed;
-}
-
-/// Closes the device, until a frontend needs it again. A guest may have that happen as often as it likes,
-/// and udev looks at a device that was closed, so there is a pause before the next.
-fn give_device_back(vbd: &Vbd, state: &mut VbdState) {
     if let Some(device) = state.device.take() {
         drop(device);
-        vbd.gate()
-            .slot()
-            .back_off(Backoff::Refused, REOPENING_BACKOFF);
+        // A guest may have that happen as often as it likes, and udev looks at a device that was closed.
+        let slot = vbd.gate().slot();
+        slot.back_off(Backoff::Refused, REOPENING_BACKOFF);
     }
     vbd.named.store(true, Relaxed);
+    vbd.note_beginning();
+    announce(vbd, state, XenbusState::Closed);
+    state.phase = Phase::Closed;
 }

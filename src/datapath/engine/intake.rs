@@ -167,7 +167,6 @@ impl Engine {
             Ok(Parsed::Discard(discard)) => match discard.check(&self.view) {
                 Ok(range) => {
                     let Some(memory) = self.pool.take_for_discard() else {
-                        self.again = true;
                         return Err(permit);
                     };
                     self.consume(control);

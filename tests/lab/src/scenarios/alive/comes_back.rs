@@ -4,9 +4,10 @@
 
 use anyhow::Result;
 
+use super::probe::Probe;
+use super::probe::seen;
 use crate::check;
 use crate::disk::Disk;
-use crate::guest::Guest;
 use crate::host::Host;
 use crate::host::quote;
 use crate::results::Figures;
@@ -15,7 +16,13 @@ use crate::vbd::Vbd;
 
 /// How often a frontend begins anew while its device is away.
 const TURNS: u64 = 40;
-/// Attempts that a guest has at once, and in a second, to have something written to the log.
+/// A device is opened, or would be if it were there.
+const OPENED: Probe = Probe {
+    event: "lab/opened",
+    definition: "p:lab/opened bdev_file_open_by_dev dev=$arg1:u32",
+    filter: None,
+};
+/// Attempts that a guest has at once, and in a second.
 const AT_ONCE: u64 = 2;
 const IN_A_SECOND: u64 = 4;
 
@@ -56,8 +63,9 @@ pub fn initialised_early(host: &Host<'_>, figures: &mut Figures) -> Result<()> {
     below.remove(host)
 }
 
-/// A frontend closes and begins anew, over and over, while its device is away: the attempts to open it,
-/// which write to the log, are bounded. When the device is there again, so is the disk.
+/// A frontend closes and begins anew, over and over, while its device is away, or says that it is connected
+/// without having begun: the attempts to open the device, which may write to the log, are bounded. When
+/// the device is there again, so is the disk.
 pub fn away(host: &Host<'_>, figures: &mut Figures) -> Result<()> {
     let below = Disk::memory(host, "nb0", 16)?;
     let mut disk = Disk::linear(host, "away", &below, 16)?;
@@ -69,19 +77,25 @@ pub fn away(host: &Host<'_>, figures: &mut Figures) -> Result<()> {
         .start()?;
     let vbd = guest.vbd("xvda");
     held(&guest, 1, false, || Ok(()))?;
-    close(host, &vbd)?;
-    host.ok("dmsetup remove --noudevsync away")?;
-    let turns = turn(host, &guest, &vbd)?;
-    let most = AT_ONCE + IN_A_SECOND * turns.milliseconds.div_ceil(1000);
-    check::within("attempts that failed", turns.reports, 1..=most)?;
-    figures.insert("attempts that failed".into(), turns.reports.into());
-    figures.insert("milliseconds".into(), turns.milliseconds.into());
-    close(host, &vbd)?;
-    let again = Disk::linear(host, "away", &below, 16)?;
-    held(&guest, 1, true, || Ok(()))?;
-    check::equal("the error node", vbd.error()?, None)?;
+    for state in ["1", "3", "4"] {
+        close(host, &vbd)?;
+        host.ok("dmsetup remove --noudevsync away")?;
+        let turns = turn(host, &vbd, state)?;
+        let most = AT_ONCE + IN_A_SECOND * turns.milliseconds.div_ceil(1000);
+        let what = format!("attempts to open the device, by state {state}");
+        check::within(&what, turns.opened, 1..=most)?;
+        figures.insert(what, turns.opened.into());
+        figures.insert(
+            format!("milliseconds, by state {state}"),
+            turns.milliseconds.into(),
+        );
+        close(host, &vbd)?;
+        Disk::linear(host, "away", &below, 16)?;
+        held(&guest, 1, true, || Ok(()))?;
+        check::equal("the error node", vbd.error()?, None)?;
+    }
     guest.destroy()?;
-    again.remove(host)?;
+    host.ok("dmsetup remove --noudevsync away")?;
     below.remove(host)
 }
 
@@ -91,29 +105,23 @@ fn close(host: &Host<'_>, vbd: &Vbd<'_, '_>) -> Result<()> {
 }
 
 struct Turns {
-    reports: u64,
+    opened: u64,
     milliseconds: u64,
 }
 
-/// Has the frontend begin anew and close, without regard for the backend.
-fn turn(host: &Host<'_>, guest: &Guest<'_, '_>, vbd: &Vbd<'_, '_>) -> Result<Turns> {
-    let state = frontend(vbd);
-    let report = format!(
-        " vbd-{}-{}: [0-9]* opening physical-device",
-        guest.domid(),
-        vbd.vdev
-    );
-    let reports = || -> Result<u64> {
-        let count = host.ok(&format!("dmesg | grep -c '{report}' || true"))?;
-        Ok(count.trim().parse()?)
-    };
-    let before = reports()?;
+/// Has the frontend close and write `state`, without regard for the backend.
+fn turn(host: &Host<'_>, vbd: &Vbd<'_, '_>, state: &str) -> Result<Turns> {
+    let node = frontend(vbd);
     let script = format!(
-        "for n in $(seq {TURNS}); do xenstore-write {state} 1; xenstore-write {state} 6; done"
+        "for n in $(seq {TURNS}); do xenstore-write {node} {state}; xenstore-write {node} 6; done"
     );
-    let milliseconds = host.timed(&format!("sh -c {}", quote(&script)))?;
+    let mut milliseconds = 0;
+    let events = seen(host, &[OPENED], || {
+        milliseconds = host.timed(&format!("sh -c {}", quote(&script)))?;
+        Ok(())
+    })?;
     Ok(Turns {
-        reports: reports()?.saturating_sub(before),
+        opened: events.len() as u64,
         milliseconds,
     })
 }
