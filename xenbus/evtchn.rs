@@ -69,7 +69,7 @@ impl<H: Handler> Channel<H> {
     /// Xen's error if the port does not exist or is not open to this domain. `ENXIO` if the local
     /// port cannot be found.
     pub(crate) fn bind(dev: DeviceRef, remote: u32, handler: H) -> impl PinInit<Self, Error> {
-        let xdev = dev.as_raw();
+        let (xdev, domain) = (dev.as_raw(), dev.frontend_id());
         try_pin_init!(&this in Self {
             irq: Atomic::new(0),
             port: Atomic::new(0),
@@ -91,7 +91,11 @@ impl<H: Handler> Channel<H> {
                     )
                 };
                 if irq < 0 {
-                    return Err(Error::from_errno(irq));
+                    let error = Error::from_errno(irq);
+                    if error == ENOMEM {
+                        close_left_connected(domain, remote);
+                    }
+                    return Err(error);
                 }
                 let Some(local) = port_of(irq as u32) else {
                     // SAFETY: The call above bound `irq` with this cookie.
@@ -162,14 +166,49 @@ impl<H: Handler> PinnedDrop for Channel<H> {
 /// The kernel exports only the lookup of an irq by its port, so this function tries one port after
 /// the other. The time grows with the number of ports of this domain.
 fn port_of(irq: u32) -> Option<u32> {
-    // SAFETY: The event channel subsystem is initialised, because `irq` was bound.
-    let ports = unsafe { bindings::xen_evtchn_nr_channels() };
-    (1..ports).find(|port| {
-        // Another driver may unbind its port at the same time. The kernel frees the data of that
-        // port after an RCU grace period.
-        let _rcu = rcu::read_lock();
-        // SAFETY: `port` is below the number of ports, and `_rcu` keeps its data alive.
-        let bound = unsafe { bindings::irq_from_evtchn(*port) };
-        bound == irq
-    })
+    ports().find(|port| irq_of(*port) == Some(irq))
+}
+
+/// Closes the local port that a failed bind has left connected to port `remote` of `domain`.
+///
+/// `bind_interdomain_evtchn_to_irqhandler_lateeoi` has Xen connect the two ports first. If there is
+/// no memory for the interrupt then, it returns `ENOMEM` and leaves them connected
+/// (`drivers/xen/events/events_base.c`, Linux 7.3). No other code closes the local port, and while
+/// it is open Xen refuses every later bind to the frontend's port.
+///
+/// To be called at once after a bind that has failed with `ENOMEM`. Xen connects a frontend's port
+/// to one local port only, so a port without an irq is the one of that bind.
+#[cold]
+fn close_left_connected(domain: u16, remote: u32) {
+    for port in ports() {
+        let mut peer = (0, 0);
+        // SAFETY: The pointers are valid for writes.
+        let connected = unsafe { bindings::xbk_evtchn_peer(port, &mut peer.0, &mut peer.1) };
+        if connected < 0 {
+            // This domain never had a port of this number or of a higher one.
+            return;
+        }
+        if connected == 1 && peer == (domain, remote) && irq_of(port).is_none() {
+            // SAFETY: No irq is bound to the port, so no code of this kernel uses it.
+            unsafe { bindings::xbk_evtchn_close(port) };
+            return;
+        }
+    }
+}
+
+/// Returns the numbers that local ports can have.
+fn ports() -> core::ops::Range<u32> {
+    // SAFETY: The event channel subsystem is initialised: the module loads in a Xen domain only.
+    1..unsafe { bindings::xen_evtchn_nr_channels() }
+}
+
+/// Returns the irq that is bound to the local port `port`, which is one of [`ports`].
+fn irq_of(port: u32) -> Option<u32> {
+    // Another driver may unbind its port at the same time. The kernel frees the data of that port
+    // after an RCU grace period.
+    let _rcu = rcu::read_lock();
+    // SAFETY: `port` is below the number of ports, and `_rcu` keeps its data alive.
+    let irq = unsafe { bindings::irq_from_evtchn(port) };
+    // -1 stands for none.
+    (irq != u32::MAX).then_some(irq)
 }

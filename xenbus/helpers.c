@@ -80,6 +80,27 @@ void xbk_notify(evtchn_port_t port)
 	notify_remote_via_evtchn(port);
 }
 
+int xbk_evtchn_peer(evtchn_port_t port, domid_t *domain, evtchn_port_t *remote)
+{
+	struct evtchn_status status = { .dom = DOMID_SELF, .port = port };
+	int err = HYPERVISOR_event_channel_op(EVTCHNOP_status, &status);
+
+	if (err < 0)
+		return err;
+	if (status.status != EVTCHNSTAT_interdomain)
+		return 0;
+	*domain = status.u.interdomain.dom;
+	*remote = status.u.interdomain.port;
+	return 1;
+}
+
+void xbk_evtchn_close(evtchn_port_t port)
+{
+	struct evtchn_close close = { .port = port };
+
+	HYPERVISOR_event_channel_op(EVTCHNOP_close, &close);
+}
+
 void xbk_irq_lateeoi(unsigned int irq, bool spurious)
 {
 	/*
