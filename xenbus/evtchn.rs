@@ -177,7 +177,11 @@ fn port_of(irq: u32) -> Option<u32> {
 /// it is open Xen refuses every later bind to the frontend's port.
 ///
 /// To be called at once after a bind that has failed with `ENOMEM`. Xen connects a frontend's port
-/// to one local port only, so a port without an irq is the one of that bind.
+/// to one local port only, so if that bind has connected it, the port found here is its own. If
+/// Xen itself had no memory, nothing was connected. Then this finds a port only if the frontend
+/// names the same port to another driver, which is between the two steps of its bind at this moment.
+///
+/// Context: process; one hypercall for each local port up to that one.
 #[cold]
 fn close_left_connected(domain: u16, remote: u32) {
     for port in ports() {
@@ -185,7 +189,8 @@ fn close_left_connected(domain: u16, remote: u32) {
         // SAFETY: The pointers are valid for writes.
         let connected = unsafe { bindings::xbk_evtchn_peer(port, &mut peer.0, &mut peer.1) };
         if connected < 0 {
-            // This domain never had a port of this number or of a higher one.
+            // Past the last port that this domain ever had. Xen also says nothing of a port that it
+            // uses itself, as an HVM domain has some: there the search may end too early.
             return;
         }
         if connected == 1 && peer == (domain, remote) && irq_of(port).is_none() {

@@ -39,8 +39,8 @@ bool xbk_page_is_used(struct page *page);
 void xbk_notify(evtchn_port_t port);
 /*
  * Stores in @domain and @remote to which port of which domain the local port @port is connected,
- * and returns 1. Returns 0 and stores nothing if it is not connected, a negative value if this
- * domain has no port of that number. Context: any.
+ * and returns 1. Returns 0 and stores nothing if it is not connected, a negative value if Xen does
+ * not tell, as of a number that no port of this domain has. Context: any.
  */
 int xbk_evtchn_peer(evtchn_port_t port, domid_t *domain, evtchn_port_t *remote);
 /* Closes the local port @port, which no irq is bound to. Context: any. */

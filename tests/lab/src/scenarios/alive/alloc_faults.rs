@@ -11,8 +11,8 @@ use crate::lab::Backend;
 use crate::results::Figures;
 
 const READ: &str = "dd if=/dev/xvdb of=/dev/null bs=64k count=1 iflag=direct status=none";
-/// Memory for objects, and whole pages.
-const KINDS: [&str; 2] = ["failslab", "fail_page_alloc"];
+/// Memory for objects.
+const SLAB: &str = "failslab";
 /// What one of the callers has to be, from `start` to `end` in the shell: the module, or what makes the
 /// interrupt of an event channel that Xen has connected already.
 const IN_MODULE: &str = "start=$(cat /sys/module/rblkback/sections/.text) && \
@@ -24,7 +24,7 @@ const IN_INTERRUPT: &str =
 const BINDINGS: u32 = 80;
 /// Each kind, and how many of a hundred fail while a disk is bound, until one has failed: so few that it
 /// is seldom one of the first. Of whole pages there are not many.
-const AT_BINDING: [(&str, u32); 2] = [(KINDS[0], 1), (KINDS[1], 10)];
+const AT_BINDING: [(&str, u32); 2] = [(SLAB, 1), ("fail_page_alloc", 10)];
 /// The same under I/O, for as long as that lasts.
 const IN_IO: u32 = 20;
 const MANY: i64 = 1_000_000;
@@ -39,10 +39,10 @@ pub fn alloc_faults(host: &Host<'_>, figures: &mut Figures) -> Result<()> {
     let guest = host.guest("faults").start()?;
     let vbd = guest.attach(&disk, "xvdb")?;
     vbd.unbind(Backend::Rblkback)?;
-    arm(host, KINDS[0], 1, 100, IN_INTERRUPT)?;
+    arm(host, SLAB, 1, 100, IN_INTERRUPT)?;
     vbd.bind(Backend::Rblkback)?;
     guest.ok(READ).context("no memory for the interrupt")?;
-    check::equal("interrupts without memory", disarm(host, KINDS[0], 1)?, 1)?;
+    check::equal("interrupts without memory", disarm(host, SLAB, 1)?, 1)?;
     for (kind, percent) in AT_BINDING {
         let (mut failed, mut refused) = (0, 0);
         for round in 0..BINDINGS {
