@@ -166,31 +166,25 @@ impl SharedRing {
         }
     }
 
-    /// Copies `bytes` to byte offset `at`, with a single write if they are an aligned word of 1, 2
-    /// or 8 bytes. Bytes outside of the ring are not written.
-    pub(crate) fn copy_in<const N: usize>(&self, at: usize, bytes: [u8; N]) {
-        if let Some(ptr) = self.at(at, N).filter(|_| at % N.max(1) == 0) {
-            // SAFETY: `at` has checked that the `N` bytes are within the page, and they are
-            // aligned.
-            unsafe {
-                match *bytes.as_slice() {
-                    [a] => return ptr.write_volatile(a),
-                    [a, b] => return ptr.cast::<u16>().write_volatile(u16::from_ne_bytes([a, b])),
-                    [a, b, c, d, e, f, g, h] => {
-                        let word = u64::from_ne_bytes([a, b, c, d, e, f, g, h]);
-                        return ptr.cast::<u64>().write_volatile(word);
-                    }
-                    _ => {}
+    /// Writes `words` from byte offset `at` on, a multiple of 4. What is outside of the ring is not
+    /// written.
+    pub(crate) fn copy_in<const N: usize>(&self, at: usize, words: [u32; N]) {
+        match self.at(at, size_of_val(&words)) {
+            Some(ptr) if at % 4 == 0 => {
+                for (index, word) in words.into_iter().enumerate() {
+                    // SAFETY: `at` has checked that all words are within the page, and they are
+                    // aligned.
+                    unsafe { ptr.cast::<u32>().add(index).write_volatile(word) };
                 }
             }
-        }
-        let mut at = at;
-        for byte in bytes {
-            if let Some(ptr) = self.at(at, 1) {
-                // SAFETY: `at` has checked that the byte is within the page.
-                unsafe { ptr.write_volatile(byte) };
+            // They may cross a page boundary. An aligned word never does.
+            _ => {
+                let mut at = at;
+                for word in words {
+                    self.store(at, word);
+                    at = at.wrapping_add(4);
+                }
             }
-            at = at.wrapping_add(1);
         }
     }
 

@@ -28,16 +28,19 @@ use kernel::{
     }, //
 };
 
-use crate::logic::protocol::abi::response as offset;
+use crate::logic::protocol::abi::response_words;
 use crate::logic::protocol::abi::ring_header;
 use crate::logic::protocol::abi::Abi;
 use crate::logic::protocol::abi::Slot;
 use crate::logic::protocol::abi::Status;
+use crate::logic::protocol::abi::SLOT_FIRST;
+use crate::logic::protocol::abi::SLOT_MAX;
 use crate::logic::protocol::abi::SLOT_X86_32;
 use crate::logic::protocol::index::must_notify;
 use crate::logic::protocol::index::Indices;
 use crate::logic::protocol::index::Overrun;
 use crate::logic::protocol::index::ResponseIndices;
+use crate::logic::protocol::request::needs_rest;
 use crate::sys::raw_lock::RawSpinLock;
 use crate::xenbus::evtchn::Channel;
 use crate::xenbus::evtchn::Handler;
@@ -128,8 +131,11 @@ impl Ring {
         // Also before the index of the responses is read: the guest may have used a slot because of a
         // response that an end of I/O has just written.
         self.shared.read_barrier();
-        self.indices.note_responses(responses.written());
-        self.indices.unread(req_prod)
+        // What is possible by the responses that are known already is possible.
+        self.indices.unread(req_prod).or_else(|_| {
+            self.indices.note_responses(responses.written());
+            self.indices.unread(req_prod)
+        })
     }
 
     /// Asks for an event at the next request, then looks once more: one that came
@@ -154,10 +160,19 @@ impl Ring {
     pub(crate) fn peek(&self, slot: &mut Slot) {
         let index = self.indices.next_request();
         if let Some(at) = self.abi.slot_offset(index) {
-            // All of it, though most requests use a third: how much that is, the slot
-            // itself says, and nothing is to be read twice.
+            // Most requests need no more than the first part. Whether they do, that part itself says, and
+            // nothing is read twice.
             match self.abi {
-                Abi::X86_64 => self.shared.copy_out(at, &mut slot.0),
+                Abi::X86_64 => {
+                    let Some((first, rest)) = slot.0.split_first_chunk_mut::<SLOT_FIRST>() else {
+                        return;
+                    };
+                    self.shared.copy_out(at, first);
+                    let rest: Option<&mut [u8; SLOT_MAX - SLOT_FIRST]> = rest.first_chunk_mut();
+                    if let (true, Some(rest)) = (needs_rest(first), rest) {
+                        self.shared.copy_out(at.saturating_add(SLOT_FIRST), rest);
+                    }
+                }
                 Abi::X86_32 => {
                     if let Some(bytes) = slot.0.first_chunk_mut::<SLOT_X86_32>() {
                         self.shared.copy_out(at, bytes);
@@ -183,20 +198,12 @@ pub(super) struct ConnectedResponses<H: Handler> {
 }
 
 impl<H: Handler> ConnectedResponses<H> {
-    /// Writes a response. The frontend does not see it before [`Self::push`]. Of the slot only the three
-    /// fields of a response change, so nothing of ours leaks through its padding.
+    /// Writes a response. The frontend does not see it before [`Self::push`].
     fn respond(&mut self, response: Response) {
-        let Some(at) = self.abi.slot_offset(self.indices.respond()) else {
-            return;
-        };
-        self.put(at, offset::ID, response.id.to_le_bytes());
-        self.put(at, offset::OPERATION, [response.operation]);
-        self.put(at, offset::STATUS, response.status.code().to_le_bytes());
-    }
-
-    fn put<const N: usize>(&self, slot: usize, field: usize, bytes: [u8; N]) {
-        if let Some(at) = slot.checked_add(field) {
-            self.shared.copy_in(at, bytes);
+        if let Some(at) = self.abi.slot_offset(self.indices.respond()) {
+            let status = response.status.code();
+            let words = response_words(response.id, response.operation, status);
+            self.shared.copy_in(at, words);
         }
     }
 

@@ -36,6 +36,9 @@ pub const INDIRECT_MAX: u16 = 256;
 pub const SEGMENT_SIZE: usize = 8;
 /// The largest slot of any ABI, in bytes: that of `x86_64-abi`.
 pub const SLOT_MAX: usize = 112;
+/// The part of a slot of `x86_64-abi`, in bytes, that is all of a request of one segment, of an indirect one,
+/// whose first frame of segments is the only one that is used, and of a discard.
+pub const SLOT_FIRST: usize = 32;
 /// A slot of `x86_32-abi`, in bytes.
 pub const SLOT_X86_32: usize = 108;
 
@@ -53,14 +56,15 @@ pub mod ring_header {
     pub const SLOTS: usize = 64;
 }
 
-/// Byte offsets within a response. They are the same in every ABI.
-pub mod response {
-    /// The id of the request.
-    pub const ID: usize = 0;
-    /// The operation of the request.
-    pub const OPERATION: usize = 8;
-    /// The result, see [`Status`](super::Status).
-    pub const STATUS: usize = 10;
+/// Words of 4 bytes of a response. They are at the beginning of its slot, in every ABI.
+pub const RESPONSE_WORDS: usize = 3;
+
+/// A response as it is on the ring: `id`, `operation`, a byte of padding, and `status`
+/// ([`Status::code`]).
+pub fn response_words(id: u64, operation: u8, status: i16) -> [u32; RESPONSE_WORDS] {
+    let [s0, s1] = status.to_le_bytes();
+    let last = u32::from_le_bytes([operation, 0, s0, s1]);
+    [id as u32, (id >> 32) as u32, last]
 }
 
 /// The ABI of a guest, which determines the layout of its ring.
@@ -343,6 +347,13 @@ mod tests {
         assert_eq!(Segment::list(&bytes, 2).count(), 2);
         assert_eq!(Segment::list(&bytes, 9).count(), 3);
         assert_eq!(Segment::list(&bytes[..23], 9).count(), 2);
+    }
+
+    #[test]
+    fn a_response_is_written_where_blkif_h_puts_it() {
+        let words = response_words(0x0706_0504_0302_0100, 8, Status::Unsupported.code());
+        let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
+        assert_eq!(bytes, [0, 1, 2, 3, 4, 5, 6, 7, 8, 0, 0xfe, 0xff]);
     }
 
     #[test]

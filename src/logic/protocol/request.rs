@@ -27,6 +27,7 @@ use super::abi::INDIRECT_MAX;
 use super::abi::SECTORS_PER_PAGE;
 use super::abi::SECTOR_SIZE;
 use super::abi::SEGMENTS_MAX;
+use super::abi::SLOT_FIRST;
 use super::discard::Discard;
 use super::disk_view::within;
 use super::disk_view::DiskView;
@@ -148,6 +149,12 @@ fn indirect(slot: &Slot, abi: Abi) -> Result<Parsed, Refusal> {
         count,
         frame: Some(slot.indirect_frame(abi)),
     }))
+}
+
+/// Does the request have segments after the first part of its slot?
+pub fn needs_rest(first: &[u8; SLOT_FIRST]) -> bool {
+    let [operation, segments, ..] = *first;
+    segments > 1 && !matches!(operation, OP_DISCARD | OP_INDIRECT)
 }
 
 /// The operation code of the response to `slot`. That of an indirect request is its inner

@@ -207,3 +207,31 @@ fn an_indirect_request_needs_all_its_segments_and_extents() {
     assert_eq!(check(19, 32).unwrap_err(), Refusal::Segment);
     assert_eq!(check(20, 19).unwrap_err(), Refusal::SegmentCount);
 }
+
+#[test]
+fn the_first_part_of_a_slot_is_all_of_a_request_that_does_not_need_the_rest() {
+    for (operation, second) in (0..=255u8).flat_map(|op| (0..=255u8).map(move |n| (op, n))) {
+        let mut whole = Slot([0x5a; SLOT_MAX]);
+        whole.0[0] = operation;
+        whole.0[1] = second;
+        whole.0[2..4].copy_from_slice(&20u16.to_le_bytes());
+        let (first, rest) = whole.0.split_first_chunk::<SLOT_FIRST>().unwrap();
+        if needs_rest(first) {
+            continue;
+        }
+        let mut part = Slot([0; SLOT_MAX]);
+        part.0[..SLOT_FIRST].copy_from_slice(first);
+        assert_ne!(rest, &part.0[SLOT_FIRST..]);
+        let seen = |slot: &Slot| {
+            let parsed = parse(slot, Abi::X86_64);
+            let in_slot = match &parsed {
+                Ok(Parsed::Transfer(transfer)) if transfer.frame().is_none() => transfer.count(),
+                _ => 0,
+            };
+            let segments: Vec<_> = slot.segments(Abi::X86_64, in_slot).collect();
+            let id = slot.id(Abi::X86_64);
+            format!("{parsed:?} {segments:?} {id} {}", response_operation(slot))
+        };
+        assert_eq!(seen(&part), seen(&whole), "operation {operation}, {second}");
+    }
+}
