@@ -115,10 +115,16 @@ impl Gate {
     /// `ring` sees `wanted` requests (at least one): how many may go? `None`: the
     /// ring has to wait; the gate will wake it.
     pub(crate) fn admit(&self, ring: RingId, wanted: u32) -> Option<PermitBatch> {
-        let inner = self.inner();
-        if !self.is_gated() {
-            return Some(PermitBatch::free(wanted));
+        if self.is_gated() {
+            self.admit_gated(ring, wanted)
+        } else {
+            Some(PermitBatch::free(wanted))
         }
+    }
+
+    #[inline(never)]
+    fn admit_gated(&self, ring: RingId, wanted: u32) -> Option<PermitBatch> {
+        let inner = self.inner();
         self.with(|admission, cap, now| {
             let charge = admission.payers(&cap);
             match admission.take(cap, ring, wanted, now) {
@@ -141,6 +147,7 @@ impl Gate {
     }
 
     /// Admits `requests` requests and charges them, tokens or not: the toolstack wants the disk back.
+    #[inline(never)]
     pub(crate) fn admit_on_credit(&self, ring: RingId, requests: u32) -> PermitBatch {
         self.with(|admission, mut cap, now| {
             let charge = admission.charge(&mut cap, requests, now);
@@ -157,8 +164,13 @@ impl Gate {
     /// token.
     pub(crate) fn charge_size(&self, permit: &Permit, bytes: u32) {
         if permit.size_priced {
-            self.with(|admission, _, now| admission.price(bytes, now));
+            self.charge_bytes(bytes);
         }
+    }
+
+    #[inline(never)]
+    fn charge_bytes(&self, bytes: u32) {
+        self.with(|admission, _, now| admission.price(bytes, now));
     }
 
     /// Takes back the permits that were not used.
