@@ -31,24 +31,17 @@ use crate::sys::kthread::Wakeup;
 use crate::sys::llist::Llist;
 use crate::sys::llist::LlistHead;
 use crate::sys::llist::LlistNode;
+use crate::sys::preempt::PreemptGuard;
 use crate::xenbus::evtchn::Handler;
 
 /// What a checked request asks for, without its extents.
 pub(super) type RequestSummary = Request<()>;
 
-/// What an admitted request asks for.
-pub(super) enum Work {
-    /// The extents are beside it, and it goes by a bio.
-    Transfer(RequestSummary),
-    /// What is left to discard, see [`discard_queue`](super::discard_queue).
-    Discard(CheckedDiscard),
-}
-
 /// The memory of a request, from its first use to its last.
 ///
 /// # Invariants
 ///
-/// The first [`Request::extent_count`] of `extents` are those of the admitted transfer.
+/// The first [`Request::extent_count`] of `extents` are those of the `transfer`.
 pub(crate) struct RequestMemory {
     pub(super) bio: InlineBio,
     pub(super) completions: Arc<Completions>,
@@ -61,27 +54,20 @@ pub(crate) struct RequestMemory {
     pub(super) has_own_mappings: bool,
     /// Something has to be unmapped, or copied to the guest, before the response.
     pub(super) needs_thread: bool,
-    /// Free memory has none.
-    pub(super) admitted: Option<(Work, Permit)>,
+    /// What goes by the bio: nothing if the memory is free, or a discard.
+    pub(super) transfer: RequestSummary,
+    /// What is left to discard, see [`discard_queue`](super::discard_queue).
+    pub(super) discard: Option<CheckedDiscard>,
+    /// The right to that. Free memory has none.
+    pub(super) permit: Option<Permit>,
 }
 
 impl RequestMemory {
-    pub(super) fn summary(&self) -> Option<&RequestSummary> {
-        match &self.admitted {
-            Some((Work::Transfer(request), _)) => Some(request),
-            Some((Work::Discard(_), _)) | None => None,
-        }
-    }
-
-    pub(super) fn operation(&self) -> Operation {
-        self.summary().map_or(Operation::Read, Request::operation)
-    }
-
     /// May the end of I/O write the response? Not if more has to be done with the response.
     fn may_respond_directly(&self) -> bool {
         !self.needs_thread
             && self.response.status != Status::Unsupported
-            && self.operation() != Operation::Barrier
+            && self.transfer.operation() != Operation::Barrier
     }
 }
 
@@ -102,7 +88,7 @@ impl BioOwner for LlistNode<RequestMemory> {
     }
 
     fn direction(&self) -> Direction {
-        match self.operation() {
+        match self.transfer.operation() {
             Operation::Read => Direction::Read,
             Operation::Write => Direction::Write,
             Operation::Flush => Direction::FlushThenWrite,
@@ -111,7 +97,7 @@ impl BioOwner for LlistNode<RequestMemory> {
     }
 
     fn sector(&self) -> u64 {
-        self.summary().map_or(0, Request::sector)
+        self.transfer.sector()
     }
 
     fn is_nomerge(&self) -> bool {
@@ -136,8 +122,15 @@ impl BioOwner for LlistNode<RequestMemory> {
             Err(e) if e == EOPNOTSUPP => Status::Unsupported,
             Err(_) => Status::Error,
         };
-        let completions = this.completions.clone();
-        completions.answer(this);
+        // Most find the thread awake, and have nothing more to do.
+        let left = LlistHead::push_awake(this, |memory| &memory.completions.requests);
+        if let Err(this) = left {
+            // The worker waits for a grace period before it drops its own reference, so this one is not the
+            // last: what it refers to may only be dropped where one may sleep.
+            let _guard = PreemptGuard::new();
+            let completions = this.completions.clone();
+            completions.answer(this);
+        }
     }
 }
 
@@ -190,8 +183,7 @@ impl Completions {
     /// Writes the response to a request that the device has answered, if an end of I/O may; otherwise takes
     /// the request in. Context: any, with preemption disabled.
     fn answer(&self, memory: KBox<LlistNode<RequestMemory>>) {
-        let direct =
-            self.requests.is_asleep() && self.responses.are_few() && memory.may_respond_directly();
+        let direct = self.requests.is_asleep() && memory.may_respond_directly();
         if !direct {
             return self.push(memory);
         }

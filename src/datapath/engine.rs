@@ -22,8 +22,10 @@ use super::pending_request::PendingRequest;
 use super::pending_request::RequestQueue;
 use super::request_pool::RequestPool;
 use super::ring::Ring;
+use super::ring_control::Orders;
 use super::ring_control::RingControl;
 use super::run_check::RunCheck;
+use super::stats::Tally;
 use crate::logic::protocol::disk_view::DiskView;
 use crate::logic::protocol::index::Overrun;
 use crate::sys::kthread::Sleep;
@@ -72,8 +74,10 @@ pub(crate) struct Engine {
     pool: RequestPool,
     /// Responses were written that the frontend was not shown.
     unpushed: bool,
-    /// Requests that can be released and responded to; empty between runs.
+    /// Requests that can be responded to, once they are released; empty between runs.
     ready: KVec<PendingRequest>,
+    /// Some of those are not released yet.
+    unreleased: bool,
     /// Requests that the device has answered and of which this kernel still uses a page.
     lingering: RequestQueue<Admitted>,
     /// Requests that are mapped and wait for their guest to run again.
@@ -81,6 +85,8 @@ pub(crate) struct Engine {
     run_check: RunCheck,
     /// A write barrier that waits for all rings.
     barrier: Option<PendingRequest>,
+    /// No ring of the disk may consume a request, as of the last look. When that changes, all are woken.
+    barrier_is_active: bool,
     /// The thread has to look again soon, for nothing will wake it.
     again: bool,
     /// Since when requests linger.
@@ -91,14 +97,20 @@ pub(crate) struct Engine {
     owed: Option<Eoi>,
     /// A request was consumed since the last EOI.
     worked: bool,
-    /// The gate was asked since it was told that there is nothing to ask for.
+    /// The gate was asked, of a disk with a limit, since it was told that there is nothing to ask for.
     asked: bool,
+    /// Requests that were consumed since the disk's statistics had them.
+    tally: Tally,
     /// Requests on the ring that need no token: the toolstack wants the disk back.
     credit: u32,
     /// Free pages are given back until this time; 0: no.
     squeezed_until: u64,
     /// When the run began, by the last tick: what it is for lasts for many.
     now: u64,
+    /// That tick.
+    jiffies: usize,
+    /// What this thread was asked for.
+    orders: Orders,
     /// As [`Mapper::kept`], when the disk was told.
     kept: i32,
     /// The frontend published impossible indices.
@@ -149,19 +161,24 @@ impl Engine {
             device: setup.device,
             unpushed: false,
             ready: KVec::with_capacity(slots, GFP_KERNEL)?,
+            unreleased: false,
             lingering: RequestQueue::new(),
             held: RequestQueue::new(),
             run_check: RunCheck::new(),
             barrier: None,
+            barrier_is_active: false,
             again: false,
             lingering_since: None,
             lingering_reported: false,
             owed: None,
             worked: false,
             asked: false,
+            tally: Tally::default(),
             credit: 0,
             squeezed_until: 0,
-            now: 0,
+            now: timer::coarse_now(),
+            jiffies: timer::jiffies(),
+            orders: Orders::default(),
             kept: 0,
             broken: false,
             direct: false,
@@ -189,28 +206,44 @@ impl Engine {
     /// Looks at everything once, and again while requests come back meanwhile. Returns how long the
     /// thread may sleep.
     pub(super) fn run(&mut self, control: &Arc<RingControl>) -> Sleep {
+        // A run that is late may meet the next connection, of which no ring may be looked at yet.
+        if !self.orders.update(control) {
+            return Sleep::UntilWoken;
+        }
         let mut budget = self.entries.saturating_mul(RINGS_PER_RUN);
         self.again = false;
+        let mut idle = false;
         loop {
-            self.now = timer::coarse_now();
+            self.tick();
             if let Some(event) = self.channel.take_event() {
                 self.owed = Some(event);
+                idle = false;
             }
             self.collect(control);
-            self.give_back(control);
+            if self.orders.reclaim || self.orders.expire {
+                self.give_back();
+            }
             self.view_is_old = true;
-            self.serve(control, &mut budget);
+            // A ring that was empty is not looked at again without an event.
+            if !idle {
+                idle = self.serve(control, &mut budget);
+            }
             self.pass_barrier(control);
             // A device without a queue answers at once: then the thread goes round again instead of
             // being woken.
             if control.completions.try_sleep() {
                 break;
             }
+            self.orders.update(control);
         }
         // Nothing wakes the thread when there is space again, or the guest runs again.
         self.again |= self.mapper.has_postponed() || !self.held.is_empty();
         self.count_kept(control);
-        self.report_lingering(control);
+        if self.lingering.is_empty() {
+            self.lingering_since = None;
+        } else {
+            self.report_lingering(control);
+        }
         if self.again {
             Sleep::AtMost(LINGER_MS)
         } else {
@@ -218,13 +251,19 @@ impl Engine {
         }
     }
 
+    /// Looks at the clock.
+    fn tick(&mut self) {
+        let jiffies = timer::jiffies();
+        if jiffies != self.jiffies {
+            self.jiffies = jiffies;
+            self.now = timer::coarse_now();
+        }
+    }
+
     /// Reports once per connection that pages have been used for long: the guest waits for the
     /// responses, or the toolstack for the disk.
+    #[cold]
     fn report_lingering(&mut self, control: &RingControl) {
-        if self.lingering.is_empty() {
-            self.lingering_since = None;
-            return;
-        }
         let since = *self.lingering_since.get_or_insert(self.now);
         if !self.lingering_reported && self.now.saturating_sub(since) > LINGERING_REPORTED {
             self.lingering_reported = true;
@@ -252,14 +291,18 @@ impl Engine {
         }
     }
 
-    /// Consumes what is on the ring, or drains the ring if it is to stop.
-    fn serve(&mut self, control: &Arc<RingControl>, budget: &mut u32) {
+    /// Consumes what is on the ring, or drains the ring if it is to stop. Returns whether the ring is empty, and
+    /// the guest sends an event with the next request.
+    fn serve(&mut self, control: &Arc<RingControl>, budget: &mut u32) -> bool {
         self.resume(control);
-        self.resume_discards(control);
-        if control.is_stopping() || self.broken {
+        if self.orders.holds_discards {
+            self.resume_discards(control);
+        }
+        if self.orders.stopping || self.broken {
+            self.barrier_is_active = control.disk.write_barrier.is_active();
             self.leave(control);
             self.drain(control);
-            return;
+            return false;
         }
         let pause = self.intake(control, budget);
         // Requests that were refused have their responses already.
@@ -271,6 +314,7 @@ impl Engine {
                     self.channel.eoi(event, !self.worked);
                     self.worked = false;
                 }
+                return true;
             }
             Pause::Budget => control.wake(),
             // The EOI is withheld: the guest's events cost us nothing meanwhile.
@@ -281,6 +325,7 @@ impl Engine {
                 control.events().ring_broken(control.number, overrun);
             }
         }
+        false
     }
 
     /// How many free pages the ring may keep.
@@ -293,15 +338,16 @@ impl Engine {
     }
 
     /// Gives back grants that were not used for long, and memory when it is short.
-    fn give_back(&mut self, control: &RingControl) {
-        if control.take_reclaim() {
+    #[cold]
+    fn give_back(&mut self) {
+        if core::mem::take(&mut self.orders.reclaim) {
             let pause = u64::from(params::buffer_squeeze_duration_ms()).saturating_mul(1_000_000);
             self.squeezed_until = self.now.saturating_add(pause);
             // Not the grants that stay mapped: their pages hold no memory of this domain.
             self.mapper.shrink(0);
             self.pool.shrink();
         }
-        if control.take_expire() {
+        if core::mem::take(&mut self.orders.expire) {
             self.mapper.expire(self.now);
         }
     }
@@ -310,12 +356,20 @@ impl Engine {
     /// nothing in flight that another ring's barrier waits for.
     fn pass_barrier(&mut self, control: &Arc<RingControl>) {
         let barrier = &control.disk.write_barrier;
-        if self.barrier.is_some() && !barrier.is_active() && barrier.begin(control.number) {
-            control.disk.gate.wake_all();
+        if self.barrier.is_some() && !barrier.is_active() {
+            if barrier.begin(control.number) {
+                control.disk.gate.wake_all();
+            }
+            self.barrier_is_active = true;
         }
-        if !barrier.is_active() {
-            return;
+        if self.barrier_is_active {
+            self.help_barrier(control);
         }
+    }
+
+    #[cold]
+    fn help_barrier(&mut self, control: &Arc<RingControl>) {
+        let barrier = &control.disk.write_barrier;
         self.respond_by_thread(control);
         let in_flight = self.ring.in_flight(control.completions.responses());
         if in_flight == u32::from(self.barrier.is_some()) {

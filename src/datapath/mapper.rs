@@ -25,7 +25,6 @@ use super::persistent_grants::PersistentGrants;
 use crate::logic::protocol::abi::INDIRECT_MAX;
 use crate::logic::protocol::abi::SEGMENT_SIZE;
 use crate::logic::protocol::merge_hint::MergeHint;
-use crate::logic::protocol::request::Extent;
 use crate::logic::protocol::request::Transfer;
 use crate::xenbus::copy::Snapshot;
 use crate::xenbus::grant::MapBatch;
@@ -128,6 +127,7 @@ impl Mapper {
     /// # Errors
     ///
     /// `EFAULT` if Xen lets us neither map nor copy the frame.
+    #[inline(never)]
     pub(crate) fn segments(&mut self, transfer: &Transfer, frame: u32, now: u64) -> Result<&[u8]> {
         let len = usize::from(transfer.count()).saturating_mul(SEGMENT_SIZE);
         let at = (self.domain, frame);
@@ -145,36 +145,46 @@ impl Mapper {
         self.note_neighbour(&mut request, merges_late);
         let (reads, count) = (request.writes_to_guest(), request.frame_count());
         self.frames = self.frames.saturating_add(u32::from(count));
-        let (map, no_space) = (&mut self.map, &mut self.no_space);
-        let (cache, domain) = (&self.cache, self.domain);
         // A grant that stays is mapped for both directions.
         let writable = self.grants.is_some() || reads;
-        let mut push = |extent: &Extent| {
-            let pushed = map.push(cache, domain, extent.gref(), writable);
-            *no_space |= pushed.is_err();
-            pushed
-        };
-        let owns = match &mut self.grants {
-            Some(grants) => gather(
-                &mut request,
-                |extent| grants.find(extent.gref(), now),
-                &mut push,
-            ),
-            None => {
-                let copier = &mut self.copier;
-                let copied = copier.reserve(usize::from(count));
-                gather(
-                    &mut request,
-                    |extent| copied.then(|| copier.prepare(extent, !reads)).flatten(),
-                    &mut push,
-                )
+        let copied = self.grants.is_none() && self.copier.reserve(usize::from(count));
+        let mut owns = false;
+        let (extents, frames) = request.frames();
+        for extent in extents {
+            // The list has capacity for every extent.
+            let mut push = |frame| frames.push_within_capacity(frame).is_ok();
+            if let Some(grants) = &mut self.grants {
+                if let Some((place, page)) = grants.find(extent.gref(), now) {
+                    push(Frame::Persistent(place, page));
+                    continue;
+                }
+            } else if copied {
+                if let Some(frame) = self.copier.prepare(extent, !reads) {
+                    push(frame);
+                    continue;
+                }
             }
-        };
+            let frame = self.push_map(extent.gref(), writable);
+            owns |= matches!(frame, Frame::Missing);
+            push(frame);
+        }
         request.set_own_mappings(owns);
         // What stays mapped for a read, and what was copied for a write, needs nothing before the
         // response.
         request.set_needs_thread(owns || reads && self.grants.is_none());
         let _ = self.staged.push_within_capacity(request);
+    }
+
+    /// Has a frame mapped with the next call, if there is space for it.
+    #[inline(never)]
+    fn push_map(&mut self, gref: u32, writable: bool) -> Frame {
+        match self.map.push(&self.cache, self.domain, gref, writable) {
+            Ok(()) => Frame::Missing,
+            Err(_) => {
+                self.no_space = true;
+                Frame::NoSpace
+            }
+        }
     }
 
     /// Notes whether `request` continues the one before it. That costs less than to have the
@@ -196,6 +206,20 @@ impl Mapper {
     /// Maps and copies what was noted. May sleep.
     pub(crate) fn map_staged(&mut self, now: u64) {
         self.merge_hint = MergeHint::new();
+        if !self.map.is_empty() {
+            self.map_missing(now);
+        }
+        if self.copier.is_in_use() {
+            copy_from_guest(&mut self.copier, &mut self.staged);
+        }
+        if core::mem::take(&mut self.no_space) {
+            self.copy_instead();
+        }
+    }
+
+    /// Maps what was noted for that. May sleep.
+    #[inline(never)]
+    fn map_missing(&mut self, now: u64) {
         let frames = self
             .staged
             .iter_mut()
@@ -220,12 +244,6 @@ impl Mapper {
             }
         });
         self.unmap();
-        if self.copier.is_in_use() {
-            copy_from_guest(&mut self.copier, &mut self.staged);
-        }
-        if core::mem::take(&mut self.no_space) {
-            self.copy_instead();
-        }
     }
 
     /// Copies frames for which this domain had no space to map them. Postpones the requests for which
@@ -270,11 +288,18 @@ impl Mapper {
         &mut self.staged
     }
 
-    /// Lets go of the frames of requests that are done, so that they can have their responses. A request
-    /// fails if the guest cannot be given what it read. Sleeps.
+    /// Lets go of the frames of requests that are done and were not released
+    /// ([`Self::release_without_call`]), so that they can have their responses. A request fails if the guest
+    /// cannot be given what it read. Sleeps.
     pub(crate) fn release(&mut self, requests: &mut [PendingRequest]) {
         let copied = self.copier.is_in_use();
         for owner in 0..requests.len() {
+            if !requests
+                .get(owner)
+                .is_some_and(PendingRequest::needs_thread)
+            {
+                continue;
+            }
             let frames = requests.get(owner).map_or(0, PendingRequest::frame_count);
             if copied && self.copier.must_copy_first(frames) {
                 self.copier.copy_to_guest(requests);
@@ -290,6 +315,14 @@ impl Mapper {
         self.unmap();
     }
 
+    /// Lets go of the frames of a request that does not need the thread: nothing of it is to be unmapped or
+    /// copied to the guest.
+    pub(crate) fn release_without_call(&mut self, mut request: PendingRequest) -> PendingRequest {
+        self.release_one(&mut request, 0);
+        self.grown |= self.copier.is_in_use();
+        request
+    }
+
     /// Unmaps what was gathered for that. Sleeps.
     fn unmap(&mut self) {
         if !self.unmap.is_empty() {
@@ -301,6 +334,16 @@ impl Mapper {
     /// The request is number `owner` of those that are released.
     fn release_one(&mut self, request: &mut PendingRequest, owner: usize) {
         self.frames = self.frames.saturating_sub(u32::from(request.frame_count()));
+        if let (false, Some(grants)) = (request.needs_thread(), &mut self.grants) {
+            // All of them are frames that stay mapped.
+            let frames = request.frames().1;
+            while let Some(frame) = frames.pop() {
+                if let Frame::Persistent(entry, user) = frame {
+                    grants.release(entry, user);
+                }
+            }
+            return;
+        }
         let copy_back = request.writes_to_guest() && request.is_good();
         let mut good = true;
         let (extents, frames) = request.frames();
@@ -331,11 +374,9 @@ impl Mapper {
         kept.saturating_add(self.frames as usize)
     }
 
-    /// Gives pages back until `keep` free ones are left, if there are more than before. Sleeps.
-    pub(crate) fn shrink_grown(&mut self, keep: u32) {
-        if core::mem::take(&mut self.grown) {
-            self.shrink(keep);
-        }
+    /// Are there more free pages than when this was asked last?
+    pub(crate) fn take_grown(&mut self) -> bool {
+        core::mem::take(&mut self.grown)
     }
 
     /// Gives pages back until `keep` free ones are left. Sleeps.
@@ -396,28 +437,4 @@ fn copy_from_guest(copier: &mut Copier, requests: &mut [PendingRequest]) {
         .iter_mut()
         .flat_map(|request| request.frames().1.iter_mut());
     copier.copy_from_guest(frames.filter(|frame| matches!(frame, Frame::CopyPending)));
-}
-
-/// Has `find` bring each frame that `request` needs, and `map` those that it does not find. Returns
-/// whether any is to be mapped.
-fn gather(
-    request: &mut PendingRequest,
-    mut find: impl FnMut(&Extent) -> Option<Frame>,
-    mut map: impl FnMut(&Extent) -> Result,
-) -> bool {
-    let mut maps = false;
-    let (extents, frames) = request.frames();
-    for extent in extents {
-        let frame = match find(extent) {
-            Some(frame) => frame,
-            None if map(extent).is_ok() => {
-                maps = true;
-                Frame::Missing
-            }
-            None => Frame::NoSpace,
-        };
-        // The list has capacity for every extent.
-        let _ = frames.push_within_capacity(frame);
-    }
-    maps
 }

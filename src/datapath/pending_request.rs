@@ -33,7 +33,6 @@ use super::completions::finish;
 use super::completions::Completions;
 use super::completions::RequestMemory;
 use super::completions::RequestSummary;
-use super::completions::Work;
 use super::frame::Frame;
 use super::ring::Response;
 use crate::logic::protocol::abi::Status;
@@ -88,7 +87,9 @@ impl PendingRequest<Free> {
             nomerge: false,
             has_own_mappings: false,
             needs_thread: true,
-            admitted: None,
+            transfer: RequestSummary::NOTHING,
+            discard: None,
+            permit: None,
         };
         Ok(Self {
             memory: KBox::new(LlistNode::new(memory), flags)?,
@@ -130,7 +131,8 @@ impl PendingRequest<Free> {
     ) -> PendingRequest<Discard> {
         self.memory.response = response;
         self.memory.needs_thread = true;
-        self.memory.admitted = Some((Work::Discard(range), permit));
+        self.memory.discard = Some(range);
+        self.memory.permit = Some(permit);
         PendingRequest {
             memory: self.memory,
             stage: Discard,
@@ -142,12 +144,9 @@ impl PendingRequest<Discard> {
     /// The device, and what is left to discard there. A discard without a range has nothing left.
     pub(super) fn parts(&mut self) -> Option<(&BackingDevice, &mut CheckedDiscard)> {
         let RequestMemory {
-            device, admitted, ..
+            device, discard, ..
         } = &mut **self.memory;
-        match admitted {
-            Some((Work::Discard(range), _)) => Some((device, range)),
-            Some((Work::Transfer(_), _)) | None => None,
-        }
+        Some((device, discard.as_mut()?))
     }
 
     /// Has the discard go back to the thread of the ring, with what the guest is told. Context: any.
@@ -225,7 +224,8 @@ impl PendingRequest<Checked> {
     pub(crate) fn admit(mut self, permit: Permit, response: Response) -> PendingRequest {
         self.memory.response = response;
         // INVARIANT: `check` has put the extents there.
-        self.memory.admitted = Some((Work::Transfer(self.stage.0), permit));
+        self.memory.transfer = self.stage.0;
+        self.memory.permit = Some(permit);
         PendingRequest {
             memory: self.memory,
             stage: Admitted,
@@ -264,9 +264,8 @@ impl PendingRequest {
 
     /// The first sector of 512 bytes, and how many are moved.
     pub(super) fn range(&self) -> (u64, u32) {
-        self.memory
-            .summary()
-            .map_or((0, 0), |request| (request.sector(), request.sectors()))
+        let transfer = &self.memory.transfer;
+        (transfer.sector(), transfer.sectors())
     }
 
     /// Whether the device's queue need not look for a request to merge this one with.
@@ -284,9 +283,14 @@ impl PendingRequest {
         self.memory.needs_thread = needs;
     }
 
+    /// Has something to be unmapped, or copied to the guest, before the response?
+    pub(super) fn needs_thread(&self) -> bool {
+        self.memory.needs_thread
+    }
+
     /// What the request does.
     pub(super) fn operation(&self) -> Operation {
-        self.memory.operation()
+        self.memory.transfer.operation()
     }
 
     /// What the guest is told.
@@ -311,7 +315,7 @@ impl PendingRequest {
 
     /// How many frames the request needs.
     pub(super) fn frame_count(&self) -> u16 {
-        self.memory.summary().map_or(0, Request::extent_count)
+        self.memory.transfer.extent_count()
     }
 
     /// What the request needs, and the list of the frames that it has.
@@ -330,7 +334,9 @@ impl PendingRequest {
 
     /// Gives the memory back. To be called when the frames were released.
     pub(super) fn recycle(mut self) -> PendingRequest<Free> {
-        self.memory.admitted = None;
+        self.memory.transfer = RequestSummary::NOTHING;
+        self.memory.discard = None;
+        self.memory.permit = None;
         PendingRequest {
             memory: self.memory,
             stage: Free,

@@ -53,10 +53,11 @@ impl PersistentGrants {
         self.table.len()
     }
 
-    /// The frame of `gref`, if it is mapped already.
-    pub(crate) fn find(&mut self, gref: u32, now: u64) -> Option<Frame> {
+    /// The place of `gref` and its page, if it is mapped already.
+    #[inline]
+    pub(crate) fn find(&mut self, gref: u32, now: u64) -> Option<(EntryIndex, MappedRef)> {
         let (place, mapped) = self.table.acquire(gref, now)?;
-        Some(Frame::Persistent(place, mapped.get()))
+        Some((place, mapped.get()))
     }
 
     /// A frame just mapped: stays if there is room for it, and its only user is the request

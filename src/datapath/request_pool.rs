@@ -36,6 +36,7 @@ pub(crate) struct RequestPool {
     completions: Arc<Completions>,
     device: Arc<BackingDevice>,
     spare: [RequestQueue<Free>; SIZES.len()],
+    takes_discards: bool,
     /// For a discard, when there is no other memory: a ring makes progress with those as well.
     for_discard: Option<PendingRequest<Free>>,
     /// How many of the first two sizes are kept at most.
@@ -67,6 +68,7 @@ impl RequestPool {
         }
         Ok(Self {
             completions,
+            takes_discards: for_discard.is_some(),
             device,
             spare,
             for_discard,
@@ -116,10 +118,7 @@ impl RequestPool {
 
     /// Takes back the memory of a request that has its response.
     pub(crate) fn put(&mut self, free: PendingRequest<Free>) {
-        if self.for_discard.is_none()
-            && self.device.discard().is_some()
-            && free.segments() == SEGMENTS_MAX
-        {
+        if self.takes_discards && self.for_discard.is_none() && free.segments() == SEGMENTS_MAX {
             self.for_discard = Some(free);
             return;
         }

@@ -183,9 +183,8 @@ impl Ring {
     }
 
     /// Consumes the request that was looked at.
-    pub(super) fn consume<H: Handler>(&mut self, responses: &Responses<H>) {
+    pub(super) fn consume(&mut self) {
         self.indices.consume();
-        responses.consumed.store(self.indices.req_cons(), Relaxed);
     }
 }
 
@@ -236,17 +235,12 @@ struct ResponsesState<H: Handler> {
 pub(super) struct Responses<H: Handler> {
     /// The index of the next response. Written with the lock, before the guest can see the response.
     written: Atomic<u32>,
-    /// The index of the next request, when the thread consumed one last.
-    consumed: Atomic<u32>,
     #[pin]
     state: RawSpinLock<ResponsesState<H>>,
 }
 
 /// Responses that are written with one lock.
 const AT_ONCE: usize = 32;
-/// Requests in flight up to which an end of I/O responds by itself. Of more, many may be completed in one
-/// interrupt, and the thread takes the lock once for all of those.
-const FEW: u32 = 4;
 
 impl<H: Handler> Responses<H> {
     /// Of no ring yet.
@@ -257,7 +251,6 @@ impl<H: Handler> Responses<H> {
         };
         pin_init!(Self {
             written: Atomic::new(0),
-            consumed: Atomic::new(0),
             state <- RawSpinLock::new(state, c"rblkback::responses"),
         })
     }
@@ -267,7 +260,6 @@ impl<H: Handler> Responses<H> {
         let written = connected.indices.rsp_prod();
         let old = self.state.with(|state| {
             self.written.store(written, Relaxed);
-            self.consumed.store(written, Relaxed);
             state.direct = false;
             state.connected.replace(connected)
         });
@@ -286,12 +278,6 @@ impl<H: Handler> Responses<H> {
     /// The index of the next response. Context: any.
     fn written(&self) -> u32 {
         self.written.load(Relaxed)
-    }
-
-    /// Are so few requests in flight that an end of I/O should respond to its own? Context: any.
-    pub(super) fn are_few(&self) -> bool {
-        let consumed = self.consumed.load(Relaxed);
-        consumed.wrapping_sub(self.written.load(Relaxed)) <= FEW
     }
 
     /// May ends of I/O write responses from now on? When they may not any more, none is writing one.

@@ -2,8 +2,8 @@
 
 //! What other threads and interrupts tell the thread of a ring.
 //!
-//! Every function that asks for something sets a flag and wakes the thread, which looks at all
-//! flags when it runs. Nothing in here waits for the thread.
+//! Every function that asks for something sets a flag and tells the thread so, which looks at all
+//! flags then ([`Orders`]). Nothing in here waits for the thread.
 //!
 //! Lifetime: the worker, the work item of the discards and the disk's connection each have a
 //! reference. The flags are those of one connection, see [`RingControl::reset`].
@@ -50,13 +50,59 @@ impl Flag {
         Self(AtomicFlag::new(false))
     }
 
+    /// What was written before is seen by whoever takes the flag.
     fn set(&self) {
-        self.0.store(true, Relaxed);
+        self.0.store(true, Release);
+    }
+
+    fn is_set(&self) -> bool {
+        self.0.load(Relaxed)
     }
 
     /// Was the flag set since this was asked last?
     fn take(&self) -> bool {
-        self.0.load(Relaxed) && self.0.xchg(false, Full)
+        self.is_set() && self.0.xchg(false, Full)
+    }
+}
+
+/// What the thread of a ring is asked for, as of its last look.
+#[derive(Default)]
+pub(super) struct Orders {
+    /// Requests are consumed, or were.
+    started: bool,
+    /// Consume no more requests.
+    pub(super) stopping: bool,
+    /// Discards wait for the guest to run again.
+    pub(super) holds_discards: bool,
+    /// Admit what is on the ring now. Stays set until that was done, as do the next two.
+    pub(super) admit_backlog: bool,
+    /// Grants that stay mapped may have expired.
+    pub(super) expire: bool,
+    /// Memory is short.
+    pub(super) reclaim: bool,
+}
+
+impl Orders {
+    /// Looks at what `control` was told since. Returns whether requests are consumed, or were. A thread that
+    /// nobody has told anything pays for one load.
+    #[inline(always)]
+    pub(super) fn update(&mut self, control: &RingControl) -> bool {
+        if control.told.is_set() {
+            self.look(control);
+        }
+        self.started
+    }
+
+    #[cold]
+    fn look(&mut self, control: &RingControl) {
+        if control.told.take() {
+            self.started = control.started.load(Relaxed);
+            self.stopping = control.is_stopping();
+            self.holds_discards = control.holds_discards.load(Relaxed);
+            self.admit_backlog |= control.admit_backlog.take();
+            self.expire |= control.expire.take();
+            self.reclaim |= control.reclaim.take();
+        }
     }
 }
 
@@ -67,6 +113,8 @@ pub(crate) struct RingControl {
     pub(super) disk: Arc<DiskContext>,
     events: Arc<dyn DiskEvents>,
     pub(super) completions: Arc<Completions>,
+    /// A flag below was set.
+    told: Flag,
     /// Every ring of the disk is mapped: consume requests.
     started: AtomicFlag,
     /// Consume no more requests.
@@ -111,9 +159,9 @@ impl WorkItem for RingControl {
             workqueue::DISCARDS.enqueue(this);
         } else {
             this.discards.put_back(discard);
-            this.holds_discards.store(true, Release);
+            this.holds_discards.store(true, Relaxed);
             // The thread looks whether the guest runs again.
-            this.wake();
+            this.tell();
         }
     }
 }
@@ -135,6 +183,7 @@ impl RingControl {
             disk,
             events,
             completions,
+            told: Flag::new(),
             started: AtomicFlag::new(false),
             stopping: AtomicFlag::new(false),
             abandoned: AtomicFlag::new(false),
@@ -160,7 +209,7 @@ impl RingControl {
         ] {
             flag.store(false, Relaxed);
         }
-        for flag in [&self.admit_backlog, &self.expire, &self.reclaim] {
+        for flag in [&self.told, &self.admit_backlog, &self.expire, &self.reclaim] {
             flag.take();
         }
     }
@@ -169,17 +218,18 @@ impl RingControl {
     pub(crate) fn start(&self) {
         self.started.store(true, Relaxed);
         // Requests may be on the ring already: no event would come for those.
-        self.wake();
+        self.tell();
     }
 
-    /// Are requests consumed, or were they?
-    pub(super) fn is_started(&self) -> bool {
-        self.started.load(Relaxed)
-    }
-
-    /// Has the thread look at everything. Context: any.
+    /// Has the thread look at the ring. Context: any.
     pub(super) fn wake(&self) {
         self.completions.wake();
+    }
+
+    /// Has the thread look at the flags, and at the ring. Context: any.
+    fn tell(&self) {
+        self.told.set();
+        self.wake();
     }
 
     /// No request is consumed from now on. `abandoned`: the frontend has let go of the ring, so what is
@@ -187,7 +237,7 @@ impl RingControl {
     pub(crate) fn stop(&self, abandoned: bool) {
         self.abandoned.store(abandoned, Relaxed);
         self.stopping.store(true, Relaxed);
-        self.wake();
+        self.tell();
     }
 
     /// What may be done with a request of the guest, if `verdict` is what may be done with one that
@@ -199,39 +249,26 @@ impl RingControl {
         }
     }
 
-    /// Is no request consumed any more?
-    pub(super) fn is_stopping(&self) -> bool {
+    fn is_stopping(&self) -> bool {
         self.stopping.load(Relaxed)
     }
 
     /// What is on the ring now goes to the device, tokens or not. Context: any.
     pub(crate) fn admit_backlog(&self) {
         self.admit_backlog.set();
-        self.wake();
-    }
-
-    pub(super) fn take_admit_backlog(&self) -> bool {
-        self.admit_backlog.take()
+        self.tell();
     }
 
     /// Grants that stayed mapped may have been unused for too long. Context: any.
     pub(crate) fn expire_grants(&self) {
         self.expire.set();
-        self.wake();
-    }
-
-    pub(super) fn take_expire(&self) -> bool {
-        self.expire.take()
+        self.tell();
     }
 
     /// Memory is short: the ring gives back what is spare. Context: any.
     pub(crate) fn reclaim(&self) {
         self.reclaim.set();
-        self.wake();
-    }
-
-    pub(super) fn take_reclaim(&self) -> bool {
-        self.reclaim.take()
+        self.tell();
     }
 
     /// Is the ring stopped, with nothing in flight and nothing mapped but itself? Context: any.
@@ -258,11 +295,6 @@ impl RingControl {
         } else {
             run_check::ask(&self.disk)
         }
-    }
-
-    /// Do discards wait for the guest to run again?
-    pub(super) fn holds_discards(&self) -> bool {
-        self.holds_discards.load(Acquire)
     }
 
     /// Has the discards go on that waited for the guest.

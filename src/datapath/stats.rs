@@ -15,7 +15,8 @@ use kernel::{
 use crate::logic::protocol::request::Operation;
 use crate::logic::protocol::request::Request;
 
-/// Counters of one disk.
+/// Counters of one disk, on cache lines of their own: all rings write them, and read what is beside them.
+#[repr(align(64))]
 pub(crate) struct Stats {
     /// Times a request had to wait because there was no memory for it.
     pub(crate) out_of_memory: Atomic<u64>,
@@ -73,14 +74,46 @@ impl Stats {
         self.discards.add(1, Relaxed);
     }
 
-    /// Counts a request that goes to the disk.
-    pub(crate) fn count(&self, request: &Request<()>) {
+    /// Counts requests that go to the disk.
+    pub(crate) fn add(&self, tally: Tally) {
+        if tally.reads > 0 {
+            self.reads.add(u64::from(tally.reads), Relaxed);
+            self.sectors_read.add(tally.sectors_read.into(), Relaxed);
+        }
+        if tally.writes > 0 {
+            self.writes.add(u64::from(tally.writes), Relaxed);
+        }
+        if tally.flushes > 0 {
+            self.flushes.add(u64::from(tally.flushes), Relaxed);
+        }
+        if tally.sectors_written > 0 {
+            self.sectors_written
+                .add(tally.sectors_written.into(), Relaxed);
+        }
+    }
+}
+
+/// Requests of one ring that the counters of its disk are still to have: one addition for all of them, not
+/// one for each.
+#[derive(Default)]
+pub(crate) struct Tally {
+    reads: u32,
+    writes: u32,
+    flushes: u32,
+    sectors_read: u32,
+    sectors_written: u32,
+}
+
+impl Tally {
+    /// Counts a request. There are never so many that a number overflows: a ring has 512 slots, and a request
+    /// is of 2,048 sectors at most.
+    pub(crate) fn count(&mut self, request: &Request<()>) {
         let (requests, sectors) = match request.operation() {
-            Operation::Read => (&self.reads, &self.sectors_read),
-            Operation::Write => (&self.writes, &self.sectors_written),
-            Operation::Flush | Operation::Barrier => (&self.flushes, &self.sectors_written),
+            Operation::Read => (&mut self.reads, &mut self.sectors_read),
+            Operation::Write => (&mut self.writes, &mut self.sectors_written),
+            Operation::Flush | Operation::Barrier => (&mut self.flushes, &mut self.sectors_written),
         };
-        requests.add(1, Relaxed);
-        sectors.add(u64::from(request.sectors()), Relaxed);
+        *requests = requests.saturating_add(1);
+        *sectors = sectors.saturating_add(request.sectors());
     }
 }

@@ -53,11 +53,6 @@ impl ThreadFn for Worker {
 
     fn run(this: &Arc<Self>) -> Sleep {
         let mut engine = this.engine.lock();
-        // With the lock: a run that is late may meet the next connection, of which no ring may be looked
-        // at yet.
-        if !this.control.is_started() {
-            return Sleep::UntilWoken;
-        }
         match &mut *engine {
             Some(engine) => engine.run(&this.control),
             None => Sleep::UntilWoken,

@@ -43,6 +43,11 @@ impl PermitBatch {
         }
     }
 
+    /// Do they cost nothing, because there is no limit?
+    pub(crate) fn is_free(&self) -> bool {
+        matches!(self.payment, Payment::Free)
+    }
+
     /// Takes one permit out, if there is one left.
     pub(crate) fn next(&mut self) -> Option<Permit> {
         self.left = self.left.checked_sub(1)?;

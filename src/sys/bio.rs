@@ -23,7 +23,6 @@ use kernel::{
 
 use super::bdev::BlockDevice;
 use super::bindings;
-use super::preempt::PreemptGuard;
 
 /// The maximum number of requests that the block layer allocates at a time for the bios of a
 /// [`Plug`].
@@ -109,8 +108,7 @@ pub(crate) trait BioOwner: Sized + Send + 'static {
 
     /// The device has completed the bio.
     ///
-    /// Context: any, up to hard interrupt; preemption is disabled. So no RCU grace period ends
-    /// during the call.
+    /// Context: any, up to hard interrupt.
     fn end_io(this: KBox<Self>, outcome: Result);
 }
 
@@ -227,8 +225,6 @@ const FUA: u32 = 1 << bindings::req_flag_bits___REQ_FUA;
 
 /// The `bi_end_io` callback.
 extern "C" fn end_io<T: BioOwner>(bio: *mut bindings::bio) {
-    // The block layer may also call this function in a preemptible thread.
-    let _guard = PreemptGuard::new();
     // SAFETY: The block layer calls this once for each bio that `submit` has submitted, and does
     // not use the bio any more. `submit` has set `bi_private` to the owner, a `KBox<T>`.
     let (owner, status) = unsafe {

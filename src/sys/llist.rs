@@ -125,6 +125,41 @@ impl<T> LlistHead<T> {
         }
     }
 
+    /// Pushes `node` to the list that `head` finds by its value, if the consumer of that list is awake.
+    /// Otherwise returns `node`, which is for [`Self::push`] then.
+    ///
+    /// The consumer may take the node, and the value that kept the list may be gone with it, before
+    /// this returns: the list is not used after the push.
+    ///
+    /// Context: any.
+    pub(crate) fn push_awake(
+        node: KBox<LlistNode<T>>,
+        head: impl Fn(&T) -> &Self,
+    ) -> Result<(), KBox<LlistNode<T>>> {
+        let head: *const Self = head(&node.value);
+        let node = KBox::into_raw(node);
+        // SAFETY: The value of `node` keeps the list valid while it is borrowed, and no other code has
+        // `node` before an exchange succeeds.
+        let last = unsafe { &(*head).last };
+        let mut current = last.load(Relaxed);
+        while !current.is_null() {
+            let next = if current == Self::AWAKE {
+                null_mut()
+            } else {
+                current
+            };
+            // SAFETY: As above.
+            unsafe { (*node).next = next };
+            // INVARIANT: The list owns `node`, which is followed by the nodes that the list had.
+            match last.cmpxchg(current, node, Full) {
+                Ok(_) => return Ok(()),
+                Err(now) => current = now,
+            }
+        }
+        // SAFETY: `node` came from `into_raw`, and is in no list.
+        Err(unsafe { KBox::from_raw(node) })
+    }
+
     /// Is the list empty and the consumer asleep? Both may be otherwise as soon as this returns.
     ///
     /// Context: any.

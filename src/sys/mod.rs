@@ -31,7 +31,7 @@ pub(crate) mod llist;
 pub(crate) mod module_ref;
 pub(crate) mod params;
 pub(crate) mod periodic;
-mod preempt;
+pub(crate) mod preempt;
 pub(crate) mod raw_lock;
 pub(crate) mod timer;
 pub(crate) mod trace;

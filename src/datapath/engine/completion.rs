@@ -13,10 +13,15 @@ use crate::datapath::ring_control::RingControl;
 use crate::logic::protocol::abi::Status;
 use crate::logic::protocol::request::Operation;
 
+/// Requests in flight up to which ends of I/O respond to their own. Of more, many may be completed in one
+/// interrupt, and the thread takes the lock once for all of those.
+const FEW: u32 = 4;
+
 impl Engine {
     /// Reports when a ring that was stopped has nothing in flight any more.
+    #[cold]
     pub(super) fn drain(&mut self, control: &Arc<RingControl>) {
-        if !control.is_stopping() {
+        if !self.orders.stopping {
             return;
         }
         self.respond_by_thread(control);
@@ -49,15 +54,18 @@ impl Engine {
         }
     }
 
-    /// Ends of I/O write responses while the thread sleeps, unless it waits for what they bring.
+    /// Ends of I/O write responses while the thread sleeps, unless it waits for what they bring, or many
+    /// requests are in flight.
     pub(super) fn choose_who_responds(&mut self, control: &RingControl, pause: &Pause) {
         let waits = matches!(pause, Pause::NoMemory | Pause::Barrier | Pause::Broken(_))
             || self.mapper.has_postponed();
-        if waits || control.disk.write_barrier.is_active() {
+        if waits || self.barrier_is_active {
             self.respond_by_thread(control);
             if !control.completions.is_all_released() {
                 control.wake();
             }
+        } else if self.ring.in_flight(control.completions.responses()) > FEW {
+            self.respond_by_thread(control);
         } else if !core::mem::replace(&mut self.direct, true) {
             control.completions.responses().set_direct(true);
         }
@@ -70,19 +78,28 @@ impl Engine {
         let released = self.release_responded(control);
         if self.ready.is_empty() {
             if released {
-                self.mapper.shrink_grown(self.pages_kept());
+                self.shrink_grown();
             }
             return;
         }
         // No request has its response before it is unmapped.
-        self.mapper.release(&mut self.ready);
+        if core::mem::take(&mut self.unreleased) {
+            self.mapper.release(&mut self.ready);
+        }
         let responses = control.completions.responses();
         responses.respond(&self.ready, PendingRequest::response, true);
         for request in self.ready.drain_all() {
             note_response(control, &request);
             self.pool.put(request.recycle());
         }
-        self.mapper.shrink_grown(self.pages_kept());
+        self.shrink_grown();
+    }
+
+    /// Gives back pages that are more than are kept, if there are more than before.
+    fn shrink_grown(&mut self) {
+        if self.mapper.take_grown() {
+            self.mapper.shrink(self.pages_kept());
+        }
     }
 
     /// Releases the frames of requests that ends of I/O have responded to. Returns whether there was one.
@@ -95,10 +112,7 @@ impl Engine {
             .take_responded()
             .map(PendingRequest::finished)
         {
-            // One after the other: nothing of them is to be copied or unmapped.
-            let mut one = [request];
-            self.mapper.release(&mut one);
-            let [request] = one;
+            let request = self.mapper.release_without_call(request);
             self.pool.put(request.recycle());
         }
         true
@@ -107,10 +121,8 @@ impl Engine {
     /// Sorts the requests that came back: those that can be released, and those that linger because
     /// this kernel still uses a page.
     pub(super) fn sort_out(&mut self, control: &RingControl) {
-        for _ in 0..self.lingering.len() {
-            if let Some(request) = self.lingering.pop_front() {
-                self.sort(request);
-            }
+        if !self.lingering.is_empty() {
+            self.sort_lingering();
         }
         for request in control
             .completions
@@ -122,13 +134,25 @@ impl Engine {
         self.again |= !self.lingering.is_empty();
     }
 
-    fn sort(&mut self, request: PendingRequest) {
-        if request.is_page_used() {
-            self.lingering.push_back(request);
-        } else {
-            // The vector has capacity for as many requests as the ring has slots.
-            let _ = self.ready.push_within_capacity(request);
+    #[cold]
+    fn sort_lingering(&mut self) {
+        for _ in 0..self.lingering.len() {
+            if let Some(request) = self.lingering.pop_front() {
+                self.sort(request);
+            }
         }
+    }
+
+    fn sort(&mut self, mut request: PendingRequest) {
+        if !request.needs_thread() {
+            request = self.mapper.release_without_call(request);
+        } else if request.is_page_used() {
+            return self.lingering.push_back(request);
+        } else {
+            self.unreleased = true;
+        }
+        // The vector has capacity for as many requests as the ring has slots.
+        let _ = self.ready.push_within_capacity(request);
     }
 }
 

@@ -24,6 +24,7 @@ use crate::datapath::run_check::Verdict;
 use crate::logic::protocol::abi::Segment;
 use crate::logic::protocol::abi::Slot;
 use crate::logic::protocol::abi::Status;
+use crate::logic::protocol::discard::Discard;
 use crate::logic::protocol::disk_view::Refusal;
 use crate::logic::protocol::index::Overrun;
 use crate::logic::protocol::request::parse;
@@ -39,13 +40,16 @@ impl Engine {
     /// Consumes requests until something stops it, and submits them.
     pub(super) fn intake(&mut self, control: &Arc<RingControl>, budget: &mut u32) -> Pause {
         let pause = self.consume_all(control, budget);
-        self.submit_staged(control);
+        if !self.mapper.is_idle() {
+            self.submit_staged(control);
+        }
         pause
     }
 
     fn consume_all(&mut self, control: &Arc<RingControl>, budget: &mut u32) -> Pause {
         loop {
-            if self.barrier.is_some() || control.disk.write_barrier.is_active() {
+            self.barrier_is_active = control.disk.write_barrier.is_active();
+            if self.barrier.is_some() || self.barrier_is_active {
                 self.leave(control);
                 return Pause::Barrier;
             }
@@ -68,7 +72,7 @@ impl Engine {
             if wanted == 0 {
                 return Pause::Budget;
             }
-            if control.disk.gate.is_gated() {
+            if !self.mapper.is_idle() && control.disk.gate.is_gated() {
                 // The device may keep this thread as long as it likes, but not while the thread has
                 // tokens that other rings could use.
                 self.submit_staged(control);
@@ -77,7 +81,7 @@ impl Engine {
                 self.leave(control);
                 return Pause::Suspended;
             }
-            if control.take_admit_backlog() {
+            if core::mem::take(&mut self.orders.admit_backlog) {
                 self.credit = unread;
             }
             let Some(batch) = self.ask(control, wanted) else {
@@ -114,20 +118,29 @@ impl Engine {
     /// PermitBatch for some of `wanted` requests, or `None` to wait for them.
     fn ask(&mut self, control: &RingControl, wanted: u32) -> Option<PermitBatch> {
         let gate = &control.disk.gate;
-        self.asked = true;
         let on_credit = wanted.min(self.credit);
-        if on_credit == 0 || control.is_stopping() {
-            return gate.admit(control.number, wanted);
+        if on_credit == 0 || self.orders.stopping {
+            let batch = gate.admit(control.number, wanted);
+            self.asked |= !batch.as_ref().is_some_and(PermitBatch::is_free);
+            return batch;
         }
+        self.asked = true;
         self.credit = self.credit.saturating_sub(on_credit);
         Some(gate.admit_on_credit(control.number, on_credit))
     }
 
     /// Tells the gate that there is nothing to ask for, unless it knows.
+    #[inline(always)]
     pub(super) fn leave(&mut self, control: &RingControl) {
-        if core::mem::take(&mut self.asked) {
-            control.disk.gate.leave(control.number);
+        if self.asked {
+            self.leave_gate(control);
         }
+    }
+
+    #[inline(never)]
+    fn leave_gate(&mut self, control: &RingControl) {
+        self.asked = false;
+        control.disk.gate.leave(control.number);
     }
 
     /// How many requests are on the ring. If there is none, the guest sends an event for the next
@@ -161,36 +174,51 @@ impl Engine {
                 let Some(memory) = fits.then(|| self.pool.take(segments)).flatten() else {
                     return Err(permit);
                 };
-                self.consume(control);
+                self.consume();
                 self.dispatch(control, permit, response, &slot, transfer, memory);
             }
-            Ok(Parsed::Discard(discard)) => match discard.check(&self.view) {
-                Ok(range) => {
-                    let Some(memory) = self.pool.take_for_discard() else {
-                        return Err(permit);
-                    };
-                    self.consume(control);
-                    control.disk.stats.count_discard();
-                    control.queue_discard(memory.discard(range, permit, response));
-                }
-                Err(refusal) => {
-                    self.consume(control);
-                    self.refuse(control, response, refusal);
-                }
-            },
+            Ok(Parsed::Discard(discard)) => {
+                return self.consume_discard(control, permit, response, discard);
+            }
             Err(refusal) => {
-                self.consume(control);
+                self.consume();
                 self.refuse(control, response, refusal);
             }
         }
         Ok(())
     }
 
-    fn consume(&mut self, control: &RingControl) {
-        self.ring.consume(control.completions.responses());
+    #[inline(never)]
+    fn consume_discard(
+        &mut self,
+        control: &Arc<RingControl>,
+        permit: Permit,
+        response: Response,
+        discard: Discard,
+    ) -> Result<(), Permit> {
+        match discard.check(&self.view) {
+            Ok(range) => {
+                let Some(memory) = self.pool.take_for_discard() else {
+                    return Err(permit);
+                };
+                self.consume();
+                control.disk.stats.count_discard();
+                control.queue_discard(memory.discard(range, permit, response));
+            }
+            Err(refusal) => {
+                self.consume();
+                self.refuse(control, response, refusal);
+            }
+        }
+        Ok(())
+    }
+
+    fn consume(&mut self) {
+        self.ring.consume();
         self.worked = true;
     }
 
+    #[cold]
     fn refuse(&mut self, control: &RingControl, mut response: Response, refusal: Refusal) {
         response.status = refusal.status();
         self.unpushed = true;
@@ -220,7 +248,7 @@ impl Engine {
         };
         match checked {
             Ok(checked) => {
-                control.disk.stats.count(checked.summary());
+                self.tally.count(checked.summary());
                 control
                     .disk
                     .gate
@@ -249,7 +277,14 @@ impl Engine {
     /// Goes on with requests that were consumed and had to wait: for their guest to run again, or for
     /// space to map their frames.
     pub(super) fn resume(&mut self, control: &RingControl) {
-        if self.held.is_empty() && !self.mapper.has_postponed() || !self.may_go_on(control) {
+        if !self.held.is_empty() || self.mapper.has_postponed() {
+            self.resume_waiting(control);
+        }
+    }
+
+    #[cold]
+    fn resume_waiting(&mut self, control: &RingControl) {
+        if !self.may_go_on(control) {
             return;
         }
         for _ in 0..self.held.len() {
@@ -280,13 +315,12 @@ impl Engine {
 
     /// Has discards go on that were held while the guest was suspended. They may be of any age, so an empty
     /// ring says nothing of them.
+    #[cold]
     pub(super) fn resume_discards(&mut self, control: &Arc<RingControl>) {
-        if !control.holds_discards() {
-            return;
-        }
-        if !control.is_stopping() && run_check::ask(&control.disk) == Verdict::Hold {
+        if !self.orders.stopping && run_check::ask(&control.disk) == Verdict::Hold {
             self.again = true;
         } else {
+            self.orders.holds_discards = false;
             control.resume_discards();
         }
     }
@@ -314,11 +348,13 @@ impl Engine {
         if self.mapper.is_idle() {
             return;
         }
+        control.disk.stats.add(core::mem::take(&mut self.tally));
         self.mapper.map_staged(self.now);
         let (held, check) = (&mut self.held, &mut self.run_check);
         let staged = self.mapper.staged();
         let count = staged.len();
         {
+            // Also for one: without a plug, a device with an I/O scheduler has a kworker dispatch it.
             pin_init::stack_pin_init!(let plug = Plug::new());
             plug.each(staged.drain_all(), count, |request| {
                 submit(request, held, check, control);

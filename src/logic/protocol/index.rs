@@ -105,11 +105,6 @@ impl Indices {
         slot
     }
 
-    /// The index of the next request.
-    pub fn req_cons(&self) -> u32 {
-        self.requests
-    }
-
     /// Responses were written up to the index `rsp_prod` ([`ResponseIndices::rsp_prod`]). One that is not
     /// of a request in flight is ignored.
     pub fn note_responses(&mut self, rsp_prod: u32) {

@@ -287,6 +287,18 @@ impl<S> Request<S> {
     }
 }
 
+impl Request<()> {
+    /// What memory for a request holds while no request is in it: a read without an extent, of which nothing
+    /// is made.
+    pub const NOTHING: Self = Self {
+        operation: Operation::Read,
+        sector: 0,
+        sectors: 0,
+        count: 0,
+        extents: (),
+    };
+}
+
 impl<S: Deref<Target = [Extent]>> Request<S> {
     /// The same request without the memory of its extents, for a caller that stores this
     /// memory beside the request. The first [`Request::extent_count`] elements there are
