@@ -14,7 +14,8 @@
 //! | the callback of the timer | hard interrupt |
 //!
 //! The timer is armed only while a ring waits. A disk without a limit costs one load for each look
-//! at the ring.
+//! at the ring. With a limit that is not reached, a look that finds requests takes the lock and reads
+//! the clock once; that the ring has no more costs an atomic addition.
 
 use kernel::{
     new_spinlock_irq,
@@ -22,6 +23,7 @@ use kernel::{
     sync::{
         atomic::{
             ordering::Relaxed,
+            Atomic,
             AtomicFlag, //
         },
         Arc,
@@ -43,6 +45,8 @@ use crate::logic::tokens::admission::Take;
 use crate::logic::tokens::limits::Limit;
 use crate::logic::tokens::limits::Terms;
 use crate::logic::tokens::timer_action::TimerAction;
+use crate::logic::tokens::token_queue::bit_of;
+use crate::logic::tokens::token_queue::Members;
 use crate::logic::tokens::view::LimitView;
 use crate::sys::timer;
 use crate::sys::timer::Expire;
@@ -72,6 +76,9 @@ struct GateTimer {
     gated: AtomicFlag,
     /// The guest has a cap.
     capped: AtomicFlag,
+    /// The rings that got tokens in passing. Only the thread of a ring changes the ring's bit: sets it
+    /// with the lock, clears it with or without.
+    passing: Atomic<Members>,
     trace_id: TraceId,
     #[pin]
     state: SpinLockIrq<GateState>,
@@ -98,6 +105,7 @@ impl Gate {
         let timer = try_pin_init!(GateTimer {
             gated: AtomicFlag::new(false),
             capped: AtomicFlag::new(false),
+            passing: Atomic::new(0),
             trace_id,
             state <- new_spinlock_irq!(state, "rblkback::gate"),
         }? Error);
@@ -124,10 +132,20 @@ impl Gate {
 
     #[inline(never)]
     fn admit_gated(&self, ring: RingId, wanted: u32) -> Option<PermitBatch> {
+        match self.inner().pass(ring, wanted) {
+            None => self.admit_queued(ring, wanted),
+            batch => batch,
+        }
+    }
+
+    #[inline(never)]
+    fn admit_queued(&self, ring: RingId, wanted: u32) -> Option<PermitBatch> {
         let inner = self.inner();
         self.with(|admission, cap, now| {
             let charge = admission.payers(&cap);
-            match admission.take(cap, ring, wanted, now) {
+            let take = admission.take(cap, ring, wanted, now);
+            inner.note_passing(ring, admission.passing());
+            match take {
                 Take::Free => Some(PermitBatch::free(wanted)),
                 Take::Tokens(left) => {
                     // With the lock, so that a trace has the events in their order.
@@ -152,6 +170,7 @@ impl Gate {
         self.with(|admission, mut cap, now| {
             let charge = admission.charge(&mut cap, requests, now);
             leave(admission, cap, ring, now);
+            self.inner().note_passing(ring, admission.passing());
             PermitBatch {
                 left: requests,
                 payment: Payment::Credit(charge),
@@ -182,16 +201,19 @@ impl Gate {
         self.with(|admission, cap, _| admission.give_back(cap, batch.left, charge));
     }
 
-    /// `ring` has nothing to ask for any more.
+    /// `ring` has nothing to ask for any more. A guest that sends requests one at a time comes here for each:
+    /// one that got tokens in passing takes no lock.
     pub(crate) fn leave(&self, ring: RingId) {
+        if self.inner().note_passing(ring, 0) {
+            return;
+        }
         if self.is_gated() && !self.leave_unnoticed(ring) {
             self.with(|admission, cap, now| leave(admission, cap, ring, now));
         }
     }
 
-    /// As [`Self::leave`] where no ring waits, without a look at the clock and at the queue: a guest
-    /// that sends requests one at a time comes here for each. Returns false, with nothing done, if a
-    /// ring waits.
+    /// As [`Self::leave`] where no ring waits, without a look at the clock and at the queue. Returns
+    /// false, with nothing done, if a ring waits.
     fn leave_unnoticed(&self, ring: RingId) -> bool {
         let inner = self.inner();
         if inner.capped.load(Relaxed) {
@@ -293,6 +315,7 @@ impl Gate {
     ) -> R {
         let inner = self.inner();
         let mut state = inner.state.lock();
+        state.admission.set_passing(inner.passing.load(Relaxed));
         // With the lock, so that time does not step back from caller to caller.
         let now = timer::now();
         let outcome = change(&mut state.admission, cap, now);
@@ -310,6 +333,42 @@ fn leave(admission: &mut Admission, cap: CapRef<'_>, ring: RingId, now: u64) {
 }
 
 impl GateTimer {
+    /// Notes whether `ring`, which calls this, is among those that got tokens in passing. Returns whether
+    /// it was before.
+    #[inline]
+    fn note_passing(&self, ring: RingId, passing: Members) -> bool {
+        let bit = bit_of(ring);
+        let (was, is) = (self.passing.load(Relaxed) & bit, passing & bit);
+        if was != is {
+            // There is no atomic `or` in the kernel crate. Nobody else changes the bit, so nothing is carried.
+            self.passing.add(is.wrapping_sub(was), Relaxed);
+        }
+        was != 0
+    }
+
+    /// Admits `wanted` requests of `ring` if no ring waits and there are tokens for all of them, as it is
+    /// with a limit that the guest does not reach: neither the timer nor the queue has to be looked at.
+    #[inline]
+    fn pass(&self, ring: RingId, wanted: u32) -> Option<PermitBatch> {
+        if self.capped.load(Relaxed) {
+            return None;
+        }
+        let mut state = self.state.lock();
+        if state.capped {
+            return None;
+        }
+        state.admission.set_passing(self.passing.load(Relaxed));
+        // With the lock, as in `Gate::apply`.
+        let charge = state.admission.pass(ring, wanted, timer::now())?;
+        self.note_passing(ring, bit_of(ring));
+        self.trace_id.admit(ring, wanted);
+        Some(PermitBatch {
+            left: wanted,
+            payment: Payment::Tokens(charge),
+            size_priced: false,
+        })
+    }
+
     fn settle(&self, state: &mut GateState, timer: &OneShot<Self>, now: u64) {
         self.gated
             .store(state.capped || state.admission.is_gated(), Relaxed);

@@ -35,6 +35,7 @@ use super::limits::Terms;
 use super::timer_action::TimerAction;
 use super::token_queue::quantum;
 use super::token_queue::Generation;
+use super::token_queue::Members;
 use super::token_queue::TokenQueue;
 
 mod report;
@@ -170,8 +171,25 @@ impl Admission {
         Change::Applied
     }
 
+    /// As [`Self::take`] of a ring of a disk without a cap, if it can have all `wanted` tokens at once
+    /// and no ring waits. Then [`Self::next`] is the same as before. Otherwise `None`, with no token taken.
+    #[inline]
+    pub fn pass(&mut self, ring: RingId, wanted: u32, now: u64) -> Option<Charge> {
+        if self.is_priced() || !self.queue.pass(ring, wanted, now) {
+            return None;
+        }
+        Some(Charge {
+            own: self.queue.generation(),
+            cap: None,
+        })
+    }
+
     /// `ring` sees `wanted` unread requests (at least one) and asks for tokens for them.
     pub fn take(&mut self, cap_ref: CapRef<'_>, ring: RingId, wanted: u32, now: u64) -> Take {
+        if cap_ref.is_none() && self.pass(ring, wanted, now).is_some() {
+            return Take::Tokens(wanted);
+        }
+        self.queue.enter(ring);
         let cap_ref = cap_ref.filter(|(cap, _)| cap.limit().is_some());
         let rate = self
             .queue
@@ -292,9 +310,21 @@ impl Admission {
         }
     }
 
-    /// Whether no ring waits, and no ring works on requests that got tokens.
+    /// Whether no ring waits, and no ring works on requests that got tokens, except in passing: such a
+    /// ring is not known to the cap.
     pub fn is_idle(&self) -> bool {
-        self.queue.active() == 0
+        self.queue.is_idle()
+    }
+
+    /// The rings that got tokens in passing and have not left, see
+    /// [`TokenQueue::pass`](super::token_queue::TokenQueue::pass).
+    pub fn passing(&self) -> Members {
+        self.queue.passing()
+    }
+
+    /// Sets those rings, of which some may have left without a call of [`Self::leave`].
+    pub fn set_passing(&mut self, passing: Members) {
+        self.queue.set_passing(passing);
     }
 
     /// The timer action: which ring to wake, and when. May be called again at any time.

@@ -173,6 +173,11 @@ impl<const N: usize> Fifo<N> {
         self.waiting.saturating_add(self.busy)
     }
 
+    /// Whether no member is active.
+    pub fn is_unused(&self) -> bool {
+        self.waiting | self.busy == 0
+    }
+
     /// Marks no member as working, because there is no limit any more.
     pub fn clear_busy(&mut self) {
         self.busy = 0;

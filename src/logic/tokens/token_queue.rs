@@ -38,7 +38,17 @@ pub struct TokenQueue<const N: usize> {
     bucket: Option<Bucket>,
     generation: Generation,
     fifo: Fifo<N>,
+    /// The members that got tokens in passing, see [`Self::pass`].
+    passing: Members,
     pub(super) meter: Meter,
+}
+
+/// Members below 64, a bit for each.
+pub type Members = u64;
+
+/// The bit of `member`; none for one of 64 or more, which is never served in passing.
+pub fn bit_of(member: Member) -> Members {
+    1_u64.checked_shl(u32::from(member)).unwrap_or(0)
 }
 
 impl<const N: usize> TokenQueue<N> {
@@ -48,6 +58,7 @@ impl<const N: usize> TokenQueue<N> {
             bucket: None,
             generation: Generation(0),
             fifo: Fifo::new(),
+            passing: 0,
             meter: Meter::new(),
         }
     }
@@ -70,8 +81,55 @@ impl<const N: usize> TokenQueue<N> {
     /// Changes the limit. A queue without a bucket gets one with the tokens of a tenth of a
     /// second, see [`Bucket::fresh`].
     pub fn set_limit(&mut self, limit: Option<Limit>, now: u64) {
-        let waiting = self.fifo.active() > 0;
+        let waiting = self.active() > 0;
         self.replace(Bucket::changed(self.bucket, limit, now, waiting));
+    }
+
+    /// Gives `member` all `wanted` tokens (at least one) without a place in the queue, if no member is
+    /// there and that is what it would get there. Returns false, with no token taken, otherwise.
+    ///
+    /// The member is active until it leaves, as one in the queue is. But that is a bit of
+    /// [`Self::passing`], which the owner of the queue may clear without what this queue needs
+    /// otherwise, for example a lock.
+    #[inline]
+    pub fn pass(&mut self, member: Member, wanted: u32, now: u64) -> bool {
+        let (bit, active) = (bit_of(member), self.passing);
+        let Some(bucket) = self.bucket.as_mut() else {
+            return false;
+        };
+        if !self.fifo.is_unused() || bit == 0 {
+            return false;
+        }
+        // A quantum is one token or more, so that one token needs no look at it.
+        if wanted > 1 && wanted > quantum(bucket.limit(), active.count_ones()) {
+            return false;
+        }
+        bucket.accrue(now, active != 0);
+        if bucket.available(wanted) < wanted {
+            return false;
+        }
+        bucket.take(wanted);
+        self.meter.spend(wanted, now);
+        self.passing = active | bit;
+        true
+    }
+
+    /// `member`, if it got tokens in passing, is from now on one of the queue that works.
+    pub fn enter(&mut self, member: Member) {
+        if self.passing & bit_of(member) != 0 {
+            self.passing &= !bit_of(member);
+            self.fifo.serve(member, 0, 0);
+        }
+    }
+
+    /// The members that got tokens in passing and have not left.
+    pub fn passing(&self) -> Members {
+        self.passing
+    }
+
+    /// Some of those that got tokens in passing may have left: now only `passing` have not.
+    pub fn set_passing(&mut self, passing: Members) {
+        self.passing = passing;
     }
 
     /// The tokens that `member` may take of the `wanted` ones (at least one). A new quantum
@@ -148,6 +206,7 @@ impl<const N: usize> TokenQueue<N> {
 
     /// Records that `member` has no more requests.
     pub fn leave(&mut self, member: Member, now: u64) {
+        self.passing &= !bit_of(member);
         self.fifo.finish(member);
         self.end_wait(member, now);
     }
@@ -157,6 +216,7 @@ impl<const N: usize> TokenQueue<N> {
     pub fn leave_idle(&mut self, member: Member) -> bool {
         let idle = self.fifo.is_empty();
         if idle {
+            self.passing &= !bit_of(member);
             self.fifo.finish(member);
         }
         idle
@@ -188,9 +248,17 @@ impl<const N: usize> TokenQueue<N> {
         self.fifo.is_empty()
     }
 
-    /// The number of active members, see [`Fifo::active`].
+    /// The number of active members, see [`Fifo::active`], and of those that got tokens in passing.
     pub fn active(&self) -> u32 {
-        self.fifo.active()
+        match self.passing {
+            0 => self.fifo.active(),
+            passing => self.fifo.active().saturating_add(passing.count_ones()),
+        }
+    }
+
+    /// Whether no member waits, and none works that is in the queue.
+    pub fn is_idle(&self) -> bool {
+        self.fifo.is_unused()
     }
 
     /// Whether `member` works on requests that got tokens, and has not asked since.
@@ -215,7 +283,7 @@ impl<const N: usize> TokenQueue<N> {
     }
 
     fn accrue(&mut self, now: u64) {
-        let waiting = self.fifo.active() > 0;
+        let waiting = self.active() > 0;
         if let Some(bucket) = &mut self.bucket {
             bucket.accrue(now, waiting);
         }

@@ -22,6 +22,7 @@ use rblkback_logic::tokens::admission::Take;
 use rblkback_logic::tokens::limits::Limit;
 use rblkback_logic::tokens::limits::Setting;
 use rblkback_logic::tokens::timer_action::TimerAction;
+use rblkback_logic::tokens::token_queue::bit_of;
 use rblkback_logic::tokens::token_queue::QUANTUM_MAX;
 use rblkback_logic::tokens::view::LimitView;
 
@@ -59,6 +60,11 @@ pub fn started(setting: Setting) -> Admission {
 
 /// Reports that `ring` has no more requests, as `qos::gate` does.
 pub fn leave(admission: &mut Admission, ring: u8, now: u64) {
+    let passing = admission.passing();
+    if passing & bit_of(ring) != 0 {
+        admission.set_passing(passing & !bit_of(ring));
+        return;
+    }
     if !admission.leave_idle(ring) {
         admission.leave(ring, now);
     }
