@@ -36,6 +36,10 @@ use crate::qos::permit::Permit;
 use crate::qos::permit::PermitBatch;
 use crate::sys::bio::Plug;
 
+/// From so many staged requests on, the thread submits them before it consumes more. So the device has the
+/// first of a deep ring while the thread looks at the rest, and much of what it answers finds the thread awake.
+const STAGED_MAX: u32 = 32;
+
 impl Engine {
     /// Consumes requests until something stops it, and submits them.
     pub(super) fn intake(&mut self, control: &Arc<RingControl>, budget: &mut u32) -> Pause {
@@ -68,13 +72,14 @@ impl Engine {
                 Ok(unread) => unread,
                 Err(overrun) => return Pause::Broken(overrun),
             };
-            let wanted = unread.min(*budget);
+            let wanted = unread.min(*budget).min(STAGED_MAX);
             if wanted == 0 {
                 return Pause::Budget;
             }
-            if !self.mapper.is_idle() && control.disk.gate.is_gated() {
-                // The device may keep this thread as long as it likes, but not while the thread has
-                // tokens that other rings could use.
+            // The device may keep this thread as long as it likes, but not while the thread has tokens that
+            // other rings could use.
+            let staged = self.mapper.staged().len();
+            if staged >= STAGED_MAX as usize || staged > 0 && control.disk.gate.is_gated() {
                 self.submit_staged(control);
             }
             if !self.may_consume(control) {
