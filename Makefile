@@ -84,6 +84,10 @@ ifdef KDIR
 $(if $(wildcard $(KDIR)/include/config/kernel.release),,$(error KDIR=$(KDIR) is no \
 	prepared kernel tree: scripts/prepare-kdir makes one))
 
+# Kbuild says that, too, but not where.
+$(if $(word 2,$(subst :, ,$(CURDIR))),$(error Kbuild works in no path with a blank or a colon: \
+	move this checkout out of $(CURDIR)))
+
 # The tree's own compilers: kernel and module have to agree in both.
 CC := $(shell sed -n 's/^CONFIG_CC_VERSION_TEXT="\([^ ]*\).*/\1/p' $(KDIR)/.config)
 RUSTC := $(or $(wildcard /usr/bin/rustc),rustc)

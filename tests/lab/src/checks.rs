@@ -3,6 +3,8 @@
 //! Checks that need no host: the pure code's tests, style, lints, what the module imports.
 
 use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::Path;
 use std::process::Command;
 use std::process::Stdio;
 
@@ -121,6 +123,11 @@ pub const ALL: &[Check] = &[
         rows: &[],
         action: Action::Function(stack_frames::check),
     },
+    Check {
+        name: "prepare-kdir",
+        rows: &["U19"],
+        action: Action::Function(prepare_kdir),
+    },
 ];
 
 impl Check {
@@ -193,4 +200,53 @@ fn no_panic(lab: &Lab, _figures: &mut Figures) -> Result<()> {
         Some(name) => bail!("{} imports {name}", lab.module.display()),
         None => Ok(()),
     }
+}
+
+/// An administrator's environment changes nothing of the kernel tree: that of the lab, which was made without
+/// it, is still the one that would be made.
+fn prepare_kdir(lab: &Lab, _figures: &mut Figures) -> Result<()> {
+    let version = |name: &str| {
+        let value = lab.versions.get(name);
+        value.with_context(|| format!("lab.env has no {name}"))
+    };
+    let (release, tree) = (version("KERNEL_RELEASE")?, version("KDIR")?);
+    let others = lab.build("prepare-kdir");
+    // One that an interrupted run has left.
+    if others.exists() {
+        fs::remove_dir_all(&others)?;
+    }
+    fs::create_dir_all(&others)?;
+    for name in ["bindgen", "rustc", "rustfmt", "gcc-14", "make"] {
+        symlink("/bin/false", others.join(name))?;
+    }
+    let run = |destination: &Path| {
+        Command::new("scripts/prepare-kdir")
+            .args([release.as_str(), &destination.to_string_lossy()])
+            .current_dir(&lab.checkout)
+            .env("PATH", format!("{}:/usr/bin:/bin", others.display()))
+            .envs([
+                ("LLVM", "1"),
+                ("RUSTC", "/bin/false"),
+                ("ARCH", "mips"),
+                ("MAKEFLAGS", "-n"),
+            ])
+            .stdin(Stdio::null())
+            .output()
+            .map(|output| {
+                let text = String::from_utf8_lossy(&output.stdout)
+                    + String::from_utf8_lossy(&output.stderr);
+                (output.status.success(), text.into_owned())
+            })
+    };
+    let (good, said) = run(Path::new(tree))?;
+    if !good || !said.contains("is ready for kernel") {
+        bail!("with a different environment:\n{said}");
+    }
+    let blank = others.join("a blank");
+    let (good, said) = run(&blank)?;
+    if good || !said.contains("has a blank") || blank.exists() {
+        bail!("in a path with a blank:\n{said}");
+    }
+    fs::remove_dir_all(&others)?;
+    Ok(())
 }
