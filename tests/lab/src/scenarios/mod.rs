@@ -200,6 +200,14 @@ const ALL: &[Scenario] = &[
         script: module::unload,
     },
     Scenario {
+        name: "modprobe",
+        rows: &["U2"],
+        about: "whoever asks for xen-blkback gets rblkback, and xen-blkback where there is no rblkback",
+        kind: Kind::Plain,
+        any_backend: false,
+        script: module::modprobe,
+    },
+    Scenario {
         name: "rate",
         rows: &["H54"],
         about: "a backlogged guest gets its rate, no less and in no window more",

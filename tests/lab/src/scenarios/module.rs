@@ -7,6 +7,7 @@ use crate::check;
 use crate::disk::Disk;
 use crate::fio::Job;
 use crate::host::Host;
+use crate::lab::Backend;
 use crate::results::Figures;
 
 const REBINDS: usize = 5;
@@ -78,4 +79,57 @@ pub fn unload(host: &Host<'_>, figures: &mut Figures) -> Result<()> {
     guest.destroy()?;
     figures.insert("reloads".into(), RELOADS.into());
     disk.remove(host)
+}
+
+/// What modprobe is told on a real dom0.
+const SOFT_DEPENDENCY: &str = include_str!("../../../../scripts/modprobe.conf");
+/// Whoever loads a backend: an init script by its name, udev by the alias of a disk's device.
+const ASKED_FOR: [&str; 2] = ["xen-blkback", "xen-backend:vbd"];
+
+/// The modules are installed as on a real dom0. Whoever asks for xen-blkback has rblkback serve the disks; on a
+/// kernel for which there is no rblkback, xen-blkback does.
+pub fn modprobe(host: &Host<'_>, _figures: &mut Figures) -> Result<()> {
+    host.wait_unreferenced()?;
+    host.ok(&format!(
+        "mv /etc/modprobe.d/lab.conf /run/ && cat >/etc/modprobe.d/rblkback.conf <<'CONF'\n\
+         {SOFT_DEPENDENCY}CONF\nrmmod rblkback && \
+         install -D -m 644 /lab/rblkback.ko /lib/modules/$(uname -r)/updates/rblkback.ko && depmod",
+    ))?;
+    let mut disk = Disk::memory(host, "nb0", 64)?;
+    disk.attach_by_short_script(host)?;
+    for name in ASKED_FOR {
+        asked_for(host, &disk, name, Backend::Rblkback).with_context(|| name)?;
+    }
+    host.ok("rm /lib/modules/$(uname -r)/updates/rblkback.ko && depmod")?;
+    for name in ASKED_FOR {
+        asked_for(host, &disk, name, Backend::Blkback)
+            .with_context(|| format!("{name} without rblkback"))?;
+    }
+    host.ok("rm /etc/modprobe.d/rblkback.conf && mv /run/lab.conf /etc/modprobe.d/")?;
+    host.load(Backend::Rblkback)?;
+    disk.remove(host)
+}
+
+/// Asks modprobe for `name`, and has a guest whose disk `backend` is to serve.
+fn asked_for(host: &Host<'_>, disk: &Disk, name: &str, backend: Backend) -> Result<()> {
+    host.ok(&format!("modprobe {name}"))?;
+    check::that(host.loaded(Backend::Blkback)?, || {
+        "xen-blkback is not loaded".into()
+    })?;
+    let guest = host.guest("modprobe").disk(disk, "xvda").start()?;
+    guest.wait_disk("xvda")?;
+    check::equal(
+        "the driver",
+        guest.vbd("xvda").driver()?.as_str(),
+        backend.driver(),
+    )?;
+    Job::verified_writes("xvda", "4k-64k", 4)
+        .depth(8)
+        .run(&guest)?;
+    guest.destroy()?;
+    host.ok(
+        "for module in xen_blkback rblkback; do [ ! -d /sys/module/$module ] || \
+         { lab_file /sys/module/$module/refcnt '^0$' 30 && rmmod $module; } || exit; done",
+    )
+    .map(drop)
 }
