@@ -194,11 +194,13 @@ impl Job {
         job.with(&format!("--norandommap --io_size=1T --number_ios={each}"))
     }
 
-    /// What the guest needs for a kernel and fio, and for each disk's ring full of pages.
+    /// Megabytes that the guest needs for a kernel and fio, and for the pages that blkfront keeps for each
+    /// slot of a ring: 32 and one for their list, of which a ring of one page has 32.
     pub fn memory(&self) -> u32 {
+        let rings = 5 << self.ring_order;
         match self.disks {
-            1 => 160,
-            disks => 192 + 6 * disks,
+            1 => 160 + rings,
+            disks => 192 + (rings + 1) * disks,
         }
     }
 }
