@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A ring that is kept full: more requests than a guest's kernel and programs can offer for the
+//! Rings that are kept full: more requests than a guest's kernel and programs can offer for the
 //! same work, for whoever wants to see how many a backend serves.
 //!
 //! So no more of a slot is written than a read of one page takes, no more of an answer is read than
@@ -64,9 +64,12 @@ pub fn flood(
     disk.reset()?;
     let mut link = Link::connect(disk, &grants, &events, setup)?;
     let sectors = link.traits.sectors;
-    let queue = &mut link.queues[0];
+    let queues = &mut link.queues[..];
+    let entries = setup.layout.entries(setup.order) as usize;
+    // Each queue has its own.
+    let pages = entries * queues.len();
     let pool = Pool {
-        pages: grants.pages(queue.entries as usize)?,
+        pages: grants.pages(pages)?,
     };
     let tail = |page| match kind {
         Kind::Discards => u64::from(PAGE_SECTORS),
@@ -74,21 +77,33 @@ pub fn flood(
     };
     let mut asking = Asking {
         head: u64::from_le_bytes(kind.head()),
-        tails: (0..queue.entries as usize).map(tail).collect(),
+        tails: (0..pages).map(tail).collect(),
         pages: sectors / u64::from(PAGE_SECTORS),
         next: 0,
     };
-    for page in 0..queue.entries {
-        asking.put(queue, u64::from(page));
+    for (number, queue) in queues.iter_mut().enumerate() {
+        for page in number * entries..(number + 1) * entries {
+            asking.put(queue, page as u64);
+        }
+        queue.publish()?;
     }
-    queue.publish()?;
-    let answered_before = asking.serve(queue, &events, warm_up)?;
+    let answered_before = asking.serve(queues, &events, warm_up)?;
     let begin = Instant::now();
-    let answered = asking.serve(queue, &events, counted)?;
+    let answered = asking.serve(queues, &events, counted)?;
     let seconds = begin.elapsed().as_secs_f64();
-    let all = answered_before + answered + u64::from(queue.in_flight());
-    while queue.in_flight() > 0 {
-        if answer(queue)?.is_none() {
+    let in_flight = |queues: &[Queue]| -> u64 {
+        queues
+            .iter()
+            .map(|queue| u64::from(queue.in_flight()))
+            .sum()
+    };
+    let all = answered_before + answered + in_flight(queues);
+    while in_flight(queues) > 0 {
+        let mut got = 0;
+        for queue in queues.iter_mut().filter(|queue| queue.in_flight() > 0) {
+            got += u64::from(answer(queue)?.is_some());
+        }
+        if got == 0 {
             wait(&events)?;
         }
     }
@@ -125,14 +140,16 @@ impl Asking {
     }
 
     /// Puts a new request wherever one was answered, for so long. Says how many were.
-    fn serve(&mut self, queue: &mut Queue, events: &Events, time: Duration) -> Result<u64> {
+    fn serve(&mut self, queues: &mut [Queue], events: &Events, time: Duration) -> Result<u64> {
         let (begin, mut answered) = (Instant::now(), 0);
         while begin.elapsed() < time {
-            while let Some(page) = answer(queue)? {
-                self.put(queue, page);
-                answered += 1;
+            for queue in &mut *queues {
+                while let Some(page) = answer(queue)? {
+                    self.put(queue, page);
+                    answered += 1;
+                }
+                queue.publish()?;
             }
-            queue.publish()?;
             wait(events)?;
         }
         Ok(answered)

@@ -103,7 +103,8 @@ enum Task {
         #[arg(long, default_value_t = 0)]
         events: u32,
     },
-    /// Keeps a ring full of reads of a page, or of something else, with persistent grants, and counts them.
+    /// Keeps the rings of a disk full of reads of a page, or of something else, with persistent grants, and
+    /// counts them.
     Flood {
         #[arg(long, value_enum, default_value_t)]
         kind: flood::Kind,
@@ -115,6 +116,8 @@ enum Task {
         seconds: u64,
         #[arg(long, default_value_t = 0)]
         order: u32,
+        #[arg(long, default_value_t = 1)]
+        queues: u32,
     },
     /// Connects and closes with requests in flight, over and over.
     Reconnect {
@@ -269,10 +272,12 @@ fn act(arguments: &Arguments) -> Result<bool> {
             warm_up,
             seconds,
             order,
+            queues,
         } => {
             let setup = Setup {
                 persistent: true,
                 order: *order,
+                queues: *queues,
                 ..Setup::plain(&layout::ALL[0])
             };
             let [warm_up, counted] = [*warm_up, *seconds].map(Duration::from_secs);

@@ -17,6 +17,11 @@ pub fn command_of(kind: &str, order: u32, warm_up: u64, seconds: u64) -> String 
     format!("{} --kind {kind}", command(order, warm_up, seconds))
 }
 
+/// The same, of reads, over so many queues.
+pub fn command_over(queues: u32, order: u32, warm_up: u64, seconds: u64) -> String {
+    format!("{} --queues {queues}", command(order, warm_up, seconds))
+}
+
 /// What came of it.
 pub struct Flooded {
     pub answered: f64,

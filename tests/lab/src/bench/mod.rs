@@ -16,6 +16,7 @@ mod record;
 mod table;
 
 use std::collections::VecDeque;
+use std::iter;
 use std::sync::Mutex;
 use std::sync::MutexGuard;
 use std::sync::PoisonError;
@@ -31,6 +32,7 @@ use crate::lab::Lab;
 use crate::run;
 use crate::run::LANES;
 use crate::scenario::Kind;
+use bound::Bound;
 use findings::Findings;
 use plan::Run;
 use record::Record;
@@ -40,7 +42,7 @@ use record::Record;
 enum Task {
     Run(Run),
     Idle,
-    Bound(Device),
+    Bound(&'static Bound),
 }
 
 impl Task {
@@ -48,8 +50,7 @@ impl Task {
         match self {
             Task::Run(run) => run.name(),
             Task::Idle => idle::NAME.into(),
-            Task::Bound(Device::AtOnce) => bound::NAME.into(),
-            Task::Bound(device) => format!("{}@{}", bound::NAME, device.name()),
+            Task::Bound(bound) => bound.name.into(),
         }
     }
 
@@ -64,7 +65,7 @@ impl Task {
         match self {
             Task::Run(run) => run.device,
             Task::Idle => Device::AtOnce,
-            Task::Bound(device) => device,
+            Task::Bound(bound) => bound.device,
         }
     }
 
@@ -72,7 +73,7 @@ impl Task {
         match self {
             Task::Run(run) => run.seconds(),
             Task::Idle => idle::TAKES,
-            Task::Bound(_) => bound::TAKES,
+            Task::Bound(bound) => bound.seconds(),
         }
     }
 }
@@ -124,17 +125,13 @@ fn minutes(alone: &[Task], beside: &[Task]) -> u64 {
 
 /// The dearest first, so that no lane is left with one.
 fn tasks(only: Option<&str>) -> Result<Vec<Task>> {
-    let others = [
-        Task::Idle,
-        Task::Bound(Device::AtOnce),
-        Task::Bound(Device::Us80),
-    ];
+    let mut others = iter::once(Task::Idle).chain(bound::ALL.iter().map(Task::Bound));
     let Some(name) = only else {
         let runs = plan::all().into_iter().rev().map(Task::Run);
         return Ok(runs.chain(others).collect());
     };
-    match others.iter().find(|task| task.name() == name) {
-        Some(task) => Ok(vec![*task]),
+    match others.find(|task| task.name() == name) {
+        Some(task) => Ok(vec![task]),
         None => Ok(vec![Task::Run(Run::by_name(name)?)]),
     }
 }
@@ -147,7 +144,7 @@ fn perform(lab: &Lab, task: Task, findings: &Mutex<Findings>) {
         run::watched(&host, &name, || match task {
             Task::Run(run) => measure::run(&host, run).map(|record| Found::Record(run, record)),
             Task::Idle => idle::idle(&host).map(Found::Idle),
-            Task::Bound(_) => bound::bound(&host).map(Found::Bound),
+            Task::Bound(which) => bound::bound(&host, which).map(Found::Bound),
         })
     });
     let took = begin.elapsed().as_secs();
