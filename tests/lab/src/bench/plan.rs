@@ -84,7 +84,7 @@ impl Run {
         use Server::*;
         match self.device {
             Device::AtOnce => &[Bare, Blkback, Rblkback, Limited],
-            Device::Us80 => &[Blkback, Rblkback, Limited],
+            Device::Us80 if !self.job.busy => &[Blkback, Rblkback, Limited],
             _ => &[Blkback, Rblkback],
         }
     }
