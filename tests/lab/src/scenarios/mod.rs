@@ -200,6 +200,14 @@ const ALL: &[Scenario] = &[
         script: module::unload,
     },
     Scenario {
+        name: "version",
+        rows: &[],
+        about: "modinfo and sysfs tell the module's version",
+        kind: Kind::Plain,
+        any_backend: false,
+        script: module::version,
+    },
+    Scenario {
         name: "modprobe",
         rows: &["U2"],
         about: "whoever asks for xen-blkback gets rblkback, and xen-blkback where there is no rblkback",

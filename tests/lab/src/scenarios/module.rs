@@ -81,6 +81,20 @@ pub fn unload(host: &Host<'_>, figures: &mut Figures) -> Result<()> {
     disk.remove(host)
 }
 
+const VERSION: &str = include_str!("../../../../VERSION");
+
+/// The file of the module and the loaded module are of the version that the checkout says.
+pub fn version(host: &Host<'_>, figures: &mut Figures) -> Result<()> {
+    for command in [
+        "modinfo -F version /lab/rblkback.ko",
+        "cat /sys/module/rblkback/version",
+    ] {
+        check::equal(command, host.ok(command)?.as_str(), VERSION.trim_end())?;
+    }
+    figures.insert("version".into(), VERSION.trim_end().into());
+    Ok(())
+}
+
 /// What modprobe is told on a real dom0.
 const SOFT_DEPENDENCY: &str = include_str!("../../../../scripts/modprobe.conf");
 /// Whoever loads a backend: an init script by its name, udev by the alias of a disk's device.
