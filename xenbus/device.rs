@@ -142,6 +142,36 @@ impl<Ctx: kdevice::DeviceContext> Device<Ctx> {
         }
     }
 
+    /// Waits until the drivers that are being tried for the device have been, and returns whether one
+    /// has it.
+    ///
+    /// Context: process, other than `probe` or `unbind`; sleeps.
+    pub(crate) fn wait_probed(&self) -> bool {
+        // SAFETY: By the type invariant the device is valid.
+        unsafe { bindings::xbk_device_is_bound(&raw mut (*self.as_raw()).dev) }
+    }
+
+    /// Removes the `error` key of the device if it is the one that the bus writes when `probe` fails
+    /// with `error` (`xenbus_dev_probe`).
+    ///
+    /// Context: process; sleeps.
+    pub(crate) fn clear_probe_error(&self, error: Error) {
+        let node = self.nodename();
+        let number = error.to_errno().unsigned_abs();
+        let text = CString::try_from_fmt(fmt!("{number} xenbus_dev_probe on {node}"));
+        let dir = CString::try_from_fmt(fmt!("error/{node}"));
+        let (Ok(text), Ok(dir)) = (text, dir) else {
+            return;
+        };
+        // If xenstored is busy the key stays.
+        let _ = transaction(|store| match store.read(&dir, c"error")? {
+            Some(value) if text.to_bytes_with_nul().strip_suffix(b"\0") == Some(value.bytes()) => {
+                store.remove(&dir, c"error")
+            }
+            _ => Ok(()),
+        });
+    }
+
     /// Writes `text` and `error` to the log and to the `error` key of the device
     /// (`xenbus_dev_error`).
     ///

@@ -132,6 +132,12 @@ bool xbk_device_is_registered(struct device *dev)
 	return device_is_registered(dev);
 }
 
+bool xbk_device_is_bound(struct device *dev)
+{
+	guard(device)(dev);
+	return dev->driver;
+}
+
 static DEFINE_MUTEX(transaction_lock);
 
 void xbk_transaction_lock(void)

@@ -58,6 +58,10 @@ void xbk_virt_wmb(void);
 
 /* Returns whether @dev is on its bus. */
 bool xbk_device_is_registered(struct device *dev);
+/*
+ * Returns whether a driver is bound to @dev, when those that are being tried now have been tried. Sleeps.
+ */
+bool xbk_device_is_bound(struct device *dev);
 
 /*
  * One transaction at a time: xenstored allows an unprivileged domain few of them. Sleeps.

@@ -17,6 +17,7 @@
 //! | [`protocol`] | requests, ring slots, ring indices |
 //! | [`tokens`] | limits, buckets, queues |
 //! | [`ids`] | the types of ring and disk numbers, and how many there can be |
+//! | [`domains`] | whose disks the driver serves |
 //! | [`freshness`] | whether something was seen a moment ago |
 //! | [`frame_budget`] | how many granted frames the requests of a ring may use |
 //! | [`persistent`] | the table of persistent grants |
@@ -40,6 +41,7 @@
 )]
 
 pub mod barrier;
+pub mod domains;
 pub mod frame_budget;
 pub mod freshness;
 pub mod ids;

@@ -10,6 +10,9 @@
 #include <linux/spinlock_types.h>
 #include <linux/types.h>
 
+/* Bytes of the parameter domains at most, with a NUL. */
+#define XBK_DOMAINS_SIZE	4000
+
 struct blk_plug;
 struct file;
 struct task_struct;
@@ -118,6 +121,8 @@ u32 xbk_param_max_guest_frames(void);
 u32 xbk_param_log_stats(void);
 u32 xbk_param_default_tokens_refill(void);
 u32 xbk_param_default_tokens_max(void);
+/* Copies the text of the parameter domains to @text, of @size bytes. Returns its length. Sleeps. */
+size_t xbk_param_domains(char *text, size_t size);
 /* Sets the defaults that depend on the machine. */
 void xbk_params_init(void);
 

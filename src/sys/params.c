@@ -11,6 +11,8 @@
 #include <linux/kernel.h>
 #include <linux/module.h>
 #include <linux/moduleparam.h>
+#include <linux/mutex.h>
+#include <linux/string.h>
 #include <linux/sysfs.h>
 
 #include "src/sys/helpers.h"
@@ -95,4 +97,46 @@ MODULE_PARM_DESC(feature_persistent, "Offer persistent grants");
 bool xbk_param_feature_persistent(void)
 {
 	return READ_ONCE(feature_persistent);
+}
+
+/* Whose disks are served; src/logic/domains.rs says what the text means. */
+static char domains[XBK_DOMAINS_SIZE];
+static DEFINE_MUTEX(domains_lock);
+
+static int domains_set(const char *text, const struct kernel_param *kp)
+{
+	size_t len = strlen(text);
+
+	if (len && text[len - 1] == '\n')
+		len--;
+	/* The kernel's own parser of parameters cannot be given a quotation mark within a text. */
+	if (strcspn(text, "\"\n") < len)
+		return -EINVAL;
+	if (len >= sizeof(domains))
+		return -ENOSPC;
+	guard(mutex)(&domains_lock);
+	memcpy(domains, text, len);
+	domains[len] = '\0';
+	return 0;
+}
+
+static int domains_get(char *buffer, const struct kernel_param *kp)
+{
+	guard(mutex)(&domains_lock);
+	return sysfs_emit(buffer, "%s\n", domains);
+}
+
+static const struct kernel_param_ops domains_ops = {
+	.set = domains_set,
+	.get = domains_get,
+};
+module_param_cb(domains, &domains_ops, NULL, 0644);
+__MODULE_PARM_TYPE(domains, "string");
+MODULE_PARM_DESC(domains,
+		 "Names or UUIDs of the guests whose disks are served, with commas between (default: all)");
+
+size_t xbk_param_domains(char *text, size_t size)
+{
+	guard(mutex)(&domains_lock);
+	return scnprintf(text, size, "%s", domains);
 }

@@ -4,6 +4,8 @@
 //!
 //! C header: [`include/linux/moduleparam.h`](srctree/include/linux/moduleparam.h)
 
+use kernel::prelude::*;
+
 use super::bindings;
 
 macro_rules! parameters {
@@ -28,6 +30,19 @@ parameters! {
     log_stats: u32 = xbk_param_log_stats;
     default_tokens_refill: u32 = xbk_param_default_tokens_refill;
     default_tokens_max: u32 = xbk_param_default_tokens_max;
+}
+
+/// Returns the text of the parameter `domains`. Sleeps.
+///
+/// # Errors
+///
+/// `ENOMEM`.
+pub(crate) fn domains() -> Result<KVec<u8>> {
+    let mut text = KVec::from_elem(0, bindings::XBK_DOMAINS_SIZE as usize, GFP_KERNEL)?;
+    // SAFETY: `text` has as many bytes as the helper is told. It may sleep, as this may.
+    let len = unsafe { bindings::xbk_param_domains(text.as_mut_ptr().cast(), text.len()) };
+    text.truncate(len);
+    Ok(text)
 }
 
 /// Sets the defaults that depend on the machine. The module calls this once, before it reads any

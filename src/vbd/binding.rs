@@ -12,6 +12,7 @@ use kernel::{
 };
 
 use super::disk::Vbd;
+use super::domains;
 use super::features;
 use super::limit_keys::letters;
 use super::limit_keys::LIMITS;
@@ -67,8 +68,8 @@ impl Binding {
     ///
     /// # Errors
     ///
-    /// `ENOMEM`; `ENOSPC` if the guest has too many disks, with a text in the `error` key; what
-    /// xenstored answers.
+    /// `ENODEV` if the disk is of a guest that the driver is not to serve; `ENOMEM`; `ENOSPC` if the
+    /// guest has too many disks, with a text in the `error` key; what xenstored answers.
     pub(crate) fn new(dev: &Device<Bound>) -> Result<Self> {
         // Asked once: what an attempt announces takes the place of what the driver before did.
         let mut taken_over = None;
@@ -83,6 +84,7 @@ impl Binding {
     }
 
     fn attempt(dev: &Device<Bound>, taken_over: &mut Option<bool>) -> Result<Self> {
+        domains::check(dev)?;
         let taken_over = match *taken_over {
             Some(known) => known,
             None => *taken_over.insert(is_announced_connected(dev)?),

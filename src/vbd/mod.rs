@@ -26,6 +26,7 @@
 //! | [`limit_control`] | applying them, telling the guest |
 //! | [`upkeep`], [`upkeep_flags`] | what a connected disk needs now and then; what of it is due |
 //! | [`binding`] | what the driver keeps of a bound device; its watch |
+//! | [`domains`] | whose disks are left to another driver |
 //! | [`watch_barrier`] | keeps the module until its watches are done |
 //! | [`sysfs`] | files for the administrator |
 //! | [`display`] | how values of the pure code are printed |
@@ -54,6 +55,7 @@ pub(crate) mod binding;
 mod connection;
 mod disk;
 mod display;
+mod domains;
 mod error;
 mod features;
 mod frontend_config;

@@ -8,6 +8,7 @@ mod attach;
 mod bad_keys;
 mod budget;
 mod changes;
+mod chosen;
 mod config_file;
 mod cost;
 mod crash;
@@ -414,6 +415,14 @@ const ALL: &[Scenario] = &[
         kind: Kind::Plain,
         any_backend: false,
         script: takeover::takeover,
+    },
+    Scenario {
+        name: "chosen",
+        rows: &[],
+        about: "both drivers are loaded, and each serves the guests that it is to serve",
+        kind: Kind::Plain,
+        any_backend: false,
+        script: chosen::chosen,
     },
     Scenario {
         name: "takeover-queues",

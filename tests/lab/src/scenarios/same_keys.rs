@@ -35,6 +35,10 @@ const DIFFERENCES: &[(&str, &str)] = &[
         "parameter max_guest_frames",
         "xen-blkback has no bound on what a guest may have mapped",
     ),
+    (
+        "parameter domains",
+        "xen-blkback serves every disk that no driver before it took",
+    ),
 ];
 
 /// The same session of a guest on xen-blkback and on rblkback leaves the same keys with the same
