@@ -181,7 +181,7 @@ impl Lab {
         Ok(dir)
     }
 
-    /// The tar that dom0 unpacks to /lab: the module, the hotplug script, this program for its
+    /// The tar that dom0 unpacks to /lab: the module, the scripts, this program for its
     /// samplers, and the frontend, also as an addition to a guest's initrd.
     pub fn make_payload(&self, tar: &Path) -> Result<()> {
         let own = std::env::current_exe()?;
@@ -189,21 +189,15 @@ impl Lab {
         let program = self.make_frontend(&frontend)?;
         let mut command = Command::new("tar");
         command.arg("-cf").arg(tar);
-        let script = self.checkout.join("scripts/block-tokens");
+        let scripts =
+            ["block-tokens", "update-module"].map(|name| self.checkout.join("scripts").join(name));
         // Where there is one, see tests/cost.
         let ungated = self.build("ungated.ko");
         let holder = self.holder();
         let nvme = self.nvme();
-        let files = [
-            &own,
-            &self.module,
-            &holder,
-            &frontend,
-            &program,
-            &script,
-            &ungated,
-        ];
-        for file in files.into_iter().chain(&nvme).filter(|f| f.exists()) {
+        let files = [&own, &self.module, &holder, &frontend, &program, &ungated];
+        let files = files.into_iter().chain(&scripts);
+        for file in files.chain(&nvme).filter(|f| f.exists()) {
             command
                 .arg("-C")
                 .arg(file.parent().unwrap_or(Path::new("/")))

@@ -12,6 +12,8 @@ const RUNS: &[(&str, &[Device])] = &[
     ("rebind", &[Device::Ms50, Device::S2, Device::Virtio]),
     ("takeover", &[Device::Ms50, Device::S2, Device::Nvme]),
     ("takeover-queues", &[Device::Ms50, Device::S2]),
+    ("update", &[Device::Ms50]),
+    ("update-fails", &[Device::Ms50]),
     ("rebound-moved", &[Device::Ms50, Device::S2]),
     ("rebound-moved-one", &[Device::Ms50, Device::S2]),
     ("rebound-queues", &[Device::Ms50]),
@@ -53,6 +55,7 @@ const RUNS: &[(&str, &[Device])] = &[
 pub const AT_LENGTH: &[&str] = &[
     "rebind@2s",
     "takeover-queues@2s",
+    "update-fails@50ms",
     "rebound-moved@50ms",
     "rebound-moved@2s",
     "rebound-moved-one@50ms",

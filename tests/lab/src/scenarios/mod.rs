@@ -46,6 +46,7 @@ mod states;
 mod takeover;
 mod telling;
 mod throttled_end;
+mod update;
 mod vm_cap;
 mod xentop;
 
@@ -423,6 +424,22 @@ const ALL: &[Scenario] = &[
         kind: Kind::Plain,
         any_backend: false,
         script: chosen::chosen,
+    },
+    Scenario {
+        name: "update",
+        rows: &[],
+        about: "the module is exchanged under busy guests, and their limits hold",
+        kind: Kind::Timed,
+        any_backend: false,
+        script: update::update_module,
+    },
+    Scenario {
+        name: "update-fails",
+        rows: &[],
+        about: "an exchange is refused or undone, and guests go on",
+        kind: Kind::Plain,
+        any_backend: false,
+        script: update::update_fails,
     },
     Scenario {
         name: "takeover-queues",
