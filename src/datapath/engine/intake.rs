@@ -358,12 +358,14 @@ impl Engine {
         let (held, check) = (&mut self.held, &mut self.run_check);
         let staged = self.mapper.staged();
         let count = staged.len();
-        {
-            // Also for one: without a plug, a device with an I/O scheduler has a kworker dispatch it.
+        let each = |request| submit(request, held, check, control);
+        // A plug gathers bios, which a single one does not need. But where the block layer has a scheduler
+        // or another queue below, it leaves a bio without a plug to a kworker.
+        if count == 1 && !self.merges_late {
+            staged.drain_all().for_each(each);
+        } else {
             pin_init::stack_pin_init!(let plug = Plug::new());
-            plug.each(staged.drain_all(), count, |request| {
-                submit(request, held, check, control);
-            });
+            plug.each(staged.drain_all(), count, each);
         }
         self.view_is_old = true;
     }
