@@ -66,8 +66,8 @@ pub(crate) struct Engine {
     device: Arc<BackingDevice>,
     /// What requests are checked against, renewed by [`Self::update_view`].
     view: DiskView,
-    /// The device may have changed since.
-    view_is_old: bool,
+    /// When that was, in jiffies.
+    viewed: usize,
     /// [`BlockDevice::merges_late`](crate::sys::bdev::BlockDevice::merges_late), likewise.
     merges_late: bool,
     mapper: Mapper,
@@ -155,7 +155,7 @@ impl Engine {
             ring: setup.ring,
             entries: setup.entries,
             view: setup.device.view(),
-            view_is_old: true,
+            viewed: timer::jiffies(),
             merges_late: setup.device.block_device().merges_late(),
             pool: RequestPool::new(completions.clone(), setup.device.clone(), slots)?,
             device: setup.device,
@@ -223,7 +223,6 @@ impl Engine {
             if self.orders.reclaim || self.orders.expire {
                 self.give_back();
             }
-            self.view_is_old = true;
             // A ring that was empty is not looked at again without an event.
             if !idle {
                 idle = self.serve(control, &mut budget);
@@ -272,14 +271,27 @@ impl Engine {
         }
     }
 
-    /// Looks at the device before a request is checked, unless that was done in this run and nothing was
-    /// submitted since, which may take long.
+    /// Looks at the device before a request is checked, once a tick. What changes within a tick is found
+    /// before a request is refused.
     fn update_view(&mut self) {
-        if !core::mem::replace(&mut self.view_is_old, false) {
-            return;
+        if self.viewed != timer::jiffies() {
+            self.look_at_device();
         }
+    }
+
+    #[inline(never)]
+    fn look_at_device(&mut self) {
+        self.viewed = timer::jiffies();
         self.view = self.device.view();
         self.merges_late = self.device.block_device().merges_late();
+    }
+
+    /// Whether the device has changed since the look that a request was checked by.
+    #[cold]
+    fn view_was_old(&mut self) -> bool {
+        let before = self.view;
+        self.look_at_device();
+        self.view != before
     }
 
     /// Keeps the disk's count of mapped grants and spare pages.

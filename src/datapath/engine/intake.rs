@@ -12,6 +12,7 @@ use kernel::{
 use super::Engine;
 use super::Pause;
 use crate::datapath::pending_request::Admitted;
+use crate::datapath::pending_request::Checked;
 use crate::datapath::pending_request::Free;
 use crate::datapath::pending_request::PendingRequest;
 use crate::datapath::pending_request::RequestQueue;
@@ -201,7 +202,11 @@ impl Engine {
         response: Response,
         discard: Discard,
     ) -> Result<(), Permit> {
-        match discard.check(&self.view) {
+        let mut checked = discard.check(&self.view);
+        if checked.is_err() && self.view_was_old() {
+            checked = discard.check(&self.view);
+        }
+        match checked {
             Ok(range) => {
                 let Some(memory) = self.pool.take_for_discard() else {
                     return Err(permit);
@@ -241,15 +246,9 @@ impl Engine {
         transfer: Transfer,
         memory: PendingRequest<Free>,
     ) {
-        let (view, count, abi) = (&self.view, transfer.count(), self.ring.abi());
-        let checked = match transfer.frame() {
-            None => memory.check(|memory| transfer.check(view, slot.segments(abi, count), memory)),
-            Some(frame) => match self.mapper.segments(&transfer, frame, self.now) {
-                Ok(bytes) => {
-                    memory.check(|memory| transfer.check(view, Segment::list(bytes, count), memory))
-                }
-                Err(_) => Err((Refusal::Segment, memory)),
-            },
+        let checked = match self.check(slot, &transfer, memory) {
+            Err((_, memory)) if self.view_was_old() => self.check(slot, &transfer, memory),
+            checked => checked,
         };
         match checked {
             Ok(checked) => {
@@ -269,6 +268,25 @@ impl Engine {
                 self.pool.put(memory);
                 self.refuse(control, response, refusal);
             }
+        }
+    }
+
+    /// Checks a transfer by what is known of the device.
+    fn check(
+        &mut self,
+        slot: &Slot,
+        transfer: &Transfer,
+        memory: PendingRequest<Free>,
+    ) -> Result<PendingRequest<Checked>, (Refusal, PendingRequest<Free>)> {
+        let (view, count, abi) = (&self.view, transfer.count(), self.ring.abi());
+        match transfer.frame() {
+            None => memory.check(|memory| transfer.check(view, slot.segments(abi, count), memory)),
+            Some(frame) => match self.mapper.segments(transfer, frame, self.now) {
+                Ok(bytes) => {
+                    memory.check(|memory| transfer.check(view, Segment::list(bytes, count), memory))
+                }
+                Err(_) => Err((Refusal::Segment, memory)),
+            },
         }
     }
 
@@ -367,7 +385,6 @@ impl Engine {
             pin_init::stack_pin_init!(let plug = Plug::new());
             plug.each(staged.drain_all(), count, each);
         }
-        self.view_is_old = true;
     }
 }
 

@@ -8,7 +8,7 @@
 use super::abi::Status;
 
 /// The properties of a disk at the time of a check.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DiskView {
     /// The size of the disk in sectors of 512 bytes.
     pub sectors: u64,
