@@ -15,7 +15,7 @@ use crate::logic::protocol::request::Operation;
 
 /// Requests in flight up to which ends of I/O respond to their own. Of more, many may be completed in one
 /// interrupt, and the thread takes the lock once for all of those.
-const FEW: u32 = 4;
+const FEW: u32 = 8;
 
 impl Engine {
     /// Reports when a ring that was stopped has nothing in flight any more.
