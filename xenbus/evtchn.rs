@@ -132,7 +132,7 @@ impl<H: Handler> Channel<H> {
 
     /// Sends the EOI, which unmasks the channel. `spurious` says that the event brought no work.
     ///
-    /// Context: any.
+    /// Context: any in which a spinlock may be taken.
     pub(crate) fn eoi(&self, _event: Eoi, spurious: bool) {
         let irq = self.irq.load(Relaxed);
         // SAFETY: By the type invariant `irq` is bound by this object.

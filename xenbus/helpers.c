@@ -5,7 +5,7 @@
  */
 #include <linux/mm.h>
 #include <linux/mutex.h>
-#include <linux/preempt.h>
+#include <linux/sched.h>
 #include <asm/barrier.h>
 #include <asm/xen/hypercall.h>
 #include <xen/events.h>
@@ -103,13 +103,18 @@ void xbk_evtchn_close(evtchn_port_t port)
 
 void xbk_irq_lateeoi(unsigned int irq, bool spurious)
 {
+	if (!spurious) {
+		xen_irq_lateeoi(irq, 0);
+		return;
+	}
 	/*
 	 * For a spurious event xen_irq_lateeoi() calls smp_processor_id() and relies on the result
-	 * staying true, without disabling preemption itself.
+	 * staying true, without seeing to that itself. Preemption stays enabled: to delay the next
+	 * event the function takes a spinlock, which sleeps on PREEMPT_RT.
 	 */
-	preempt_disable();
-	xen_irq_lateeoi(irq, spurious ? XEN_EOI_FLAG_SPURIOUS : 0);
-	preempt_enable();
+	migrate_disable();
+	xen_irq_lateeoi(irq, XEN_EOI_FLAG_SPURIOUS);
+	migrate_enable();
 }
 
 void xbk_virt_mb(void)

@@ -47,7 +47,7 @@ int xbk_evtchn_peer(evtchn_port_t port, domid_t *domain, evtchn_port_t *remote);
 void xbk_evtchn_close(evtchn_port_t port);
 /*
  * Sends the EOI of the last event of @irq. @spurious says that the event brought no work.
- * Context: any.
+ * Context: any in which a spinlock may be taken.
  */
 void xbk_irq_lateeoi(unsigned int irq, bool spurious);
 

@@ -11,7 +11,8 @@ use super::bindings;
 /// Evidence that preemption of the current task is disabled.
 ///
 /// The guard is also an RCU read-side critical section: no RCU grace period ends while it exists.
-/// The task must not sleep while it holds a guard.
+/// The task must not sleep while it holds a guard. On PREEMPT_RT that includes spinlocks that are
+/// not raw, and freeing memory.
 ///
 /// # Invariants
 ///
