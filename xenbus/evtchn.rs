@@ -30,7 +30,7 @@ use super::device::DeviceRef;
 pub(crate) trait Handler: Send + Sync + 'static {
     /// An event has arrived. The channel is masked until [`Channel::eoi`].
     ///
-    /// Context: hard interrupt.
+    /// Context: hard interrupt, also on PREEMPT_RT.
     fn event(&self);
 }
 
@@ -80,12 +80,15 @@ impl<H: Handler> Channel<H> {
                 // SAFETY: `xdev` is valid, because `_dev` is a reference to it. All fields are
                 // initialised, so the handler may run at once. The object is pinned, and `drop`
                 // unbinds the handler before the memory is freed.
+                //
+                // A handler only wakes a thread. PREEMPT_RT would give the interrupt a thread of its own
+                // for that.
                 let irq = unsafe {
                     bindings::bind_interdomain_evtchn_to_irqhandler_lateeoi(
                         xdev,
                         remote,
                         Some(Self::interrupt),
-                        0,
+                        kernel::bindings::IRQF_NO_THREAD as c_ulong,
                         c"rblkback".as_char_ptr(),
                         this.as_ptr().cast(),
                     )
