@@ -19,7 +19,7 @@ use kernel::{
 pub(crate) trait Expire: Send + Sync + 'static {
     /// The timer has expired. The function may arm `timer` again.
     ///
-    /// Context: hard interrupt.
+    /// Context: hard interrupt; on PREEMPT_RT a thread of the kernel, which may take spinlocks.
     fn expired(timer: &OneShot<Self>)
     where
         Self: Sized;
