@@ -9,7 +9,11 @@ CARGO_LAB := cargo run --locked --quiet --release --manifest-path tests/Cargo.to
 modules:
 
 # What the module is built in, below build/.
-OUT = module
+OUT = $(or $(KERNEL),module)
+
+# Another kernel than the stock one for dom0, see tests/kernels.
+choose-kernel = $(if $(KERNEL),RBLKBACK_KERNEL=$$(tests/kernels/kernel '$(KERNEL)') && \
+	export RBLKBACK_KERNEL &&)
 
 help:
 	@echo 'make              build/module/rblkback.ko, in the lab or against KDIR='
@@ -32,6 +36,8 @@ help:
 	@echo 'make htmldocs     Documentation as build/html, with the Sphinx of this computer'
 	@echo 'make clean        removes build/; the lab stays'
 	@echo
+	@echo 'KERNEL=rt   another kernel for dom0, with any of these but test-debug: the PREEMPT_RT build'
+	@echo '            of the stock one, or a release that the mirror has'
 	@echo 'CYCLES=N    how often "make test" repeats what it repeats'
 	@echo 'KDIR=DIR    kernel tree that scripts/prepare-kdir made'
 	@echo 'MIRROR=URL  Debian mirror for the lab'
@@ -46,14 +52,16 @@ TASK_soak = test --only cycles --only reconnect
 soak: CYCLES = 1000
 
 test test-all soak demo bench shell: lab
-	@$(ENTER) make -s modules test-modules dom0-test-modules V='$(V)'
-	@$(ENTER) $(CARGO_LAB) $(or $(TASK_$@),$@) $(foreach name,$(T),--only '$(name)') \
+	@$(choose-kernel) $(ENTER) make -s modules dom0-test-modules OUT='$(OUT)' V='$(V)' && \
+	RBLKBACK_KERNEL= $(ENTER) make -s test-modules V='$(V)' && \
+	$(ENTER) $(CARGO_LAB) --module 'build/$(OUT)/rblkback.ko' \
+		$(or $(TASK_$@),$@) $(foreach name,$(T),--only '$(name)') \
 		$(if $(CYCLES),--cycles '$(CYCLES)') $(if $(PART),--part '$(PART)') $(if $(JOB),--job '$(JOB)')
 
 # See tests/debug.
 test-debug: lab
-	@RBLKBACK_DEBUG=$$(tests/debug/kernel) && export RBLKBACK_DEBUG && \
-	RBLKBACK_DEBUG= $(ENTER) make -s test-modules V='$(V)' && \
+	@RBLKBACK_KERNEL=$$(tests/debug/kernel) && export RBLKBACK_KERNEL && \
+	RBLKBACK_KERNEL= $(ENTER) make -s test-modules V='$(V)' && \
 	$(if $(PLANT),tests/debug/planted '$(PLANT)', \
 	$(ENTER) make -s modules dom0-test-modules OUT=debug V='$(V)' && \
 	$(ENTER) $(CARGO_LAB) --module build/debug/rblkback.ko test $(foreach name,$(T),--only '$(name)'))
@@ -132,7 +140,7 @@ else
 modules test-modules dom0-test-modules clippy rustfmt rustfmtcheck:
 	@tests/setup/lab --print >/dev/null || { echo 'There is no kernel tree: "make lab" makes' \
 		'one for the lab; on a real dom0 give KDIR=, see README.md' >&2; exit 1; }
-	@$(ENTER) make -s $@ OUT='$(OUT)' MAX_FRAME='$(MAX_FRAME)' V='$(V)'
+	@$(choose-kernel) $(ENTER) make -s $@ OUT='$(OUT)' MAX_FRAME='$(MAX_FRAME)' V='$(V)'
 
 endif
 

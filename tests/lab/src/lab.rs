@@ -60,12 +60,40 @@ impl Backend {
     }
 }
 
+/// A kernel that dom0 boots instead of the stock one. Its directory has `vmlinux`, `initrd` and what it
+/// is made of, in a file called after it.
+pub struct Dom0Kernel {
+    dir: PathBuf,
+    /// `debug`, `rt`, or a release.
+    name: String,
+    versions: BTreeMap<String, String>,
+}
+
+impl Dom0Kernel {
+    /// What tests/debug/kernel or tests/kernels/kernel made.
+    pub fn new(dir: &Path) -> Result<Self> {
+        let files = fs::read_dir(dir)
+            .with_context(|| format!("no kernel at {}", dir.display()))?
+            .filter_map(|entry| Some(entry.ok()?.path()));
+        let env = files
+            .filter(|file| file.extension().is_some_and(|e| e == "env"))
+            .min()
+            .with_context(|| format!("no kernel at {}", dir.display()))?;
+        let name = env.file_stem().unwrap_or_default().to_string_lossy();
+        Ok(Dom0Kernel {
+            dir: dir.into(),
+            name: name.into_owned(),
+            versions: assignments(&fs::read_to_string(&env)?),
+        })
+    }
+}
+
 /// Everything a run needs to know about its surroundings.
 pub struct Lab {
     pub checkout: PathBuf,
     images: PathBuf,
-    /// Where the kernel that dom0 boots instead of the stock one is, see tests/debug.
-    pub debug_kernel: Option<PathBuf>,
+    /// What dom0 boots, if not the stock kernel.
+    kernel: Option<Dom0Kernel>,
     pub backend: Backend,
     pub module: PathBuf,
     /// `lab.env`: the versions this lab was made of.
@@ -85,7 +113,7 @@ impl Lab {
         dir: &Path,
         module: &Path,
         backend: Backend,
-        debug_kernel: Option<PathBuf>,
+        kernel: Option<Dom0Kernel>,
     ) -> Result<Self> {
         let checkout = std::env::current_dir()?;
         let env = dir.join("lab.env");
@@ -95,18 +123,15 @@ impl Lab {
         if backend == Backend::Rblkback && !module.exists() {
             bail!("{} does not exist: run `make`", module.display());
         }
-        let mut versions: BTreeMap<_, _> = text.lines().filter_map(parse_assignment).collect();
-        if let Some(dir) = &debug_kernel {
-            let env = dir.join("debug.env");
-            let text = fs::read_to_string(&env)
-                .with_context(|| format!("no debug kernel at {}", dir.display()))?;
-            versions.extend(text.lines().filter_map(parse_assignment));
+        let mut versions = assignments(&text);
+        if let Some(kernel) = &kernel {
+            versions.extend(kernel.versions.clone());
         }
         let images = dir.join("images");
         Ok(Lab {
             checkout,
             images,
-            debug_kernel,
+            kernel,
             backend,
             module,
             versions,
@@ -140,18 +165,31 @@ impl Lab {
 
     /// dom0's kernel and the initrd that goes with it.
     pub fn dom0_kernel(&self) -> (PathBuf, PathBuf) {
-        match &self.debug_kernel {
-            Some(dir) => (dir.join("vmlinux"), dir.join("initrd")),
+        match &self.kernel {
+            Some(Dom0Kernel { dir, .. }) => (dir.join("vmlinux"), dir.join("initrd")),
             None => (self.image("vmlinux"), self.image("dom0-initrd")),
         }
     }
 
+    /// The name of dom0's kernel, if it is not the stock one.
+    pub fn kernel_name(&self) -> Option<&str> {
+        self.kernel.as_ref().map(|kernel| kernel.name.as_str())
+    }
+
+    /// Is it the one that watches itself, see [`crate::debug`]?
+    pub fn is_debug(&self) -> bool {
+        self.kernel_name() == Some("debug")
+    }
+
+    /// Do spinlocks sleep in it? Debian calls such kernels `7.3.4+deb13-rt-amd64`.
+    pub fn is_realtime(&self) -> bool {
+        let release = self.versions.get("KERNEL_RELEASE");
+        release.is_some_and(|release| release.contains("-rt-"))
+    }
+
     /// How much of something to do: the debug kernel takes several times as long for it.
     pub fn amount<T>(&self, usual: T, debug: T) -> T {
-        match self.debug_kernel {
-            Some(_) => debug,
-            None => usual,
-        }
+        if self.is_debug() { debug } else { usual }
     }
 
     /// How often to do something: in a run of everything, in one that takes its time, and on the
@@ -222,14 +260,19 @@ impl Lab {
         PathBuf::from(dir).join("holder.ko")
     }
 
-    /// The stock kernel's driver of NVMe disks and what it needs: dom0's image has no drivers of
-    /// hardware, and this is the only one that is asked for.
+    /// The driver of NVMe disks and what it needs: dom0's image has no drivers of hardware, and this
+    /// is the only one that is asked for.
     fn nvme(&self) -> Vec<PathBuf> {
-        let release = self.versions.get("KERNEL_RELEASE");
-        let release = release.map_or("", String::as_str);
-        let drivers = Path::new("/usr/lib/modules")
-            .join(release)
-            .join("kernel/drivers/nvme");
+        let drivers = match &self.kernel {
+            Some(kernel) => kernel.dir.join("nvme"),
+            None => {
+                let release = self.versions.get("KERNEL_RELEASE");
+                let release = release.map_or("", String::as_str);
+                Path::new("/usr/lib/modules")
+                    .join(release)
+                    .join("kernel/drivers/nvme")
+            }
+        };
         [
             "common/nvme-keyring",
             "common/nvme-auth",
@@ -290,6 +333,10 @@ impl Lab {
     }
 }
 
+fn assignments(text: &str) -> BTreeMap<String, String> {
+    text.lines().filter_map(parse_assignment).collect()
+}
+
 fn parse_assignment(line: &str) -> Option<(String, String)> {
     let (key, value) = line.trim().split_once('=')?;
     let value = value.trim_matches(['"', '\'']);
@@ -301,7 +348,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn assignments() {
+    fn a_kernel_is_called_after_its_file() {
+        let dir = std::env::temp_dir().join(format!("rblkback-kernel-{}", std::process::id()));
+        fs::create_dir_all(&dir).unwrap();
+        assert!(Dom0Kernel::new(&dir).is_err());
+        fs::write(dir.join("7.2.12+deb13-amd64.env"), "KDIR=/a\n").unwrap();
+        let kernel = Dom0Kernel::new(&dir).unwrap();
+        fs::remove_dir_all(&dir).unwrap();
+        assert_eq!(kernel.name, "7.2.12+deb13-amd64");
+        assert_eq!(kernel.versions["KDIR"], "/a");
+    }
+
+    #[test]
+    fn assignment_lines() {
         let pair = |k: &str, v: &str| Some((k.to_string(), v.to_string()));
         assert_eq!(
             parse_assignment("KERNEL_RELEASE='7.3.4'"),

@@ -48,6 +48,7 @@ use clap::Subcommand;
 
 use crate::host::Host;
 use crate::lab::Backend;
+use crate::lab::Dom0Kernel;
 use crate::lab::Lab;
 use crate::run::Part;
 use crate::scenario::Kind;
@@ -61,9 +62,9 @@ struct Arguments {
     /// The module under test.
     #[arg(long, global = true, default_value = "build/module/rblkback.ko")]
     module: PathBuf,
-    /// Boot dom0 with the debug kernel that tests/debug/kernel made.
-    #[arg(long, env = "RBLKBACK_DEBUG", global = true)]
-    debug_kernel: Option<PathBuf>,
+    /// Boot dom0 with the kernel that tests/debug/kernel or tests/kernels/kernel made.
+    #[arg(long, env = "RBLKBACK_KERNEL", global = true)]
+    kernel: Option<PathBuf>,
     /// Multiplies all deadlines, for a computer that is busy with other things.
     #[arg(long, env = "RBLKBACK_PATIENCE", global = true, default_value_t = 1)]
     patience: u32,
@@ -156,8 +157,9 @@ fn act(arguments: &Arguments) -> Result<bool> {
             .lab
             .as_deref()
             .context("no lab: give --lab or run this with `make`")?;
-        let debug_kernel = arguments.debug_kernel.clone();
-        let mut lab = Lab::new(dir, &arguments.module, arguments.backend, debug_kernel)?;
+        let kernel = arguments.kernel.as_deref().map(Dom0Kernel::new);
+        let kernel = kernel.transpose()?;
+        let mut lab = Lab::new(dir, &arguments.module, arguments.backend, kernel)?;
         lab.stretch = arguments.patience;
         anyhow::Ok(lab)
     };
@@ -169,7 +171,7 @@ fn act(arguments: &Arguments) -> Result<bool> {
             part,
         } => {
             let mut lab = lab()?;
-            lab.at_length = *at_length || !only.is_empty() || lab.debug_kernel.is_some();
+            lab.at_length = *at_length || !only.is_empty() || lab.is_debug();
             lab.cycles = *cycles;
             run::test(&lab, only, part.unwrap_or(Part::WHOLE))
         }

@@ -137,11 +137,9 @@ pub fn test(lab: &Lab, only: &[String], part: Part) -> Result<bool> {
     for list in on_hosts(lab, wanted(lab, only, part, Kind::Parallel)) {
         run_scenarios(lab, Kind::Parallel, list, &results);
     }
-    results.write(
-        &lab.build(lab.amount("results/test.json", "results/test-debug.json")),
-        &lab.versions,
-        begin.elapsed(),
-    )?;
+    let kernel = lab.kernel_name().map(|name| format!("-{name}"));
+    let file = format!("results/test{}.json", kernel.unwrap_or_default());
+    results.write(&lab.build(&file), &lab.versions, begin.elapsed())?;
     let (passed, failed) = results.counts();
     println!("{} s in all", begin.elapsed().as_secs());
     println!("{passed} passed, {failed} failed");
@@ -158,7 +156,7 @@ fn next(jobs: &Mutex<VecDeque<Job>>) -> Option<Job> {
 fn plan(lab: &Lab, only: &[String], part: Part) -> VecDeque<Job> {
     let mut jobs = VecDeque::new();
     // They do not depend on a kernel.
-    if lab.debug_kernel.is_none() && part.has(0) {
+    if lab.kernel_name().is_none() && part.has(0) {
         let checks = checks::ALL
             .iter()
             .filter(|c| is_wanted(only, c.name))
@@ -183,7 +181,7 @@ fn plan(lab: &Lab, only: &[String], part: Part) -> VecDeque<Job> {
 /// its end, which takes long, so there they share one.
 fn on_hosts(lab: &Lab, list: Vec<Run>) -> Vec<Vec<Run>> {
     let mut alone: Vec<_> = list.into_iter().map(|run| vec![run]).collect();
-    if lab.debug_kernel.is_some() {
+    if lab.is_debug() {
         let is_last = |list: &Vec<Run>| scenarios::LAST.contains(&list[0].scenario.name);
         let (last, others): (Vec<_>, Vec<_>) = alone.into_iter().partition(is_last);
         alone = last;
@@ -197,7 +195,7 @@ fn is_wanted(only: &[String], name: &str) -> bool {
 }
 
 fn wanted(lab: &Lab, only: &[String], part: Part, kind: Kind) -> Vec<Run> {
-    let debug = lab.debug_kernel.is_some();
+    let debug = lab.is_debug();
     let here = |s: &Scenario| {
         s.kind == kind || debug && kind == Kind::Parallel && debug::has_twice(s.name)
     };
@@ -205,6 +203,7 @@ fn wanted(lab: &Lab, only: &[String], part: Part, kind: Kind) -> Vec<Run> {
         !lab.at_length && scenarios::is_at_length(&run.name())
             || scenarios::BY_NAME.contains(&run.scenario.name)
             || !debug && debug::is_only_here(run.scenario.name)
+            || !lab.is_realtime() && scenarios::REALTIME.contains(&run.scenario.name)
     };
     let skipped = |run: &Run| debug && !debug::has(run.scenario.name) || long(run);
     let fits = |run: &Run| here(run.scenario) && run.scenario.fits(lab.backend);
@@ -265,7 +264,7 @@ fn run_scenarios(lab: &Lab, kind: Kind, list: Vec<Run>, results: &Results) {
             verdict,
         ));
     }
-    if let Some(host) = host.filter(|host| lab.debug_kernel.is_some() && !host.is_off()) {
+    if let Some(host) = host.filter(|host| lab.is_debug() && !host.is_off()) {
         let name = format!("debug-kernel ({})", kind.name());
         let begin = Instant::now();
         let verdict = judged(&host, &name, debug::end_of_life(&host));

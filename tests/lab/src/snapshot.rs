@@ -72,10 +72,13 @@ impl Snapshot {
     }
 }
 
-/// A debug kernel's hosts have names of their own: both are used in turn, and neither is to make
-/// the other's place.
+/// The hosts of a kernel that is not the stock one have names of their own: both are used in turn,
+/// and neither is to make the other's place.
 fn title(lab: &Lab, kind: Kind) -> String {
-    format!("{}{}", lab.amount("", "debug."), kind.name())
+    match lab.kernel_name() {
+        Some(kernel) => format!("{kernel}.{}", kind.name()),
+        None => kind.name().into(),
+    }
 }
 
 /// All that a snapshot depends on, except for what the lab's own directory stands for.

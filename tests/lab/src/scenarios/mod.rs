@@ -81,6 +81,9 @@ pub fn all() -> impl Iterator<Item = &'static Scenario> {
 /// Only by name: they need more than `make test` builds.
 pub const BY_NAME: &[&str] = &["gate-cost"];
 
+/// Only where dom0's kernel is a PREEMPT_RT one.
+pub const REALTIME: &[&str] = &["spinlocks"];
+
 /// The longest ones.
 pub const LONG: &[&str] = &[
     "hostile-guest",

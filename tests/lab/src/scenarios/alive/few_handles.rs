@@ -47,10 +47,7 @@ pub fn few_handles(host: &Host<'_>, figures: &mut Figures) -> Result<()> {
         .with("--blockalign=256k");
     let whole = u64::from(MEGABYTES) << 20;
     // The debug kernel has no kprobes.
-    let probes: &[Probe] = match host.lab.debug_kernel {
-        None => &[REFUSED],
-        Some(_) => &[],
-    };
+    let probes: &[Probe] = host.lab.amount(&[REFUSED][..], &[]);
     let refused = seen(host, probes, || {
         let running = guests
             .iter()

@@ -22,6 +22,7 @@ mod log_lines;
 mod modes;
 mod names;
 mod probe;
+mod realtime;
 mod rebound;
 mod slow_connect;
 mod suspended;
@@ -389,6 +390,12 @@ pub const ALL: &[Scenario] = &[
         &["B11"],
         "a disk of eight queues waits for no more grace periods than one of one queue",
         calls::grace_periods,
+    ),
+    plain(
+        "spinlocks",
+        &[],
+        "nothing that sleeps on PREEMPT_RT is done with preemption disabled",
+        realtime::spinlocks,
     ),
     plain(
         "large-blocks",
