@@ -34,6 +34,8 @@ help:
 	@echo 'make lab          only the set-up; REFRESH=1 looks for newer packages'
 	@echo 'make clippy rustfmt rustfmtcheck   the module'"'"'s lints and style'
 	@echo 'make htmldocs     Documentation as build/html, with the Sphinx of this computer'
+	@echo 'make deb          Debian packages and a repository of them, in build/deb'
+	@echo 'make dist         tarball of the sources with its checksum, in build/dist'
 	@echo 'make clean        removes build/; the lab stays'
 	@echo
 	@echo 'KERNEL=rt   another kernel for dom0, with any of these but test-debug: the PREEMPT_RT build'
@@ -74,6 +76,23 @@ profile: lab
 fuzz: lab
 	@$(ENTER) $(CARGO_LAB) fuzz $(if $(T),--only '$(T)') \
 		$(if $(SECONDS),--seconds '$(SECONDS)') $(if $(INPUT),--input '$(INPUT)')
+
+# With KDIR= on any Debian 13, without the lab; see scripts/make-deb.
+ifdef KDIR
+deb:
+	@scripts/make-deb '$(KDIR)'
+else
+deb: lab
+	@$(ENTER) sh -c 'scripts/make-deb "$$KDIR"'
+endif
+
+# Of what is committed: a tarball is the same whoever makes it.
+VERSION = $(shell cat VERSION)
+dist:
+	@mkdir -p build/dist
+	git archive --format=tar --prefix='rblkback-$(VERSION)/' HEAD | \
+		xz -9 -T1 >'build/dist/rblkback-$(VERSION).tar.xz'
+	cd build/dist && sha256sum 'rblkback-$(VERSION).tar.xz' >SHA256SUMS && cat SHA256SUMS
 
 # The lab has no Sphinx: this needs neither the lab nor root. Every warning is an error, and no
 # page is left out because it has not changed: its warning would be lost.
@@ -144,4 +163,4 @@ modules test-modules dom0-test-modules clippy rustfmt rustfmtcheck:
 
 endif
 
-.PHONY: modules test-modules dom0-test-modules help lab test test-all soak demo bench profile shell fuzz test-debug htmldocs clean clippy rustfmt rustfmtcheck
+.PHONY: deb dist modules test-modules dom0-test-modules help lab test test-all soak demo bench profile shell fuzz test-debug htmldocs clean clippy rustfmt rustfmtcheck

@@ -16,7 +16,8 @@ ROOT_PACKAGES=(make gcc gcc-14 libc6-dev rustc rust-src bindgen clang libclang-d
 	flex bison bc libssl-dev kmod cpio xz-utils zstd python3 binutils
 	cargo rustfmt rust-clippy
 	qemu-system-x86 qemu-utils gnuplot-nox fonts-dejavu-core
-	squashfs-tools busybox-static)
+	squashfs-tools busybox-static
+	build-essential debhelper dh-dkms dkms lintian)
 
 # What an administrator's dom0 has, plus the tests' tools.
 DOM0_PACKAGES=(xen-system-amd64 xenstore-utils fio socat kmod procps util-linux

@@ -17,6 +17,7 @@ use object::ObjectSymbol;
 use crate::fuzz;
 use crate::lab::Backend;
 use crate::lab::Lab;
+use crate::packages;
 use crate::results::Figures;
 use crate::stack_frames;
 use crate::unsafe_code;
@@ -128,6 +129,11 @@ pub const ALL: &[Check] = &[
         rows: &["U19"],
         action: Action::Function(prepare_kdir),
     },
+    Check {
+        name: "packages",
+        rows: &["U2"],
+        action: Action::Function(packages::check),
+    },
 ];
 
 impl Check {
@@ -205,11 +211,7 @@ fn no_panic(lab: &Lab, _figures: &mut Figures) -> Result<()> {
 /// An administrator's environment changes nothing of the kernel tree: that of the lab, which was made without
 /// it, is still the one that would be made.
 fn prepare_kdir(lab: &Lab, _figures: &mut Figures) -> Result<()> {
-    let version = |name: &str| {
-        let value = lab.versions.get(name);
-        value.with_context(|| format!("lab.env has no {name}"))
-    };
-    let (release, tree) = (version("KERNEL_RELEASE")?, version("KDIR")?);
+    let (release, tree) = (lab.version("KERNEL_RELEASE")?, lab.version("KDIR")?);
     let others = lab.build("prepare-kdir");
     // One that an interrupted run has left.
     if others.exists() {
@@ -221,7 +223,7 @@ fn prepare_kdir(lab: &Lab, _figures: &mut Figures) -> Result<()> {
     }
     let run = |destination: &Path| {
         Command::new("scripts/prepare-kdir")
-            .args([release.as_str(), &destination.to_string_lossy()])
+            .args([release, &destination.to_string_lossy()])
             .current_dir(&lab.checkout)
             .env("PATH", format!("{}:/usr/bin:/bin", others.display()))
             .envs([

@@ -204,6 +204,12 @@ impl Lab {
         self.amount(1, 4) * self.stretch
     }
 
+    /// A line of `lab.env`.
+    pub fn version(&self, name: &str) -> Result<&str> {
+        let value = self.versions.get(name);
+        Ok(value.with_context(|| format!("lab.env has no {name}"))?)
+    }
+
     /// A file or directory below `build/`.
     pub fn build(&self, name: &str) -> PathBuf {
         self.checkout.join("build").join(name)

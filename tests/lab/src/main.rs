@@ -20,6 +20,7 @@ mod guest;
 mod host;
 mod lab;
 mod logs;
+mod packages;
 mod picture;
 mod profile;
 mod qemu;
