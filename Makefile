@@ -53,9 +53,14 @@ TASK_test-all = test --at-length
 TASK_soak = test --only cycles --only reconnect
 soak: CYCLES = 1000
 
+# What runs on the ordinary dom0 of tests/debian, which is only made for that.
+ON_DEBIAN = ordinary
+needs-debian = $(and $(filter test test-all,$@),$(if $(T),$(filter $(ON_DEBIAN),$(T)),all))
+
 test test-all soak demo bench shell: lab
 	@$(choose-kernel) $(ENTER) make -s modules dom0-test-modules OUT='$(OUT)' V='$(V)' && \
 	RBLKBACK_KERNEL= $(ENTER) make -s test-modules V='$(V)' && \
+	$(if $(needs-debian),RBLKBACK_DEBIAN=$$(tests/debian/dom0) && export RBLKBACK_DEBIAN && )\
 	$(ENTER) $(CARGO_LAB) --module 'build/$(OUT)/rblkback.ko' \
 		$(or $(TASK_$@),$@) $(foreach name,$(T),--only '$(name)') \
 		$(if $(CYCLES),--cycles '$(CYCLES)') $(if $(PART),--part '$(PART)') $(if $(JOB),--job '$(JOB)')

@@ -124,23 +124,46 @@ impl<'h, 'l> GuestSpec<'h, 'l> {
 
     /// Starts it and waits until its shell answers.
     pub fn start(self) -> Result<Guest<'h, 'l>> {
-        let (port, stream) = self.host.take_port()?;
         let spare = if self.is_usual() {
             self.host.take_spare()
         } else {
             None
         };
+        let steps = self.steps(spare.as_deref());
+        self.meet(&steps, spare.is_some())
+    }
+
+    /// Has Xen's own service start it whenever the host boots; [`GuestSpec::join`] then finds it.
+    pub fn install(&self) -> Result<()> {
+        let (configure, name) = (self.configure(), &self.name);
+        self.host
+            .ok(&format!(
+                "{configure} && mkdir -p /etc/xen/auto && mv /run/{name}.cfg /etc/xen/auto/"
+            ))
+            .map(drop)
+    }
+
+    /// The guest, which the host has started or, if its shell is `idle`, restored by itself.
+    pub fn join(self, idle: bool) -> Result<Guest<'h, 'l>> {
+        self.meet("true", idle)
+    }
+
+    /// Runs the steps that make it, joins its console and waits until its shell answers, which may
+    /// be `idle` already.
+    fn meet(self, steps: &str, idle: bool) -> Result<Guest<'h, 'l>> {
+        let (port, stream) = self.host.take_port()?;
         let text = self
             .host
-            .ok_within(&self.script(spare.as_deref(), port), 300)
+            .ok_within(&format!("{steps} && {}", join(&self.name, port)), 300)
             .with_context(|| format!("starting {}", self.name))?;
         let (bridge, domid) = identity(&text)?;
         let shell = Shell::new(&format!("guest {}", self.name), stream.try_clone()?)
             .with_diary(self.host.diary()?)
             .with_patience(self.host.lab.patience());
-        match spare {
-            Some(_) => shell.wait_idle(BOOT_DEADLINE)?,
-            None => shell.wait_boot(&self.name, BOOT_DEADLINE)?,
+        if idle {
+            shell.wait_idle(BOOT_DEADLINE)?;
+        } else {
+            shell.wait_boot(&self.name, BOOT_DEADLINE)?;
         }
         if self.own_frontend {
             shell.ok("modprobe xen-gntalloc limit=16384 && modprobe xen-evtchn")?;
@@ -166,17 +189,16 @@ impl<'h, 'l> GuestSpec<'h, 'l> {
             && !self.own_frontend
     }
 
-    fn script(&self, spare: Option<&str>, port: usize) -> String {
+    /// What makes it, of an idle guest if there is one.
+    fn steps(&self, spare: Option<&str>) -> String {
         let name = &self.name;
-        let join = join(name, port);
         let Some(spare) = spare else {
-            return format!("{} && {join}", self.create());
+            return self.create();
         };
         let mut steps = vec![self.configure(), format!("xl rename {spare} {name}")];
         for disk in &self.disks {
             steps.push(format!("xl block-attach {name} '{disk}'"));
         }
-        steps.push(join);
         steps.join(" && ")
     }
 
@@ -429,6 +451,11 @@ impl<'h, 'l> Guest<'h, 'l> {
             .ok(&format!("kill {bridge} && wait {bridge}; true"))?;
         self.host.return_port(self.port, self.stream);
         Ok(())
+    }
+
+    /// To be called when its host was rebooted: frees its console.
+    pub fn lost(self) {
+        self.host.return_port(self.port, self.stream);
     }
 
     /// To be called when something else has destroyed the guest: frees its console.

@@ -28,11 +28,14 @@ use crate::shell::Shell;
 use crate::snapshot::Snapshot;
 
 const BOOT_DEADLINE: Duration = Duration::from_secs(300);
+/// The same for a Debian with all that it starts; also for how long one may take to go down.
+const DEBIAN_DEADLINE: Duration = Duration::from_secs(900);
 const FUNCTIONS: &str = include_str!("dom0.sh");
 
 /// A host with the backend loaded. Used from the thread that booted it, killed when dropped.
 pub struct Host<'l> {
     pub lab: &'l Lab,
+    kind: Kind,
     pub dir: PathBuf,
     pub qemu: Qemu,
     diary: Diary,
@@ -54,7 +57,7 @@ impl<'l> Host<'l> {
         let snapshot = Snapshot::of(lab, kind)?;
         let dir = lab.host_dir(kind.name())?;
         let qemu = Qemu::resume(lab, kind, &snapshot, &dir)?;
-        let host = Host::new(lab, qemu, dir, snapshot.spares)?;
+        let host = Host::new(lab, kind, qemu, dir, snapshot.spares)?;
         host.equip().map_err(|e| e.context(host.boot_failure()))?;
         Ok(host)
     }
@@ -63,16 +66,49 @@ impl<'l> Host<'l> {
     pub fn power_on(lab: &'l Lab, kind: Kind, disk: &Path) -> Result<Self> {
         let dir = lab.host_dir(kind.name())?;
         let qemu = Qemu::power_on(lab, kind, disk, &dir)?;
-        let host = Host::new(lab, qemu, dir, Vec::new())?;
-        for shell in [&host.dom0, &host.post_mortem] {
-            shell
-                .wait_ready(BOOT_DEADLINE)
-                .map_err(|e| e.context(host.boot_failure()))?;
-        }
+        let host = Host::new(lab, kind, qemu, dir, Vec::new())?;
+        host.wait_up().map_err(|e| e.context(host.boot_failure()))?;
         Ok(host)
     }
 
-    fn new(lab: &'l Lab, mut qemu: Qemu, dir: PathBuf, spares: Vec<String>) -> Result<Self> {
+    /// Waits for the shells, and then for all that starts by itself.
+    fn wait_up(&self) -> Result<()> {
+        let deadline = match self.kind {
+            Kind::Debian => DEBIAN_DEADLINE,
+            _ => BOOT_DEADLINE,
+        };
+        for shell in [&self.dom0, &self.post_mortem] {
+            shell.wait_boot("dom0", deadline)?;
+        }
+        if self.kind.boots_its_disk() {
+            // Whether all went well is for the scenario to ask.
+            self.dom0
+                .ok_within("systemctl is-system-running --wait || true", deadline)?;
+        }
+        Ok(())
+    }
+
+    /// Reboots a host that boots its disk; ends when all has started that starts by itself.
+    pub fn reboot(&self) -> Result<()> {
+        self.dom0.leave("systemctl reboot")?;
+        self.wait_up().map_err(|e| e.context(self.boot_failure()))?;
+        self.load_functions()
+    }
+
+    fn load_functions(&self) -> Result<()> {
+        for shell in [&self.dom0, &self.post_mortem] {
+            shell.ok(FUNCTIONS)?;
+        }
+        Ok(())
+    }
+
+    fn new(
+        lab: &'l Lab,
+        kind: Kind,
+        mut qemu: Qemu,
+        dir: PathBuf,
+        spares: Vec<String>,
+    ) -> Result<Self> {
         let diary = Diary {
             file: File::create(dir.join("commands.log"))?,
             emulator: qemu.pid(),
@@ -88,6 +124,7 @@ impl<'l> Host<'l> {
         let ports = RefCell::new(qemu.guests.drain(..).enumerate().rev().collect());
         Ok(Host {
             lab,
+            kind,
             dir,
             qemu,
             diary,
@@ -104,13 +141,14 @@ impl<'l> Host<'l> {
     /// Brings what belongs to the checkout. What the disk had at its beginning when the host was
     /// saved may still be in the page cache, hence direct.
     fn equip(&self) -> Result<()> {
-        for shell in [&self.dom0, &self.post_mortem] {
-            shell.ok(FUNCTIONS)?;
-        }
+        self.load_functions()?;
         self.ok(
-            "dd if=/dev/vdb iflag=direct bs=1M status=none | tar -xf - -C /lab && \
-             cp /lab/block-tokens /etc/xen/scripts/",
+            "mkdir -p /lab && dd if=/dev/vdb iflag=direct bs=1M status=none | tar -xf - -C /lab",
         )?;
+        if self.kind.boots_its_disk() {
+            return Ok(());
+        }
+        self.ok("cp /lab/block-tokens /etc/xen/scripts/")?;
         self.ok(self.lab.backend.load_command()).map(drop)
     }
 

@@ -94,6 +94,8 @@ pub struct Lab {
     images: PathBuf,
     /// What dom0 boots, if not the stock kernel.
     kernel: Option<Dom0Kernel>,
+    /// Where the disk of the ordinary dom0 is, see tests/debian.
+    pub debian: Option<PathBuf>,
     pub backend: Backend,
     pub module: PathBuf,
     /// `lab.env`: the versions this lab was made of.
@@ -132,6 +134,7 @@ impl Lab {
             checkout,
             images,
             kernel,
+            debian: None,
             backend,
             module,
             versions,
@@ -161,6 +164,16 @@ impl Lab {
         Flock::lock(file, FlockArg::LockExclusive)
             .map_err(|(_, error)| error)
             .context("locking the saved hosts")
+    }
+
+    /// What the disk of a host begins as.
+    pub fn disk(&self, kind: Kind) -> Result<PathBuf> {
+        if !kind.boots_its_disk() {
+            return Ok(self.image("dom0.img"));
+        }
+        let dir = self.debian.as_deref();
+        let dir = dir.context("there is no ordinary dom0: tests/debian/dom0 makes it")?;
+        Ok(dir.join("disk.raw"))
     }
 
     /// dom0's kernel and the initrd that goes with it.
@@ -225,7 +238,7 @@ impl Lab {
         Ok(dir)
     }
 
-    /// The tar that dom0 unpacks to /lab: the module, the scripts, this program for its
+    /// The tar that dom0 unpacks to /lab: the module, what is installed with it, this program for its
     /// samplers, and the frontend, also as an addition to a guest's initrd.
     pub fn make_payload(&self, tar: &Path) -> Result<()> {
         let own = std::env::current_exe()?;
@@ -233,8 +246,8 @@ impl Lab {
         let program = self.make_frontend(&frontend)?;
         let mut command = Command::new("tar");
         command.arg("-cf").arg(tar);
-        let scripts =
-            ["block-tokens", "update-module"].map(|name| self.checkout.join("scripts").join(name));
+        let scripts = ["block-tokens", "modprobe.conf", "update-module"]
+            .map(|name| self.checkout.join("scripts").join(name));
         // Where there is one, see tests/cost.
         let ungated = self.build("ungated.ko");
         let holder = self.holder();

@@ -66,6 +66,9 @@ struct Arguments {
     /// Boot dom0 with the kernel that tests/debug/kernel or tests/kernels/kernel made.
     #[arg(long, env = "RBLKBACK_KERNEL", global = true)]
     kernel: Option<PathBuf>,
+    /// The ordinary dom0 that tests/debian/dom0 made.
+    #[arg(long, env = "RBLKBACK_DEBIAN", global = true)]
+    debian: Option<PathBuf>,
     /// Multiplies all deadlines, for a computer that is busy with other things.
     #[arg(long, env = "RBLKBACK_PATIENCE", global = true, default_value_t = 1)]
     patience: u32,
@@ -162,6 +165,7 @@ fn act(arguments: &Arguments) -> Result<bool> {
         let kernel = kernel.transpose()?;
         let mut lab = Lab::new(dir, &arguments.module, arguments.backend, kernel)?;
         lab.stretch = arguments.patience;
+        lab.debian.clone_from(&arguments.debian);
         anyhow::Ok(lab)
     };
     match &arguments.command {

@@ -222,6 +222,21 @@ fn clock_arguments(clock: Clock) -> Vec<String> {
 
 /// What a machine is, but for its disks and whatever differs each time.
 pub fn definition(lab: &Lab, kind: Kind) -> Vec<String> {
+    let mut words = vec!["-display", "none"];
+    if !kind.boots_its_disk() {
+        words.push("-no-reboot");
+    }
+    words.extend(["-nodefaults", "-m", MEMORY]);
+    let mut words: Vec<String> = words.into_iter().map(String::from).collect();
+    words.extend(clock_arguments(kind.clock()));
+    if !kind.boots_its_disk() {
+        words.extend(boot_arguments(lab, kind));
+    }
+    words
+}
+
+/// Xen, dom0's kernel and its initrd, and what they are told.
+fn boot_arguments(lab: &Lab, kind: Kind) -> Vec<String> {
     let image = |name: &str| lab.image(name).display().to_string();
     let (kernel, initrd) = lab.dom0_kernel();
     // eager-fpu: under TCG, Xen's lazy FPU switching corrupts vector registers of user space. The
@@ -238,23 +253,14 @@ pub fn definition(lab: &Lab, kind: Kind) -> Vec<String> {
     );
     // QEMU separates the images by commas.
     let linux = linux.replace(',', ",,");
-    let mut words: Vec<String> = [
-        "-display",
-        "none",
-        "-no-reboot",
-        "-nodefaults",
-        "-m",
-        MEMORY,
-    ]
-    .map(String::from)
-    .into();
-    words.extend(clock_arguments(kind.clock()));
-    words.extend(["-kernel".into(), image("xen"), "-append".into(), xen]);
-    words.extend([
+    vec![
+        "-kernel".into(),
+        image("xen"),
+        "-append".into(),
+        xen,
         "-initrd".into(),
         format!("{} {linux},{}", kernel.display(), initrd.display()),
-    ]);
-    words
+    ]
 }
 
 fn machine(lab: &Lab, kind: Kind) -> Command {

@@ -163,7 +163,12 @@ fn plan(lab: &Lab, only: &[String], part: Part) -> VecDeque<Job> {
             .collect();
         jobs.push_back(Job::Checks(checks));
     }
-    for kind in [Kind::Cycles, Kind::Timed, Kind::Plain, Kind::Scarce] {
+    let mut kinds = vec![Kind::Cycles, Kind::Timed, Kind::Plain, Kind::Scarce];
+    // Boots the stock kernel of its own disk.
+    if lab.kernel_name().is_none() {
+        kinds.push(Kind::Debian);
+    }
+    for kind in kinds {
         for list in on_hosts(lab, wanted(lab, only, part, kind)) {
             jobs.push_back(Job::Scenarios(kind, list));
         }

@@ -26,6 +26,9 @@ pub enum Kind {
     /// Two processors at the host's own speed, with nothing beside it: what only happens when two
     /// processors really run at once, happens here.
     Parallel,
+    /// A Debian as its package manager leaves it, from its own disk (tests/debian): systemd, udev,
+    /// GRUB and Xen's own units, nothing of ours loaded. It can reboot.
+    Debian,
 }
 
 impl Kind {
@@ -33,7 +36,9 @@ impl Kind {
         match self {
             // A guest gets well past 5000 requests a second.
             Kind::Timed => Clock::Instructions { shift: 0 },
-            Kind::Plain | Kind::Cycles | Kind::Scarce => Clock::Instructions { shift: 1 },
+            Kind::Plain | Kind::Cycles | Kind::Scarce | Kind::Debian => {
+                Clock::Instructions { shift: 1 }
+            }
             Kind::Parallel => Clock::Wall,
         }
     }
@@ -46,6 +51,8 @@ impl Kind {
             // parallel host does that.
             Kind::Timed | Kind::Plain | Kind::Scarce => "rodata=off",
             Kind::Parallel => "",
+            // In its own configuration of GRUB.
+            Kind::Debian => "",
         }
     }
 
@@ -64,7 +71,13 @@ impl Kind {
             Kind::Timed | Kind::Plain => 3,
             Kind::Cycles => 1,
             Kind::Scarce | Kind::Parallel => 2,
+            Kind::Debian => 0,
         }
+    }
+
+    /// Whether the machine boots what is on its disk, and can do so again.
+    pub fn boots_its_disk(self) -> bool {
+        self == Kind::Debian
     }
 
     pub fn name(self) -> &'static str {
@@ -74,6 +87,7 @@ impl Kind {
             Kind::Cycles => "cycles",
             Kind::Scarce => "scarce",
             Kind::Parallel => "parallel",
+            Kind::Debian => "debian",
         }
     }
 }

@@ -149,6 +149,12 @@ impl Shell {
             .map(drop)
     }
 
+    /// Runs a command that ends the far end, which comes back with [`Shell::wait_ready`].
+    pub fn leave(&self, command: &str) -> Result<()> {
+        self.busy.set(true);
+        self.send(command)
+    }
+
     /// Throws away what a terminal or an earlier user of the port may still have to say.
     fn sync(&self, end: Instant) -> Result<()> {
         let seconds = end.saturating_duration_since(Instant::now());

@@ -42,7 +42,7 @@ impl Snapshot {
         let dir = lab.snapshots().join(format!(
             "{}-{:016x}",
             title(lab, kind),
-            definition(lab, kind).finish()
+            definition(lab, kind)?.finish()
         ));
         let spares = (1..=kind.spares()).map(|i| format!("spare{i}")).collect();
         let snapshot = Snapshot { dir, spares };
@@ -82,11 +82,14 @@ fn title(lab: &Lab, kind: Kind) -> String {
 }
 
 /// All that a snapshot depends on, except for what the lab's own directory stands for.
-fn definition(lab: &Lab, kind: Kind) -> DefaultHasher {
+fn definition(lab: &Lab, kind: Kind) -> Result<DefaultHasher> {
     let mut hasher = DefaultHasher::new();
     qemu::definition(lab, kind).hash(&mut hasher);
     (kind.spares(), guest::DEFINITION).hash(&mut hasher);
-    hasher
+    if kind.boots_its_disk() {
+        lab.disk(kind)?.hash(&mut hasher);
+    }
+    Ok(hasher)
 }
 
 fn make(lab: &Lab, kind: Kind, snapshot: &Snapshot) -> Result<()> {
@@ -117,7 +120,7 @@ fn make(lab: &Lab, kind: Kind, snapshot: &Snapshot) -> Result<()> {
 
 fn fill(lab: &Lab, kind: Kind, snapshot: &Snapshot, dir: &Path) -> Result<()> {
     let disk = dir.join("disk.qcow2");
-    let base = lab.image("dom0.img");
+    let base = lab.disk(kind)?;
     let output = Command::new("qemu-img")
         .args(["create", "-q", "-f", "qcow2", "-F", "raw", "-b"])
         .args([&base, &disk])

@@ -28,6 +28,7 @@ mod module;
 mod moves;
 mod neighbour;
 mod no_timer;
+mod ordinary;
 mod parameters;
 mod peers;
 mod persistent;
@@ -98,6 +99,7 @@ pub const LONG: &[&str] = &[
     "cycles",
     "reconnect",
     "random-changes",
+    "ordinary",
 ];
 
 /// Their host is gone afterwards.
@@ -571,6 +573,14 @@ const ALL: &[Scenario] = &[
         kind: Kind::Plain,
         any_backend: false,
         script: cost::gate_cost,
+    },
+    Scenario {
+        name: "ordinary",
+        rows: &["U2"],
+        about: "in an ordinary Debian the module, installed by hand, serves guests from the next boot on",
+        kind: Kind::Debian,
+        any_backend: false,
+        script: ordinary::ordinary,
     },
     Scenario {
         name: "shutdown",
