@@ -53,14 +53,18 @@ TASK_test-all = test --at-length
 TASK_soak = test --only cycles --only reconnect
 soak: CYCLES = 1000
 
-# What runs on the ordinary dom0 of tests/debian, which is only made for that.
-ON_DEBIAN = ordinary
-needs-debian = $(and $(filter test test-all,$@),$(if $(T),$(filter $(ON_DEBIAN),$(T)),all))
+# What runs on the ordinary dom0 of tests/debian, and what tries the packages of "make deb". Both are
+# made for those only, and both are of the stock kernel.
+ON_DEBIAN = ordinary installed
+OF_PACKAGES = packages installed
+needs = $(and $(filter test test-all,$@),$(if $(KERNEL),,yes),$(if $(T),$(filter $(1),$(T)),all))
 
 test test-all soak demo bench shell: lab
 	@$(choose-kernel) $(ENTER) make -s modules dom0-test-modules OUT='$(OUT)' V='$(V)' && \
 	RBLKBACK_KERNEL= $(ENTER) make -s test-modules V='$(V)' && \
-	$(if $(needs-debian),RBLKBACK_DEBIAN=$$(tests/debian/dom0) && export RBLKBACK_DEBIAN && )\
+	$(if $(call needs,$(OF_PACKAGES)),{ $(ENTER) sh -c 'scripts/make-deb "$$KDIR"' >build/make-deb.log 2>&1 || \
+		{ tail -n 40 build/make-deb.log >&2; false; }; } &&) \
+	$(if $(call needs,$(ON_DEBIAN)),RBLKBACK_DEBIAN=$$(tests/debian/dom0) && export RBLKBACK_DEBIAN && )\
 	$(ENTER) $(CARGO_LAB) --module 'build/$(OUT)/rblkback.ko' \
 		$(or $(TASK_$@),$@) $(foreach name,$(T),--only '$(name)') \
 		$(if $(CYCLES),--cycles '$(CYCLES)') $(if $(PART),--part '$(PART)') $(if $(JOB),--job '$(JOB)')

@@ -288,3 +288,18 @@ lab_load() {
 	done
 	eval "$2" && [ -d "/sys/module/$1" ]
 }
+
+# lab_files: what is on the disk of an ordinary dom0, one file a line, those in /etc with a sum of
+# their content; what in the kernel's lists of modules is ours. Not what apt, dpkg, systemd and Xen
+# keep for themselves, nor what the tests have made.
+lab_files() {
+	local dir prune=()
+	for dir in /lab /srv /root /tmp /var/{cache,log,tmp} /var/lib/{apt,dpkg,systemd,xen} \
+		/etc/xen/auto /etc/apt/sources.list.d; do
+		prune+=(-path "$dir" -prune -o)
+	done
+	find / -xdev "${prune[@]}" -printf '%p %y %m %l\n' | LC_ALL=C sort
+	find /etc -xdev "${prune[@]}" -type f -exec md5sum {} + | LC_ALL=C sort -k 2
+	grep -l rblkback /lib/modules/*/modules.*
+	true
+}

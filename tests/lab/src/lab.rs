@@ -252,7 +252,18 @@ impl Lab {
         let ungated = self.build("ungated.ko");
         let holder = self.holder();
         let nvme = self.nvme();
-        let files = [&own, &self.module, &holder, &frontend, &program, &ungated];
+        // Where `make deb` has built it; what only compilers need stays out.
+        let packages = self.build("deb");
+        command.arg("--exclude=deb/rblkback-kdir-*");
+        let files = [
+            &own,
+            &self.module,
+            &holder,
+            &frontend,
+            &program,
+            &ungated,
+            &packages,
+        ];
         let files = files.into_iter().chain(&scripts);
         for file in files.chain(&nvme).filter(|f| f.exists()) {
             command

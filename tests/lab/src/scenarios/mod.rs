@@ -20,6 +20,7 @@ mod flushes;
 mod frontend;
 mod held_pages;
 mod hostile;
+mod installed;
 mod integrity;
 pub mod late;
 mod live_change;
@@ -581,6 +582,14 @@ const ALL: &[Scenario] = &[
         kind: Kind::Debian,
         any_backend: false,
         script: ordinary::ordinary,
+    },
+    Scenario {
+        name: "installed",
+        rows: &[],
+        about: "in an ordinary Debian the packages are installed, lose the module, and are purged",
+        kind: Kind::Debian,
+        any_backend: false,
+        script: installed::installed,
     },
     Scenario {
         name: "shutdown",

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A Debian as its package manager leaves it (tests/debian), with what `README.md` has an
+//! A Debian as its package manager leaves it (tests/debian), with what `install.rst` has an
 //! administrator install by hand.
 
 use std::time::Duration;
@@ -16,10 +16,10 @@ use crate::host::Host;
 use crate::results::Figures;
 
 /// How long dom0 and its guest may take to go down.
-const DEADLINE: Duration = Duration::from_secs(900);
+pub const DEADLINE: Duration = Duration::from_secs(900);
 const NAME: &str = "ordinary";
 /// The guest's disk. In 4 s it has what flows into the bucket and what was in it.
-const IMAGE: &str = "/srv/guest.img";
+pub const IMAGE: &str = "/srv/guest.img";
 const LIMIT: &str = "refill=50/max=20";
 const REQUESTS: std::ops::RangeInclusive<u64> = 190..=232;
 
@@ -77,7 +77,7 @@ pub fn ordinary(host: &Host<'_>, figures: &mut Figures) -> Result<()> {
     host.power_off("systemctl poweroff", DEADLINE).map(drop)
 }
 
-/// The steps of README.md, but for the build.
+/// The steps of install.rst, but for the build.
 fn install(host: &Host<'_>) -> Result<()> {
     host.ok(&format!(
         "install -m 644 /lab/modprobe.conf /etc/modprobe.d/rblkback.conf && \
@@ -87,14 +87,14 @@ fn install(host: &Host<'_>) -> Result<()> {
     .map(drop)
 }
 
-fn guest<'h, 'l>(host: &'h Host<'l>) -> GuestSpec<'h, 'l> {
+pub fn guest<'h, 'l>(host: &'h Host<'l>) -> GuestSpec<'h, 'l> {
     host.guest_named(NAME).disk_line(&format!(
         "vdev=xvda,format=raw,access=rw,script=block-tokens,target={LIMIT}:{IMAGE}"
     ))
 }
 
 /// Everything that systemd started is up.
-fn is_well(host: &Host<'_>) -> Result<()> {
+pub fn is_well(host: &Host<'_>) -> Result<()> {
     let state = host.run("systemctl is-system-running")?.text;
     let failed = host.ok("systemctl --failed --plain --no-legend")?;
     check::equal("the failed units", failed.as_str(), "")?;
@@ -116,7 +116,7 @@ fn after(host: &Host<'_>, boot: &Boot) -> Result<f64> {
 }
 
 /// The guest's disk is rblkback's, and has its limit.
-fn is_limited(guest: &Guest<'_, '_>) -> Result<()> {
+pub fn is_limited(guest: &Guest<'_, '_>) -> Result<()> {
     guest.wait_disk("xvda")?;
     let driver = guest.vbd("xvda").driver()?;
     check::equal("the driver", driver.as_str(), "rblkback")?;
