@@ -101,6 +101,7 @@ pub const LONG: &[&str] = &[
     "reconnect",
     "random-changes",
     "ordinary",
+    "installed",
 ];
 
 /// Their host is gone afterwards.
