@@ -271,7 +271,8 @@ impl Engine {
         }
     }
 
-    /// Checks a transfer by what is known of the device.
+    /// Checks a transfer by what is known of the device. Copies the segments of an indirect one each time,
+    /// and what is submitted is what was copied and checked last.
     fn check(
         &mut self,
         slot: &Slot,
