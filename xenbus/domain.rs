@@ -154,7 +154,7 @@ pub(crate) fn state(domain: u16) -> Result<DomainState> {
         return question.ask(domain);
     }
     if answered == NONE {
-        return Err(ENOSYS);
+        return Err(no_answer());
     }
     for (number, question) in Question::ALL.iter().enumerate() {
         if let Ok(state) = question.ask(domain) {
@@ -163,5 +163,11 @@ pub(crate) fn state(domain: u16) -> Result<DomainState> {
         }
     }
     ANSWERED.store(NONE, Relaxed);
-    Err(ENOSYS)
+    Err(no_answer())
+}
+
+#[cold]
+fn no_answer() -> Error {
+    // The kernel crate has this error by name only as of Linux 7.3.
+    Error::from_errno(-(bindings::ENOSYS as i32))
 }

@@ -8,7 +8,10 @@
 //!
 //! C header: [`include/xen/events.h`](srctree/include/xen/events.h)
 
+use core::mem::transmute_copy;
+
 use kernel::{
+    irq::IrqReturn,
     prelude::*,
     sync::{
         atomic::{
@@ -25,6 +28,11 @@ use kernel::{
 
 use super::bindings;
 use super::device::DeviceRef;
+
+/// What a handler returns. The kernel's bindings have the C enum as an integer, or as a type around one.
+const IRQ_HANDLED: bindings::irqreturn_t =
+    // SAFETY: Either is a C `unsigned int`, of which every value is valid.
+    unsafe { transmute_copy(&(IrqReturn::Handled as u32)) };
 
 /// Handles the events of a [`Channel`].
 pub(crate) trait Handler: Send + Sync + 'static {
@@ -148,7 +156,7 @@ impl<H: Handler> Channel<H> {
         let channel = unsafe { &*cookie.cast::<Self>() };
         channel.arrived.store(true, Relaxed);
         channel.handler.event();
-        bindings::irqreturn::IRQ_HANDLED
+        IRQ_HANDLED
     }
 }
 

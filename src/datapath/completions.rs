@@ -22,6 +22,7 @@ use crate::logic::protocol::request::Operation;
 use crate::logic::protocol::request::Request;
 use crate::qos::gate::RingWaker;
 use crate::qos::permit::Permit;
+use crate::sys::bdev::is_unsupported;
 use crate::sys::bdev::BlockDevice;
 use crate::sys::bio::BioOwner;
 use crate::sys::bio::BioVec;
@@ -119,7 +120,7 @@ impl BioOwner for LlistNode<RequestMemory> {
     fn end_io(mut this: KBox<Self>, outcome: Result) {
         this.response.status = match outcome {
             Ok(()) => Status::Okay,
-            Err(e) if e == EOPNOTSUPP => Status::Unsupported,
+            Err(e) if is_unsupported(e) => Status::Unsupported,
             Err(_) => Status::Error,
         };
         // Most find the thread awake, and have nothing more to do.

@@ -22,6 +22,7 @@ use super::pending_request::PendingRequest;
 use super::pending_request::RequestQueue;
 use super::run_check::Verdict;
 use crate::logic::protocol::abi::Status;
+use crate::sys::bdev::is_unsupported;
 
 /// Sectors of 512 bytes that are discarded with one call at most: after each, the work item looks whether
 /// it is to stop. 1 GiB. Nor are they more than the device takes as one request, unless what it discards as a
@@ -51,7 +52,7 @@ impl PendingRequest<Discard> {
                 break;
             };
             if let Err(e) = device.block_device().discard(sector, sectors, secure) {
-                return Some(if e == EOPNOTSUPP {
+                return Some(if is_unsupported(e) {
                     Status::Unsupported
                 } else {
                     Status::Error

@@ -18,7 +18,6 @@
 //! the clock once; that the ring has no more costs an atomic addition.
 
 use kernel::{
-    new_spinlock_irq,
     prelude::*,
     sync::{
         atomic::{
@@ -26,8 +25,7 @@ use kernel::{
             Atomic,
             AtomicFlag, //
         },
-        Arc,
-        SpinLockIrq, //
+        Arc, //
     }, //
 };
 
@@ -48,6 +46,8 @@ use crate::logic::tokens::timer_action::TimerAction;
 use crate::logic::tokens::token_queue::bit_of;
 use crate::logic::tokens::token_queue::Members;
 use crate::logic::tokens::view::LimitView;
+use crate::sys::compat::new_spinlock_irq;
+use crate::sys::compat::SpinLockIrq;
 use crate::sys::timer;
 use crate::sys::timer::Expire;
 use crate::sys::timer::OneShot;

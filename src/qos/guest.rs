@@ -15,12 +15,8 @@
 //! The timer is armed only while a disk waits for the cap.
 
 use kernel::{
-    new_spinlock_irq,
     prelude::*,
-    sync::{
-        Arc,
-        SpinLockIrq, //
-    }, //
+    sync::Arc, //
 };
 
 use super::run_state::RunState;
@@ -30,6 +26,8 @@ use crate::logic::tokens::admission::CapRef;
 use crate::logic::tokens::cap::Cap;
 use crate::logic::tokens::limits::Limit;
 use crate::logic::tokens::timer_action::TimerAction;
+use crate::sys::compat::new_spinlock_irq;
+use crate::sys::compat::SpinLockIrq;
 use crate::sys::timer;
 use crate::sys::timer::Expire;
 use crate::sys::timer::OneShot;

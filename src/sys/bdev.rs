@@ -139,7 +139,7 @@ impl BlockDevice {
     ///
     /// # Errors
     ///
-    /// The error of the device: `EOPNOTSUPP` if it does not support the operation.
+    /// The error of the device, see [`is_unsupported`].
     pub(crate) fn discard(&self, sector: u64, sectors: u64, secure: bool) -> Result {
         let bdev = self.as_ptr();
         // SAFETY: By the type invariant the device is open.
@@ -158,6 +158,12 @@ impl BlockDevice {
         // SAFETY: By the type invariant the device is open.
         to_result(unsafe { bindings::xbk_disk_uncache(self.as_ptr()) })
     }
+}
+
+/// Returns whether the error of a device says that it does not support the operation.
+pub(crate) fn is_unsupported(error: Error) -> bool {
+    // The kernel crate has this error by name only as of Linux 7.3.
+    error.to_errno() == -(bindings::EOPNOTSUPP as i32)
 }
 
 impl Drop for BlockDevice {

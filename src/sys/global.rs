@@ -23,6 +23,8 @@ use kernel::{
     }, //
 };
 
+use super::compat::synchronize_rcu;
+
 /// A static variable for a value.
 ///
 /// # Invariants
@@ -78,7 +80,7 @@ impl<T: Send + Sync + 'static> Drop for Installed<T> {
     fn drop(&mut self) {
         let raw = self.0 .0.xchg(null_mut(), Full);
         // A reader may have loaded the pointer and not taken its own reference yet.
-        rcu::synchronize_rcu();
+        synchronize_rcu();
         // SAFETY: `install` has stored a pointer from `Arc::into_raw`, and only this drop clears
         // it. By the type invariant the pointer owned a reference, which is given up here.
         drop(unsafe { Arc::from_raw(raw) });

@@ -81,6 +81,14 @@ void xbk_raw_lock_init(raw_spinlock_t *lock, const char *name);
 unsigned long xbk_raw_lock(raw_spinlock_t *lock);
 void xbk_raw_unlock(raw_spinlock_t *lock, unsigned long flags);
 
+/*
+ * A spinlock, taken with interrupts off, or on PREEMPT_RT a sleeping lock. Unlocking takes what locking
+ * returned, or stored in @flags. Before Linux 7.3 only, see compat.c.
+ */
+unsigned long xbk_spin_lock(spinlock_t *lock);
+bool xbk_spin_trylock(spinlock_t *lock, unsigned long *flags);
+void xbk_spin_unlock(spinlock_t *lock, unsigned long flags);
+
 void xbk_preempt_disable(void);
 void xbk_preempt_enable(void);
 

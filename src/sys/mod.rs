@@ -19,12 +19,14 @@
 //! | [`preempt`] | disabling preemption |
 //! | [`params`] | module parameters |
 //! | [`trace`] | tracepoints |
+//! | [`compat`] | what differs between kernel releases |
 //! | [`global`] | values that exist while the module is loaded |
 //! | [`module_ref`] | a reference to this module |
 
 pub(crate) mod bdev;
 mod bindings;
 pub(crate) mod bio;
+pub(crate) mod compat;
 pub(crate) mod global;
 pub(crate) mod kthread;
 pub(crate) mod llist;

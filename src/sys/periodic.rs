@@ -10,14 +10,12 @@
 //! locks of the timer and of the workqueues are taken under it.
 
 use kernel::{
-    new_spinlock_irq,
     prelude::*,
-    sync::{
-        Arc,
-        SpinLockIrq, //
-    }, //
+    sync::Arc, //
 };
 
+use super::compat::new_spinlock_irq;
+use super::compat::SpinLockIrq;
 use super::global::Global;
 use super::global::Installed;
 use super::timer;

@@ -8,12 +8,20 @@
 //!
 //! C header: [`include/linux/hrtimer.h`](srctree/include/linux/hrtimer.h)
 
+use core::mem::transmute_copy;
+
 use kernel::{
     bindings,
     container_of,
     prelude::*,
+    time::hrtimer::HrTimerRestart,
     types::Opaque, //
 };
+
+/// What a callback returns. The kernel's bindings have the C enum as an integer, or as a type around one.
+const NORESTART: bindings::hrtimer_restart =
+    // SAFETY: Either is a C `unsigned int`, of which every value is valid.
+    unsafe { transmute_copy(&(HrTimerRestart::NoRestart as u32)) };
 
 /// Handles the expiry of a [`OneShot`].
 pub(crate) trait Expire: Send + Sync + 'static {
@@ -99,7 +107,7 @@ impl<T: Expire> OneShot<T> {
         // SAFETY: The timer core passes the timer of a `OneShot<T>`. `drop` waits for the callback
         // before the memory is freed.
         T::expired(unsafe { &*container_of!(field, Self, timer) });
-        bindings::hrtimer_restart::HRTIMER_NORESTART
+        NORESTART
     }
 }
 

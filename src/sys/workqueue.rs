@@ -35,6 +35,7 @@ use kernel::{
 };
 
 use super::bindings;
+use super::compat::synchronize_rcu;
 
 /// A workqueue that exists while the module is loaded.
 ///
@@ -100,7 +101,7 @@ impl ModuleQueue {
     fn destroy(&self) {
         let queue = self.0.xchg(null_mut(), Full);
         if !queue.is_null() {
-            rcu::synchronize_rcu();
+            synchronize_rcu();
             // SAFETY: `xchg` returned the queue to this caller only. All users of the pointer have
             // finished, because they hold an RCU read lock and a grace period has passed.
             unsafe { bindings::destroy_workqueue(queue) };

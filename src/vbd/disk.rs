@@ -6,7 +6,6 @@ use kernel::{
     impl_has_work,
     new_mutex,
     new_spinlock,
-    new_spinlock_irq,
     new_work,
     prelude::*,
     str::CString,
@@ -22,8 +21,7 @@ use kernel::{
         Arc,
         Completion,
         Mutex,
-        SpinLock,
-        SpinLockIrq, //
+        SpinLock, //
     },
     workqueue::Work, //
 };
@@ -44,6 +42,8 @@ use crate::logic::protocol::index::Overrun;
 use crate::qos::gate::Gate;
 use crate::qos::guest::Backoff;
 use crate::qos::registry::GuestSlot;
+use crate::sys::compat::new_spinlock_irq;
+use crate::sys::compat::SpinLockIrq;
 use crate::sys::module_ref::ModuleRef;
 use crate::sys::trace::TraceId;
 use crate::sys::workqueue;

@@ -9,10 +9,7 @@
 
 use kernel::{
     prelude::*,
-    sync::{
-        rcu::synchronize_rcu,
-        Arc, //
-    }, //
+    sync::Arc, //
 };
 
 use crate::datapath::disk_context::DiskContext;
@@ -20,6 +17,7 @@ use crate::datapath::disk_context::DiskEvents;
 use crate::datapath::worker::Worker;
 use crate::logic::ids::RingId;
 use crate::logic::vdev::VdevName;
+use crate::sys::compat::synchronize_rcu;
 use crate::sys::kthread::Kthread;
 use crate::sys::trace::TraceId;
 
