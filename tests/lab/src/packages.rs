@@ -103,6 +103,14 @@ fn by_dkms(lab: &Lab, tree: &Tree, release: &str, version: &str, metadata: &str)
     )?;
     fs::remove_file(tree.root.join("module.ko"))?;
     tree.run(&["rblkback-check", "--kernel", release])?;
+    let skips = format!("/usr/src/rblkback-{version}/scripts/dkms-kdir 6.18.9-none; test $? = 77");
+    let (skipped, said) = tree.ended(&["sh", "-c", &skips])?;
+    check::that(skipped, || "DKMS would not skip an old kernel".into())?;
+    let sentence = [
+        "not built for 6.18.9-none: the module is for Linux",
+        "and later",
+    ];
+    check::contains("of a kernel that is too old", &said, &sentence)?;
     let (good, said) = tree.ended(&["rblkback-check", "--kernel", "7.0.0-none"])?;
     check::that(!good, || "a kernel without a module is not reported".into())?;
     check::contains(
