@@ -24,6 +24,14 @@ pub fn decimal(text: &[u8], max: u32) -> Option<u32> {
     (value <= max).then_some(value)
 }
 
+/// Parses a number as [`decimal`] does, with a `-` before it if it is below 0; its amount is at most `max`.
+pub fn signed(text: &[u8], max: u32) -> Option<i64> {
+    match text.strip_prefix(b"-") {
+        Some(digits) => decimal(digits, max).map(|amount| i64::from(amount).wrapping_neg()),
+        None => decimal(text, max).map(i64::from),
+    }
+}
+
 /// Parses a strict unsigned hexadecimal number: digits only, no `0x` prefix.
 pub fn hexadecimal(text: &[u8]) -> Option<u32> {
     if text.is_empty() {

@@ -209,7 +209,7 @@ impl Guest {
 
     /// `disk`, which no guest has used yet, begins with a request for the cap `limit`. The first
     /// disk of a guest that has no cap brings a full bucket, or one with `saved` tokens.
-    pub(super) fn start_cap(&self, disk: DiskId, limit: Option<Limit>, saved: Option<u32>) {
+    pub(super) fn start_cap(&self, disk: DiskId, limit: Option<Limit>, saved: Option<i64>) {
         self.change(|state| {
             let mut disks = state.slots.iter().filter_map(Slot::member);
             let others = disks.next().is_some() && disks.next().is_some();

@@ -142,7 +142,7 @@ impl GuestSlot {
 
     /// The disk, which no guest has used yet, begins with a request for this cap. The first disk of
     /// a guest that has no cap brings a full bucket, or one with `saved` tokens.
-    pub(crate) fn start_cap(&self, limit: Option<Limit>, saved: Option<u32>) {
+    pub(crate) fn start_cap(&self, limit: Option<Limit>, saved: Option<i64>) {
         self.guest.start_cap(self.disk, limit, saved);
     }
 

@@ -150,7 +150,7 @@ impl LimitControl {
             self.gate.configure(requested.terms)
         } else {
             let mut saved = state.levels.own;
-            saved.tokens = saved.tokens.or(requested.initial);
+            saved.tokens = saved.tokens.or(requested.initial.map(i64::from));
             self.gate.start(requested.terms, saved)
         };
         if requested.is_valid() {
@@ -250,9 +250,7 @@ impl LimitControl {
     pub(super) fn save_levels(&self) {
         let view = self.gate.view();
         let cap = self.gate.slot().cap_view();
-        let level = |limit: Option<Limit>, level: i64| {
-            limit.map(|_| u32::try_from(level.max(0)).unwrap_or(u32::MAX))
-        };
+        let level = |limit: Option<Limit>, level| limit.map(|_| level);
         let levels = StoredLevels {
             own: SavedLevels {
                 tokens: level(view.limit, view.tokens),

@@ -12,7 +12,7 @@
 
 use kernel::prelude::*;
 
-use crate::logic::number::decimal;
+use crate::logic::number::signed;
 use crate::logic::tokens::admission::SavedLevels;
 use crate::logic::tokens::limits::setting;
 use crate::logic::tokens::limits::terms;
@@ -144,7 +144,7 @@ pub(super) struct StoredLevels {
     /// Of the disk's buckets.
     pub(super) own: SavedLevels,
     /// Of the guest's cap.
-    pub(super) cap: Option<u32>,
+    pub(super) cap: Option<i64>,
 }
 
 impl StoredLevels {
@@ -171,7 +171,7 @@ impl StoredLevels {
         transaction(|store| {
             let level = |key| {
                 let text = store.read(dir, key)?;
-                Ok::<_, Error>(text.and_then(|text| decimal(text.bytes(), VALUE_MAX)))
+                Ok::<_, Error>(text.and_then(|text| signed(text.bytes(), VALUE_MAX)))
             };
             Ok(Self {
                 own: SavedLevels {
@@ -200,7 +200,7 @@ impl StoredLevels {
     pub(super) fn write(&self, dir: &CStr) {
         // If they cannot be written, the next bucket starts full.
         let _ = within(dir, |store, dir| {
-            let write = |key, level: Option<u32>| match level {
+            let write = |key, level: Option<i64>| match level {
                 Some(level) => store.write(dir, key, fmt!("{}", level)),
                 None => Ok(()),
             };

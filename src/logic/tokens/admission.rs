@@ -44,14 +44,14 @@ mod report;
 /// `None`: a full bucket.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SavedLevels {
-    /// The number of tokens.
-    pub tokens: Option<u32>,
-    /// The number of bytes.
-    pub bytes: Option<u32>,
+    /// The number of tokens, below 0 in debt.
+    pub tokens: Option<i64>,
+    /// The number of bytes, below 0 in debt.
+    pub bytes: Option<i64>,
 }
 
-impl From<Option<u32>> for SavedLevels {
-    fn from(tokens: Option<u32>) -> Self {
+impl From<Option<i64>> for SavedLevels {
+    fn from(tokens: Option<i64>) -> Self {
         Self {
             tokens,
             bytes: None,

@@ -53,11 +53,12 @@ impl Bucket {
         }
     }
 
-    /// A bucket with `tokens`, at most `max`: the level that another driver saved.
-    pub fn restored(limit: Limit, tokens: u32, now: u64) -> Self {
+    /// A bucket with `tokens`, at most `max` and below 0 in debt: the level that another driver saved.
+    pub fn restored(limit: Limit, tokens: i64, now: u64) -> Self {
+        let level = tokens.saturating_mul(NANO);
         Self {
             limit,
-            level: nano(tokens.min(limit.max())),
+            level: level.min(nano(limit.max())).max(-DEBT_MAX),
             stamp: now,
         }
     }

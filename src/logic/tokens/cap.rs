@@ -42,7 +42,7 @@ impl Cap {
 
     /// Starts with the cap that the first disk of the guest requests: with a full bucket,
     /// or with the `saved` tokens.
-    pub fn start(&mut self, disk: DiskId, limit: Option<Limit>, saved: Option<u32>, now: u64) {
+    pub fn start(&mut self, disk: DiskId, limit: Option<Limit>, saved: Option<i64>, now: u64) {
         if let Some(slot) = self.requested.get_mut(usize::from(disk)) {
             *slot = limit;
         }

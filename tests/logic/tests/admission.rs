@@ -139,6 +139,15 @@ fn a_saved_bucket_is_not_filled_up() {
 }
 
 #[test]
+fn a_saved_debt_is_paid_off_first() {
+    let mut a = Admission::unlimited();
+    a.start(limited(10, 100), Some(-20), 0);
+    assert_eq!(a.view(0).tokens, -20);
+    assert_eq!(a.view(2 * SECOND).tokens, 0);
+    assert_eq!(a.view(3 * SECOND).tokens, 10);
+}
+
+#[test]
 fn switching_a_limit_off_and_on_causes_no_burst() {
     let mut a = started(limited(1000, 1000));
     a.configure(Setting::Unlimited, 0);

@@ -25,6 +25,7 @@ use rblkback_logic::tokens::admission::Change;
 use rblkback_logic::tokens::bucket::Bucket;
 use rblkback_logic::tokens::limits::Limit;
 use rblkback_logic::tokens::limits::Setting;
+use rblkback_logic::tokens::limits::VALUE_MAX;
 
 const RINGS: usize = 3;
 
@@ -159,12 +160,12 @@ proptest! {
     #[test]
     fn a_disk_continues_with_the_tokens_of_another_driver(
         limit in limits(),
-        saved in prop_oneof![0..100u32, any::<u32>()],
+        saved in prop_oneof![-100..100i64, -i64::from(VALUE_MAX)..=i64::MAX],
         now in gaps(),
     ) {
         let mut admission = Admission::unlimited();
         admission.start(Setting::Limited(limit), Some(saved), now);
-        let expected = i64::from(saved.min(limit.max()));
+        let expected = saved.min(limit.max().into());
         prop_assert_eq!(tokens(&mut admission, now), expected);
         prop_assert_eq!(admission.view(now).meter.changes, 0);
     }

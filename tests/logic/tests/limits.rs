@@ -10,6 +10,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use rblkback_logic::number::decimal;
 use rblkback_logic::number::hexadecimal;
+use rblkback_logic::number::signed;
 use rblkback_logic::number::DeviceNumber;
 use rblkback_logic::number::UntrustedText;
 use rblkback_logic::tokens::limits::setting;
@@ -90,6 +91,12 @@ proptest! {
         let value = strict_u32(&text, 10);
         prop_assert_eq!(decimal(&text, u32::MAX), value);
         prop_assert_eq!(decimal(&text, max), value.filter(|value| *value <= max));
+        let value = value.filter(|value| *value <= max).map(i64::from);
+        if !text.starts_with(b"-") {
+            prop_assert_eq!(signed(&text, max), value);
+        }
+        let below = [b"-", &text[..]].concat();
+        prop_assert_eq!(signed(&below, max), value.map(|value| -value));
         prop_assert_eq!(hexadecimal(&text), strict_u32(&text, 16));
     }
 
