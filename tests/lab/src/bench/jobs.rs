@@ -38,7 +38,7 @@ pub struct Job {
 const USUAL: Job = Job {
     name: "",
     options: "",
-    requests: 8_000,
+    requests: 5_000,
     threads: 1,
     disks: 1,
     queues: 1,
@@ -62,7 +62,7 @@ pub const ALL: &[Job] = &[
     Job {
         name: "read-4k-1",
         options: "--rw=randread --bs=4k --iodepth=1",
-        requests: 4_000,
+        requests: 2_500,
         ..USUAL
     },
     Job {
@@ -94,19 +94,19 @@ pub const ALL: &[Job] = &[
     Job {
         name: "read-64k-8",
         options: "--rw=read --bs=64k --iodepth=8",
-        requests: 4_000,
+        requests: 2_500,
         ..USUAL
     },
     Job {
         name: "read-1m-4",
         options: "--rw=read --bs=1m --iodepth=4",
-        requests: 400,
+        requests: 250,
         ..USUAL
     },
     Job {
         name: "write-1m-fsync",
         options: "--rw=write --bs=1m --iodepth=1 --fsync=1",
-        requests: 400,
+        requests: 250,
         flushed: true,
         ..USUAL
     },
@@ -133,14 +133,14 @@ pub const ALL: &[Job] = &[
     Job {
         name: "unpersistent-64k-8",
         options: "--rw=read --bs=64k --iodepth=8",
-        requests: 4_000,
+        requests: 2_500,
         persistent: false,
         ..USUAL
     },
     Job {
         name: "disks-8",
         options: "--rw=randread --bs=4k --iodepth=32",
-        requests: 32_000,
+        requests: 16_000,
         threads: 8,
         disks: 8,
         ..USUAL
@@ -148,7 +148,7 @@ pub const ALL: &[Job] = &[
     Job {
         name: "disks-32",
         options: "--rw=randread --bs=4k --iodepth=32",
-        requests: 16_000,
+        requests: 9_600,
         threads: 32,
         disks: 32,
         ..USUAL
@@ -163,12 +163,14 @@ pub const ALL: &[Job] = &[
     Job {
         name: "busy-4k-4",
         options: "--rw=randread --bs=4k --iodepth=4",
+        requests: 8_000,
         busy: true,
         ..USUAL
     },
     Job {
         name: "busy-4k-32",
         options: "--rw=randread --bs=4k --iodepth=32",
+        requests: 8_000,
         busy: true,
         ..USUAL
     },
