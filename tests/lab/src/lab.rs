@@ -246,8 +246,13 @@ impl Lab {
         let program = self.make_frontend(&frontend)?;
         let mut command = Command::new("tar");
         command.arg("-cf").arg(tar);
-        let scripts = ["block-tokens", "modprobe.conf", "update-module"]
-            .map(|name| self.checkout.join("scripts").join(name));
+        let scripts = [
+            "block-tokens",
+            "modprobe.conf",
+            "move-disks",
+            "update-module",
+        ]
+        .map(|name| self.checkout.join("scripts").join(name));
         // Where there is one, see tests/cost.
         let ungated = self.build("ungated.ko");
         let holder = self.holder();

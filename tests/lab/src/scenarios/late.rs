@@ -12,6 +12,7 @@ const RUNS: &[(&str, &[Device])] = &[
     ("rebind", &[Device::Ms50, Device::S2, Device::Virtio]),
     ("takeover", &[Device::Ms50, Device::S2, Device::Nvme]),
     ("takeover-queues", &[Device::Ms50, Device::S2]),
+    ("take", &[Device::Ms50]),
     ("update", &[Device::Ms50]),
     ("update-fails", &[Device::Ms50]),
     ("rebound-moved", &[Device::Ms50, Device::S2]),
@@ -55,6 +56,7 @@ const RUNS: &[(&str, &[Device])] = &[
 pub const AT_LENGTH: &[&str] = &[
     "rebind@2s",
     "takeover-queues@2s",
+    "take@50ms",
     "update-fails@50ms",
     "rebound-moved@50ms",
     "rebound-moved@2s",

@@ -45,6 +45,7 @@ mod sectors;
 mod shutdown;
 mod slow_neighbour;
 mod states;
+mod take;
 mod takeover;
 mod telling;
 mod throttled_end;
@@ -431,6 +432,14 @@ const ALL: &[Scenario] = &[
         kind: Kind::Plain,
         any_backend: false,
         script: chosen::chosen,
+    },
+    Scenario {
+        name: "take",
+        rows: &["P6"],
+        about: "one command moves a guest's disks between both drivers, or leaves them where they were",
+        kind: Kind::Plain,
+        any_backend: false,
+        script: take::take,
     },
     Scenario {
         name: "update",

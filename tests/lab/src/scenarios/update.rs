@@ -106,7 +106,7 @@ fn verified(jobs: [RepeatedJob<'_, '_, '_>; 2], figures: &mut Figures) -> Result
 }
 
 /// Makes a module of another version and build id of the first one, after a further edit in Perl's words.
-fn another_build(host: &Host<'_>, edit: &str, to: &str) -> Result<()> {
+pub(super) fn another_build(host: &Host<'_>, edit: &str, to: &str) -> Result<()> {
     let version = VERSION.trim_end();
     host.ok(&format!(
         r#"perl -0777 -pe 's/\0version=\K\Q{version}\E(?=\0)/{NEXT_VERSION}/ or die;
