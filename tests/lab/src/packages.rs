@@ -195,9 +195,11 @@ impl Packages {
             "/usr/lib/modprobe.d/rblkback.conf",
             "/usr/lib/systemd/system/rblkback-check.service",
             "/usr/sbin/rblkback-check",
+            "/usr/sbin/rblkback-take",
             "/usr/sbin/rblkback-update",
             "/usr/share/man/man8/block-tokens.8.gz",
             "/usr/share/man/man8/rblkback-check.8.gz",
+            "/usr/share/man/man8/rblkback-take.8.gz",
             "/usr/share/man/man8/rblkback-update.8.gz",
         ];
         self.holds("rblkback-tools", &tools, &tools)
