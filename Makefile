@@ -55,15 +55,26 @@ soak: CYCLES = 1000
 
 # What runs on the ordinary dom0 of tests/debian, and what tries the packages of "make deb". Both are
 # made for those only, and both are of the stock kernel.
-ON_DEBIAN = ordinary installed
-OF_PACKAGES = packages installed
+ON_DEBIAN = ordinary installed upgraded
+OF_PACKAGES = packages installed upgraded kernels
 needs = $(and $(filter test test-all,$@),$(if $(KERNEL),,yes),$(if $(T),$(filter $(1),$(T)),all))
+# What "make test" leaves out needs more: packages of a next version, and a dom0 with several kernels.
+needs-at-length = $(if $(T),$(call needs,$(1)),$(and $(call needs),$(filter test-all,$@)))
+# logged NAME,COMMAND: runs it, and shows the end of its log only if it fails.
+logged = { $(2) >build/$(1).log 2>&1 || { tail -n 40 build/$(1).log >&2; false; }; }
+# A release for which DKMS builds as well, with Debian's compiler.
+SECOND_KERNEL = 7.2.12+deb13-amd64
+make-deb = $(ENTER) sh -c 'scripts/make-deb $(1) "$$KDIR"'
 
 test test-all soak demo bench shell: lab
 	@$(choose-kernel) $(ENTER) make -s modules dom0-test-modules OUT='$(OUT)' V='$(V)' && \
 	RBLKBACK_KERNEL= $(ENTER) make -s test-modules V='$(V)' && \
-	$(if $(call needs,$(OF_PACKAGES)),{ $(ENTER) sh -c 'scripts/make-deb "$$KDIR"' >build/make-deb.log 2>&1 || \
-		{ tail -n 40 build/make-deb.log >&2; false; }; } &&) \
+	$(if $(call needs,$(OF_PACKAGES)),$(call logged,make-deb,$(make-deb)) &&) \
+	$(if $(call needs-at-length,upgraded),$(call logged,make-deb-next,$(call \
+		make-deb,--version $(VERSION)+next --output build/deb-next)) &&) \
+	$(if $(call needs-at-length,kernels),second=$$(tests/kernels/kernel '$(SECOND_KERNEL)') && \
+		$(call logged,make-deb-second,RBLKBACK_KERNEL=$$second $(call make-deb,--output build/deb-second)) && \
+		RBLKBACK_KERNELS=$$(tests/debian/dom0 kernels) && export RBLKBACK_KERNELS &&) \
 	$(if $(call needs,$(ON_DEBIAN)),RBLKBACK_DEBIAN=$$(tests/debian/dom0) && export RBLKBACK_DEBIAN && )\
 	$(ENTER) $(CARGO_LAB) --module 'build/$(OUT)/rblkback.ko' \
 		$(or $(TASK_$@),$@) $(foreach name,$(T),--only '$(name)') \

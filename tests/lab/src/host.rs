@@ -73,9 +73,10 @@ impl<'l> Host<'l> {
 
     /// Waits for the shells, and then for all that starts by itself.
     fn wait_up(&self) -> Result<()> {
-        let deadline = match self.kind {
-            Kind::Debian => DEBIAN_DEADLINE,
-            _ => BOOT_DEADLINE,
+        let deadline = if self.kind.boots_its_disk() {
+            DEBIAN_DEADLINE
+        } else {
+            BOOT_DEADLINE
         };
         for shell in [&self.dom0, &self.post_mortem] {
             shell.wait_boot("dom0", deadline)?;

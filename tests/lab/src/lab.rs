@@ -96,6 +96,8 @@ pub struct Lab {
     kernel: Option<Dom0Kernel>,
     /// Where the disk of the ordinary dom0 is, see tests/debian.
     pub debian: Option<PathBuf>,
+    /// Where that of the one with more kernels is.
+    pub kernels: Option<PathBuf>,
     pub backend: Backend,
     pub module: PathBuf,
     /// `lab.env`: the versions this lab was made of.
@@ -135,6 +137,7 @@ impl Lab {
             images,
             kernel,
             debian: None,
+            kernels: None,
             backend,
             module,
             versions,
@@ -168,11 +171,14 @@ impl Lab {
 
     /// What the disk of a host begins as.
     pub fn disk(&self, kind: Kind) -> Result<PathBuf> {
-        if !kind.boots_its_disk() {
-            return Ok(self.image("dom0.img"));
-        }
-        let dir = self.debian.as_deref();
-        let dir = dir.context("there is no ordinary dom0: tests/debian/dom0 makes it")?;
+        let dir = match kind {
+            Kind::Debian => &self.debian,
+            Kind::Kernels => &self.kernels,
+            _ => return Ok(self.image("dom0.img")),
+        };
+        let dir = dir
+            .as_deref()
+            .context("there is no ordinary dom0: tests/debian/dom0 makes it")?;
         Ok(dir.join("disk.raw"))
     }
 
@@ -258,18 +264,10 @@ impl Lab {
         let holder = self.holder();
         let nvme = self.nvme();
         // Where `make deb` has built it; what only compilers need stays out.
-        let packages = self.build("deb");
-        command.arg("--exclude=deb/rblkback-kdir-*");
-        let files = [
-            &own,
-            &self.module,
-            &holder,
-            &frontend,
-            &program,
-            &ungated,
-            &packages,
-        ];
-        let files = files.into_iter().chain(&scripts);
+        let packages = ["deb", "deb-next"].map(|name| self.build(name));
+        command.arg("--exclude=rblkback-kdir-*");
+        let files = [&own, &self.module, &holder, &frontend, &program, &ungated];
+        let files = files.into_iter().chain(&scripts).chain(&packages);
         for file in files.chain(&nvme).filter(|f| f.exists()) {
             command
                 .arg("-C")

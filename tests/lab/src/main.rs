@@ -69,6 +69,9 @@ struct Arguments {
     /// The ordinary dom0 that tests/debian/dom0 made.
     #[arg(long, env = "RBLKBACK_DEBIAN", global = true)]
     debian: Option<PathBuf>,
+    /// The one with more kernels, of tests/debian/dom0 kernels.
+    #[arg(long, env = "RBLKBACK_KERNELS", global = true)]
+    kernels: Option<PathBuf>,
     /// Multiplies all deadlines, for a computer that is busy with other things.
     #[arg(long, env = "RBLKBACK_PATIENCE", global = true, default_value_t = 1)]
     patience: u32,
@@ -166,6 +169,7 @@ fn act(arguments: &Arguments) -> Result<bool> {
         let mut lab = Lab::new(dir, &arguments.module, arguments.backend, kernel)?;
         lab.stretch = arguments.patience;
         lab.debian.clone_from(&arguments.debian);
+        lab.kernels.clone_from(&arguments.kernels);
         anyhow::Ok(lab)
     };
     match &arguments.command {

@@ -48,7 +48,7 @@ pub fn check(lab: &Lab, figures: &mut Figures) -> Result<()> {
         figures.insert(format!("{name} bytes"), fs::metadata(file)?.len().into());
     }
 
-    let next = lab.build("deb-next");
+    let next = lab.build("deb-dkms-next");
     let words = [
         "--version",
         &next_of(&packages.version),

@@ -164,9 +164,9 @@ fn plan(lab: &Lab, only: &[String], part: Part) -> VecDeque<Job> {
         jobs.push_back(Job::Checks(checks));
     }
     let mut kinds = vec![Kind::Cycles, Kind::Timed, Kind::Plain, Kind::Scarce];
-    // Boots the stock kernel of its own disk.
+    // They boot what is on their own disk.
     if lab.kernel_name().is_none() {
-        kinds.push(Kind::Debian);
+        kinds.extend([Kind::Debian, Kind::Kernels]);
     }
     for kind in kinds {
         for list in on_hosts(lab, wanted(lab, only, part, kind)) {

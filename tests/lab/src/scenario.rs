@@ -29,6 +29,8 @@ pub enum Kind {
     /// A Debian as its package manager leaves it, from its own disk (tests/debian): systemd, udev,
     /// GRUB and Xen's own units, nothing of ours loaded. It can reboot.
     Debian,
+    /// The same with packages and more kernels, see tests/debian/install-kernels.
+    Kernels,
 }
 
 impl Kind {
@@ -36,7 +38,7 @@ impl Kind {
         match self {
             // A guest gets well past 5000 requests a second.
             Kind::Timed => Clock::Instructions { shift: 0 },
-            Kind::Plain | Kind::Cycles | Kind::Scarce | Kind::Debian => {
+            Kind::Plain | Kind::Cycles | Kind::Scarce | Kind::Debian | Kind::Kernels => {
                 Clock::Instructions { shift: 1 }
             }
             Kind::Parallel => Clock::Wall,
@@ -52,7 +54,7 @@ impl Kind {
             Kind::Timed | Kind::Plain | Kind::Scarce => "rodata=off",
             Kind::Parallel => "",
             // In its own configuration of GRUB.
-            Kind::Debian => "",
+            Kind::Debian | Kind::Kernels => "",
         }
     }
 
@@ -71,13 +73,13 @@ impl Kind {
             Kind::Timed | Kind::Plain => 3,
             Kind::Cycles => 1,
             Kind::Scarce | Kind::Parallel => 2,
-            Kind::Debian => 0,
+            Kind::Debian | Kind::Kernels => 0,
         }
     }
 
     /// Whether the machine boots what is on its disk, and can do so again.
     pub fn boots_its_disk(self) -> bool {
-        self == Kind::Debian
+        matches!(self, Kind::Debian | Kind::Kernels)
     }
 
     pub fn name(self) -> &'static str {
@@ -88,6 +90,7 @@ impl Kind {
             Kind::Scarce => "scarce",
             Kind::Parallel => "parallel",
             Kind::Debian => "debian",
+            Kind::Kernels => "kernels",
         }
     }
 }

@@ -14,17 +14,14 @@ use crate::host::Host;
 use crate::lab::Backend;
 use crate::results::Figures;
 
-/// The repository in build/deb, and nothing else: there is no network.
-const OFFER: &str = "if [ ! -e /lab/deb/Packages ]; then echo 'build/deb has no packages: make them first'; false; fi && \
-    echo 'deb [trusted=yes] file:/lab/deb ./' >/etc/apt/sources.list.d/rblkback.list && \
-    apt-get -q update -o Dir::Etc::sourcelist=/etc/apt/sources.list.d/rblkback.list -o Dir::Etc::sourceparts=-";
 const APT: &str = "DEBIAN_FRONTEND=noninteractive apt-get -q -y";
 
 /// `apt install` is enough for the next guest to be served by rblkback under its limit, and without a reboot. When
 /// the package with the module is gone the next boot's guests are on xen-blkback, and the journal says so. A purge
 /// under a guest that needs the hotplug script is refused; one after it leaves nothing of ours.
 pub fn installed(host: &Host<'_>, _figures: &mut Figures) -> Result<()> {
-    host.ok(&format!("{OFFER} && lab_files >/root/before"))?;
+    offer(host, "deb")?;
+    host.ok("lab_files >/root/before")?;
     apt(host, "install rblkback rblkback-modules-$(uname -r)")?;
     host.ok(&format!("truncate -s 64M {IMAGE}"))?;
     guest(host).install()?;
@@ -83,13 +80,24 @@ fn refused_with_a_disk(host: &Host<'_>) -> Result<()> {
     )
 }
 
-fn apt(host: &Host<'_>, what: &str) -> Result<()> {
+/// Has apt use the repository in `build/` of that name, and nothing else: there is no network.
+pub fn offer(host: &Host<'_>, name: &str) -> Result<()> {
+    let list = "/etc/apt/sources.list.d/rblkback.list";
+    host.ok(&format!(
+        "if [ ! -e /lab/{name}/Packages ]; then echo 'build/{name} has no packages: make them first'; false; fi && \
+         echo 'deb [trusted=yes] file:/lab/{name} ./' >{list} && \
+         apt-get -q update -o Dir::Etc::sourcelist={list} -o Dir::Etc::sourceparts=-"
+    ))
+    .map(drop)
+}
+
+pub fn apt(host: &Host<'_>, what: &str) -> Result<()> {
     host.ok_within(&format!("{APT} {what}"), DEADLINE.as_secs())
         .map(drop)
 }
 
 /// Of the check that runs at each boot.
-fn journal_says(host: &Host<'_>, words: &str) -> Result<()> {
+pub fn journal_says(host: &Host<'_>, words: &str) -> Result<()> {
     let said = host.ok("journalctl -b -u rblkback-check -o cat")?;
     check::contains("the journal of rblkback-check", &said, &[words])
 }

@@ -74,6 +74,7 @@ pub const AT_LENGTH: &[&str] = &[
     "unload@50ms",
     "filesystem@80us",
     "cycles@80us",
+    "reconnect@2s",
     "save-restore@virtio",
     "migrate@50ms",
     "config-file@80us",

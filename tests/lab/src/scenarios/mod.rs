@@ -22,6 +22,7 @@ mod held_pages;
 mod hostile;
 mod installed;
 mod integrity;
+mod kernels;
 pub mod late;
 mod live_change;
 mod memory;
@@ -50,6 +51,7 @@ mod takeover;
 mod telling;
 mod throttled_end;
 mod update;
+mod upgraded;
 mod vm_cap;
 mod xentop;
 
@@ -59,6 +61,10 @@ use crate::scenario::Scenario;
 /// Not in a run of everything: what they prove changes seldom, and others come close to it.
 const AT_LENGTH: &[&str] = &[
     "takeover-queues",
+    "update-fails",
+    "ordinary",
+    "upgraded",
+    "kernels",
     "memory",
     "migrate",
     "peers",
@@ -103,6 +109,8 @@ pub const LONG: &[&str] = &[
     "random-changes",
     "ordinary",
     "installed",
+    "upgraded",
+    "kernels",
 ];
 
 /// Their host is gone afterwards.
@@ -600,6 +608,22 @@ const ALL: &[Scenario] = &[
         kind: Kind::Debian,
         any_backend: false,
         script: installed::installed,
+    },
+    Scenario {
+        name: "upgraded",
+        rows: &[],
+        about: "in an ordinary Debian a running guest is taken over, and apt brings the next version under it",
+        kind: Kind::Debian,
+        any_backend: false,
+        script: upgraded::upgraded,
+    },
+    Scenario {
+        name: "kernels",
+        rows: &["U10"],
+        about: "in an ordinary Debian DKMS builds for a second kernel, and a third one has xen-blkback",
+        kind: Kind::Kernels,
+        any_backend: false,
+        script: kernels::kernels,
     },
     Scenario {
         name: "shutdown",
