@@ -294,7 +294,7 @@ lab_load() {
 # keep for themselves, nor what the tests have made.
 lab_files() {
 	local dir prune=()
-	for dir in /lab /srv /root /tmp /var/{cache,log,tmp} /var/lib/{apt,dpkg,systemd,xen} \
+	for dir in /lab /srv /root /tmp /var/{backups,cache,log,tmp} /var/lib/{apt,dpkg,systemd,xen} \
 		/etc/xen/auto /etc/apt/sources.list.d; do
 		prune+=(-path "$dir" -prune -o)
 	done
