@@ -52,7 +52,7 @@ pub struct Run {
 /// Jobs that say enough of a driver.
 const OF_A_DRIVER: [&str; 4] = ["read-4k-1", "read-4k-32", "write-4k-32", "read-64k-8"];
 /// Seconds of a turn on two idle processors, the guest's start and what is done once included.
-const SECONDS_A_TURN: u64 = 25;
+const SECONDS_A_TURN: u64 = 16;
 
 impl Run {
     /// Such as `read-4k-1@80us`.
