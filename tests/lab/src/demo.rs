@@ -21,6 +21,7 @@ use crate::picture;
 use crate::results::write_json;
 use crate::sample::Sample;
 use crate::scenario::Kind;
+use crate::scenario::Machine;
 use crate::shell::Line;
 use crate::vbd::Vbd;
 
@@ -93,7 +94,7 @@ pub fn run(lab: &Lab) -> Result<bool> {
         version("KERNEL_RELEASE")
     );
     // Counted instructions: what is shown does not depend on how busy this machine is.
-    let host = Host::boot(lab, Kind::Plain)?;
+    let host = Host::boot(lab, Machine::of(Kind::Plain))?;
     println!(
         "dom0 is up, {} is loaded ({:.0} s)",
         lab.module.file_name().unwrap_or_default().to_string_lossy(),

@@ -160,8 +160,8 @@ lab_clean() {
 
 lab_left() {
 	xl list | tail -n +3 | grep -v '^spare'
-	# A guest's console; of guests we have just heard.
-	ls /sys/bus/xen-backend/devices | grep -v '^console-'
+	# A guest's console and keyboard; of guests we have just heard.
+	ls /sys/bus/xen-backend/devices | grep -v -e '^console-' -e '^vkbd-'
 	ls /sys/kernel/config/nullb | grep -v features
 	losetup -nl
 	ls /sys/kernel/tracing/instances | grep -v gate

@@ -12,6 +12,7 @@ use anyhow::Result;
 
 use crate::check;
 use crate::disk::Disk;
+use crate::guest_type::GuestType;
 use crate::host::Host;
 use crate::shell::Running;
 use crate::shell::Shell;
@@ -20,13 +21,19 @@ use crate::vbd::Vbd;
 const BOOT_DEADLINE: Duration = Duration::from_secs(300);
 /// Seconds of host time after which a save, restore or migration is taken for hung.
 const MOVE_DEADLINE: u64 = 420;
-/// Megabytes that a guest has unless it is told otherwise: enough for a kernel, an initrd and fio.
-/// Each costs time whenever a guest begins or ends.
-const MEMORY: u32 = 160;
 
 /// What all guests have in common.
-pub const DEFINITION: &str = "type = \"pv\"\non_crash = \"preserve\"\nkernel = \"/lab-guest/vmlinux\"\n\
-    extra = \"console=hvc0 quiet cryptomgr.notests mitigations=off rodata=off init_on_alloc=0";
+pub fn definition(guests: GuestType) -> String {
+    format!(
+        "type = \"{}\"\non_crash = \"preserve\"\n{}{EXTRA}",
+        guests.name(),
+        guests.settings()
+    )
+}
+
+/// What all kernels are told.
+const EXTRA: &str =
+    "extra = \"console=hvc0 quiet cryptomgr.notests mitigations=off rodata=off init_on_alloc=0";
 
 /// A guest to be started.
 pub struct GuestSpec<'h, 'l> {
@@ -34,7 +41,7 @@ pub struct GuestSpec<'h, 'l> {
     name: String,
     memory: u32,
     disks: Vec<String>,
-    /// The name of an archive of the lab behind its initrd.
+    /// An archive behind its initrd.
     archive: Option<String>,
     own_frontend: bool,
     processors: u32,
@@ -50,7 +57,7 @@ impl<'h, 'l> GuestSpec<'h, 'l> {
         GuestSpec {
             host,
             name,
-            memory: MEMORY,
+            memory: host.guests().memory(),
             disks: Vec::new(),
             archive: None,
             own_frontend: false,
@@ -79,15 +86,15 @@ impl<'h, 'l> GuestSpec<'h, 'l> {
         self
     }
 
-    /// Gives it so many megabytes of memory.
+    /// Gives it so many megabytes of memory, or as many as it needs at least.
     pub fn memory(mut self, megabytes: u32) -> Self {
-        self.memory = megabytes;
+        self.memory = self.memory.max(megabytes);
         self
     }
 
     /// Adds an archive of the lab, such as `stress-ng`, to its root file system.
     pub fn archive(mut self, name: &str) -> Self {
-        self.archive = Some(name.into());
+        self.archive = Some(format!("/lab-guest/{name}.cpio"));
         self
     }
 
@@ -105,8 +112,16 @@ impl<'h, 'l> GuestSpec<'h, 'l> {
 
     /// Its kernel leaves the disks alone; `/frontend` (tests/frontend) can have them.
     pub fn own_frontend(mut self) -> Self {
+        self.archive = Some("/lab/frontend.cpio".into());
         self.own_frontend = true;
         self
+    }
+
+    /// It has what serves other guests' disks, and may.
+    pub fn driver_domain(mut self) -> Self {
+        self.archive = Some("/lab/driver-domain.cpio".into());
+        self.settings += "driver_domain = 1\n";
+        self.memory(384).booted()
     }
 
     /// It stays, as xl's word for that is, when it has powered off. It boots by itself.
@@ -182,7 +197,7 @@ impl<'h, 'l> GuestSpec<'h, 'l> {
     /// Whether any guest with its disks will do.
     fn is_usual(&self) -> bool {
         !self.booted
-            && self.memory == MEMORY
+            && self.memory == self.host.guests().memory()
             && self.processors == 1
             && self.options.is_empty()
             && self.archive.is_none()
@@ -216,11 +231,7 @@ impl<'h, 'l> GuestSpec<'h, 'l> {
         let name = &self.name;
         let disks: Vec<String> = self.disks.iter().map(|d| format!("\"{d}\"")).collect();
         // Archives that follow each other are one. Once per host is enough.
-        let archive = match &self.archive {
-            _ if self.own_frontend => "/lab/frontend.cpio".into(),
-            Some(name) => format!("/lab-guest/{name}.cpio"),
-            None => String::new(),
-        };
+        let archive = self.archive.as_deref().unwrap_or_default();
         let initrd = match archive.rsplit_once('/') {
             Some((_, file)) => format!("/run/initrd-with-{file}"),
             None => "/lab-guest/initrd".into(),
@@ -234,12 +245,13 @@ impl<'h, 'l> GuestSpec<'h, 'l> {
             "[ -e {initrd} ] || cat /lab-guest/initrd {archive} >{initrd}\n\
              cat >/run/{name}.cfg <<'CFG'\n\
              name = \"{name}\"\nmemory = {}\nvcpus = {}\nramdisk = \"{initrd}\"\n\
-             {DEFINITION}{extra}{}\"\n\
+             {}{extra}{}\"\n\
              {}disk = [{}]\n\
              CFG\n\
              [ -s /run/{name}.cfg ]",
             self.memory,
             self.processors,
+            definition(self.host.guests()),
             self.options,
             self.settings,
             disks.join(", "),
@@ -318,6 +330,19 @@ impl<'h, 'l> Guest<'h, 'l> {
         ))
     }
 
+    /// `xl save`, until [`Guest::restore`]; it is in no domain meanwhile.
+    pub fn save(&self) -> Result<()> {
+        let name = &self.name;
+        let command = format!("xl save {name} /run/{name}.saved");
+        self.host.ok_within(&command, MOVE_DEADLINE).map(drop)
+    }
+
+    /// `xl restore`. What ran in the guest goes on.
+    pub fn restore(&self) -> Result<()> {
+        let file = format!("/run/{}.saved", self.name);
+        self.become_another(&format!("xl restore {file} && rm {file}"))
+    }
+
     /// `xl save -c`: it is suspended, and goes on as the same domain.
     pub fn checkpoint(&self) -> Result<()> {
         let (name, file) = (&self.name, format!("/run/{}.saved", self.name));
@@ -336,11 +361,48 @@ impl<'h, 'l> Guest<'h, 'l> {
         check::equal("the number of the new domain", self.domid(), before)
     }
 
+    /// Makes it another domain on the same host by migration. What runs in the guest goes on.
+    pub fn migrate(&self) -> Result<()> {
+        match self.host.guests() {
+            GuestType::Pv => self.migrate_step_by_step(),
+            GuestType::Pvh | GuestType::Hvm => self.migrate_live(),
+        }
+    }
+
+    /// `xl migrate` to the same host, without the network: the receiver is a process beside it.
+    fn migrate_live(&self) -> Result<()> {
+        // It says how far it is all the time, on lines that never end.
+        self.become_another(&format!(
+            "{} >/run/{1}.migrate 2>&1 || {{ cat /run/{1}.migrate; false; }}",
+            self.migration("", "xl migrate-receive"),
+            self.name
+        ))
+    }
+
+    fn migration(&self, options: &str, receiver: &str) -> String {
+        format!("xl migrate {options} -s '' {} '{receiver}'", self.name)
+    }
+
+    /// `xl migrate` to a receiver that will not have it: it must fail, and leave the guest as it was.
+    pub fn migration_refused(&self, options: &str, receiver: &str) -> Result<String> {
+        let command = format!(
+            "{{ {} && echo 'it was migrated'; }} 2>&1; xl domid {} && xl list | grep -c -e --incoming",
+            self.migration(options, receiver),
+            self.name
+        );
+        let output = self.host.run_within(&command, MOVE_DEADLINE)?;
+        let expected = format!("\n{}\n0", self.domid());
+        check::that(output.text.trim_end().ends_with(&expected), || {
+            format!("{} is not where it was:\n{}", self.name, output.text)
+        })?;
+        Ok(output.text)
+    }
+
     /// Does step by step what `xl migrate` to the same host does: the new domain takes the disks
     /// before the old one, which is paused, is gone. `xl migrate` itself refuses: it copies memory
     /// while the guest runs, for which a PV guest needs shadow paging, and Debian's Xen is built
-    /// without that. What runs in the guest goes on.
-    pub fn migrate(&self) -> Result<()> {
+    /// without that.
+    fn migrate_step_by_step(&self) -> Result<()> {
         let (name, domid) = (&self.name, self.domid());
         let (file, target) = (format!("/run/{name}.saved"), format!("{name}--incoming"));
         self.become_another(&format!(
@@ -417,14 +479,24 @@ impl<'h, 'l> Guest<'h, 'l> {
         self.wait_disks(&[vdev.to_string()])
     }
 
-    /// The same of several.
-    pub fn wait_disks(&self, vdevs: &[String]) -> Result<()> {
+    /// The same of a disk that another domain than dom0 may serve.
+    pub fn wait_node(&self, vdev: &str) -> Result<()> {
+        self.wait_nodes(&[vdev.to_string()])
+    }
+
+    fn wait_nodes(&self, vdevs: &[String]) -> Result<()> {
         // No event tells a shell of it. It follows the backend's state by a moment, so that mostly
         // need not be waited for; if the node never comes, it says why.
         self.ok(&format!(
             "n=0; for d in {}; do until [ -b /dev/$d ] || ((++n > 3000)); do sleep 0.02; done; done",
             vdevs.join(" ")
-        ))?;
+        ))
+        .map(drop)
+    }
+
+    /// Waits until the guest's kernel has made several disks' nodes.
+    pub fn wait_disks(&self, vdevs: &[String]) -> Result<()> {
+        self.wait_nodes(vdevs)?;
         vdevs
             .iter()
             .try_for_each(|vdev| self.vbd(vdev).wait_state("4"))

@@ -18,10 +18,11 @@ use anyhow::bail;
 use crate::device::Device;
 use crate::guest::Guest;
 use crate::guest::GuestSpec;
+use crate::guest_type::GuestType;
 use crate::lab::Backend;
 use crate::lab::Lab;
 use crate::qemu::Qemu;
-use crate::scenario::Kind;
+use crate::scenario::Machine;
 use crate::shell::Diary;
 use crate::shell::Running;
 use crate::shell::Shell;
@@ -30,12 +31,12 @@ use crate::snapshot::Snapshot;
 const BOOT_DEADLINE: Duration = Duration::from_secs(300);
 /// The same for a Debian with all that it starts; also for how long one may take to go down.
 const DEBIAN_DEADLINE: Duration = Duration::from_secs(900);
-const FUNCTIONS: &str = include_str!("dom0.sh");
+pub const FUNCTIONS: &str = include_str!("dom0.sh");
 
 /// A host with the backend loaded. Used from the thread that booted it, killed when dropped.
 pub struct Host<'l> {
     pub lab: &'l Lab,
-    kind: Kind,
+    machine: Machine,
     pub dir: PathBuf,
     pub qemu: Qemu,
     diary: Diary,
@@ -53,27 +54,27 @@ pub struct Host<'l> {
 
 impl<'l> Host<'l> {
     /// Gets a host that is up, and loads the backend under test.
-    pub fn boot(lab: &'l Lab, kind: Kind) -> Result<Self> {
-        let snapshot = Snapshot::of(lab, kind)?;
-        let dir = lab.host_dir(kind.name())?;
-        let qemu = Qemu::resume(lab, kind, &snapshot, &dir)?;
-        let host = Host::new(lab, kind, qemu, dir, snapshot.spares)?;
+    pub fn boot(lab: &'l Lab, machine: Machine) -> Result<Self> {
+        let snapshot = Snapshot::of(lab, machine)?;
+        let dir = lab.host_dir(&machine.name())?;
+        let qemu = Qemu::resume(lab, machine, &snapshot, &dir)?;
+        let host = Host::new(lab, machine, qemu, dir, snapshot.spares)?;
         host.equip().map_err(|e| e.context(host.boot_failure()))?;
         Ok(host)
     }
 
     /// Boots a host that writes to `disk`, with nothing of ours in it.
-    pub fn power_on(lab: &'l Lab, kind: Kind, disk: &Path) -> Result<Self> {
-        let dir = lab.host_dir(kind.name())?;
-        let qemu = Qemu::power_on(lab, kind, disk, &dir)?;
-        let host = Host::new(lab, kind, qemu, dir, Vec::new())?;
+    pub fn power_on(lab: &'l Lab, machine: Machine, disk: &Path) -> Result<Self> {
+        let dir = lab.host_dir(&machine.name())?;
+        let qemu = Qemu::power_on(lab, machine, disk, &dir)?;
+        let host = Host::new(lab, machine, qemu, dir, Vec::new())?;
         host.wait_up().map_err(|e| e.context(host.boot_failure()))?;
         Ok(host)
     }
 
     /// Waits for the shells, and then for all that starts by itself.
     fn wait_up(&self) -> Result<()> {
-        let deadline = if self.kind.boots_its_disk() {
+        let deadline = if self.machine.kind.boots_its_disk() {
             DEBIAN_DEADLINE
         } else {
             BOOT_DEADLINE
@@ -81,7 +82,7 @@ impl<'l> Host<'l> {
         for shell in [&self.dom0, &self.post_mortem] {
             shell.wait_boot("dom0", deadline)?;
         }
-        if self.kind.boots_its_disk() {
+        if self.machine.kind.boots_its_disk() {
             // Whether all went well is for the scenario to ask.
             self.dom0
                 .ok_within("systemctl is-system-running --wait || true", deadline)?;
@@ -105,7 +106,7 @@ impl<'l> Host<'l> {
 
     fn new(
         lab: &'l Lab,
-        kind: Kind,
+        machine: Machine,
         mut qemu: Qemu,
         dir: PathBuf,
         spares: Vec<String>,
@@ -125,7 +126,7 @@ impl<'l> Host<'l> {
         let ports = RefCell::new(qemu.guests.drain(..).enumerate().rev().collect());
         Ok(Host {
             lab,
-            kind,
+            machine,
             dir,
             qemu,
             diary,
@@ -146,7 +147,7 @@ impl<'l> Host<'l> {
         self.ok(
             "mkdir -p /lab && dd if=/dev/vdb iflag=direct bs=1M status=none | tar -xf - -C /lab",
         )?;
-        if self.kind.boots_its_disk() {
+        if self.machine.kind.boots_its_disk() {
             return Ok(());
         }
         self.ok("cp /lab/block-tokens /etc/xen/scripts/")?;
@@ -168,6 +169,11 @@ impl<'l> Host<'l> {
         self.device.get()
     }
 
+    /// What its guests are unless one is told otherwise.
+    pub fn guests(&self) -> GuestType {
+        self.machine.guests
+    }
+
     /// From now on disks are on such devices.
     pub fn use_device(&self, device: Device) {
         self.device.set(device);
@@ -186,6 +192,13 @@ impl<'l> Host<'l> {
     /// Runs a command in dom0; gives its status and output.
     pub fn run(&self, command: &str) -> Result<crate::shell::Output> {
         self.dom0.run(command)
+    }
+
+    /// As [`Host::run`], with a deadline that fits a longer command.
+    pub fn run_within(&self, command: &str, seconds: u64) -> Result<crate::shell::Output> {
+        self.dom0
+            .start(command)?
+            .finish_within(Duration::from_secs(seconds))
     }
 
     /// Starts a command in dom0.

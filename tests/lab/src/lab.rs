@@ -5,11 +5,8 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::fs::File;
-use std::io::Write;
 use std::path::Path;
 use std::path::PathBuf;
-use std::process::Command;
-use std::process::Stdio;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering;
 
@@ -20,9 +17,7 @@ use nix::fcntl::Flock;
 use nix::fcntl::FlockArg;
 
 use crate::scenario::Kind;
-
-/// What the frontend is built for. Naming it keeps its flags from this host's own build scripts.
-const TARGET: &str = "x86_64-unknown-linux-gnu";
+use crate::scenario::Machine;
 
 /// Which driver serves the guests' disks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -63,7 +58,7 @@ impl Backend {
 /// A kernel that dom0 boots instead of the stock one. Its directory has `vmlinux`, `initrd` and what it
 /// is made of, in a file called after it.
 pub struct Dom0Kernel {
-    dir: PathBuf,
+    pub dir: PathBuf,
     /// `debug`, `rt`, or a release.
     name: String,
     versions: BTreeMap<String, String>,
@@ -93,7 +88,7 @@ pub struct Lab {
     pub checkout: PathBuf,
     images: PathBuf,
     /// What dom0 boots, if not the stock kernel.
-    kernel: Option<Dom0Kernel>,
+    pub kernel: Option<Dom0Kernel>,
     /// Where the disk of the ordinary dom0 is, see tests/debian.
     pub debian: Option<PathBuf>,
     /// Where that of the one with more kernels is.
@@ -160,10 +155,10 @@ impl Lab {
     }
 
     /// Held by who makes the saved host of a kind, or looks for it; other checkouts use the same lab.
-    pub fn making(&self, kind: Kind) -> Result<Flock<File>> {
+    pub fn making(&self, machine: Machine) -> Result<Flock<File>> {
         let parent = self.snapshots();
         fs::create_dir_all(&parent)?;
-        let file = File::create(parent.join(format!("{}.lock", kind.name())))?;
+        let file = File::create(parent.join(format!("{}.lock", machine.name())))?;
         Flock::lock(file, FlockArg::LockExclusive)
             .map_err(|(_, error)| error)
             .context("locking the saved hosts")
@@ -242,127 +237,6 @@ impl Lab {
             .join(format!("host-{}-{number}-{kind}", std::process::id()));
         fs::create_dir_all(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
         Ok(dir)
-    }
-
-    /// The tar that dom0 unpacks to /lab: the module, what is installed with it, this program for its
-    /// samplers, and the frontend, also as an addition to a guest's initrd.
-    pub fn make_payload(&self, tar: &Path) -> Result<()> {
-        let own = std::env::current_exe()?;
-        let frontend = tar.with_file_name("frontend.cpio");
-        let program = self.make_frontend(&frontend)?;
-        let mut command = Command::new("tar");
-        command.arg("-cf").arg(tar);
-        let scripts = [
-            "block-tokens",
-            "modprobe.conf",
-            "move-disks",
-            "update-module",
-        ]
-        .map(|name| self.checkout.join("scripts").join(name));
-        // Where there is one, see tests/cost.
-        let ungated = self.build("ungated.ko");
-        let holder = self.holder();
-        let nvme = self.nvme();
-        // Where `make deb` has built it; what only compilers need stays out.
-        let packages = ["deb", "deb-next"].map(|name| self.build(name));
-        command.arg("--exclude=rblkback-kdir-*");
-        let files = [&own, &self.module, &holder, &frontend, &program, &ungated];
-        let files = files.into_iter().chain(&scripts).chain(&packages);
-        for file in files.chain(&nvme).filter(|f| f.exists()) {
-            command
-                .arg("-C")
-                .arg(file.parent().unwrap_or(Path::new("/")))
-                .arg(file.file_name().unwrap_or_default());
-        }
-        let status = command.status().context("tar")?;
-        if !status.success() {
-            bail!("tar could not make {}: {status}", tar.display());
-        }
-        fs::remove_file(frontend)?;
-        Ok(())
-    }
-
-    /// The module of dom0's that a scenario needs, for the same kernel as ours.
-    fn holder(&self) -> PathBuf {
-        let mut dir = self
-            .module
-            .parent()
-            .map_or_else(PathBuf::new, PathBuf::from)
-            .into_os_string();
-        dir.push("-holder");
-        PathBuf::from(dir).join("holder.ko")
-    }
-
-    /// The driver of NVMe disks and what it needs: dom0's image has no drivers of hardware, and this
-    /// is the only one that is asked for.
-    fn nvme(&self) -> Vec<PathBuf> {
-        let drivers = match &self.kernel {
-            Some(kernel) => kernel.dir.join("nvme"),
-            None => {
-                let release = self.versions.get("KERNEL_RELEASE");
-                let release = release.map_or("", String::as_str);
-                Path::new("/usr/lib/modules")
-                    .join(release)
-                    .join("kernel/drivers/nvme")
-            }
-        };
-        [
-            "common/nvme-keyring",
-            "common/nvme-auth",
-            "host/nvme-core",
-            "host/nvme",
-        ]
-        .map(|name| drivers.join(format!("{name}.ko.xz")))
-        .into()
-    }
-
-    /// The program that guests run as a frontend of their own and the module that helps it, in an
-    /// archive that can follow their initrd's. It is built here, and not by who started us, because
-    /// it is linked statically: a guest has no libraries but those of its few programs. Gives the
-    /// program itself.
-    fn make_frontend(&self, cpio: &Path) -> Result<PathBuf> {
-        let status = Command::new("cargo")
-            .args(["build", "--locked", "--quiet", "--release"])
-            .args(["--manifest-path", "tests/Cargo.toml", "-p", "frontend"])
-            .args(["--target", TARGET])
-            .env("CARGO_PROFILE_RELEASE_STRIP", "symbols")
-            .env("RUSTFLAGS", "-C target-feature=+crt-static")
-            .current_dir(&self.checkout)
-            .status()
-            .context("cargo")?;
-        if !status.success() {
-            bail!("the frontend could not be built: {status}");
-        }
-        let target = std::env::var_os("CARGO_TARGET_DIR")
-            .map_or_else(|| self.checkout.join("tests/target"), PathBuf::from);
-        let files = [
-            target.join(TARGET).join("release/frontend"),
-            self.build("granter/granter.ko"),
-        ];
-        let tree = cpio.with_extension("tree");
-        fs::create_dir_all(&tree)?;
-        for file in &files {
-            fs::copy(file, tree.join(file.file_name().unwrap_or_default()))
-                .with_context(|| format!("{}: run `make test-modules`", file.display()))?;
-        }
-        let mut archiver = Command::new("cpio")
-            .args(["--create", "--format=newc", "--quiet"])
-            .arg("--file")
-            .arg(cpio)
-            .current_dir(&tree)
-            .stdin(Stdio::piped())
-            .spawn()
-            .context("cpio")?;
-        let mut names = archiver.stdin.take().context("cpio without a pipe")?;
-        names.write_all(b"frontend\ngranter.ko\n")?;
-        drop(names);
-        let status = archiver.wait()?;
-        if !status.success() {
-            bail!("cpio could not make {}: {status}", cpio.display());
-        }
-        fs::remove_dir_all(tree)?;
-        let [program, _] = files;
-        Ok(program)
     }
 }
 

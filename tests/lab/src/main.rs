@@ -17,10 +17,12 @@ mod flood;
 mod forged;
 mod fuzz;
 mod guest;
+mod guest_type;
 mod host;
 mod lab;
 mod logs;
 mod packages;
+mod payload;
 mod picture;
 mod profile;
 mod qemu;
@@ -53,6 +55,7 @@ use crate::lab::Dom0Kernel;
 use crate::lab::Lab;
 use crate::run::Part;
 use crate::scenario::Kind;
+use crate::scenario::Machine;
 
 #[derive(Parser)]
 #[command(about, version)]
@@ -191,7 +194,9 @@ fn act(arguments: &Arguments) -> Result<bool> {
             } else {
                 Kind::Parallel
             };
-            Host::boot(&lab, kind)?.interact().map(|()| true)
+            Host::boot(&lab, Machine::of(kind))?
+                .interact()
+                .map(|()| true)
         }
         Task::Fuzz {
             only,

@@ -23,6 +23,7 @@ use crate::check;
 use crate::lab::Lab;
 use crate::qmp::Control;
 use crate::scenario::Kind;
+use crate::scenario::Machine;
 use crate::snapshot::Snapshot;
 
 const SERIAL: &str = "serial.log";
@@ -68,15 +69,15 @@ pub struct Qemu {
 
 impl Qemu {
     /// Turns a machine on that keeps its logs in `dir` and what it writes to its disk in `disk`.
-    pub fn power_on(lab: &Lab, kind: Kind, disk: &Path, dir: &Path) -> Result<Self> {
+    pub fn power_on(lab: &Lab, machine: Machine, disk: &Path, dir: &Path) -> Result<Self> {
         File::create(dir.join(PAYLOAD))?.set_len(PAYLOAD_BYTES)?;
-        let mut command = machine(lab, kind);
+        let mut command = emulator(lab, machine);
         add_drives(&mut command, disk, "", dir);
         Qemu::spawn(command, dir)
     }
 
     /// Lets a saved machine go on. What it writes is forgotten with it.
-    pub fn resume(lab: &Lab, kind: Kind, snapshot: &Snapshot, dir: &Path) -> Result<Self> {
+    pub fn resume(lab: &Lab, machine: Machine, snapshot: &Snapshot, dir: &Path) -> Result<Self> {
         let payload = dir.join(PAYLOAD);
         lab.make_payload(&payload)?;
         let payload = File::options().write(true).open(&payload)?;
@@ -87,7 +88,7 @@ impl Qemu {
         )?;
         payload.set_len(PAYLOAD_BYTES)?;
         fs::copy(snapshot.serial(), dir.join(SERIAL))?;
-        let mut command = machine(lab, kind);
+        let mut command = emulator(lab, machine);
         add_drives(&mut command, &snapshot.disk(), ",snapshot=on", dir);
         command.args(["-incoming", "defer"]);
         let mut qemu = Qemu::spawn(command, dir)?;
@@ -206,14 +207,19 @@ impl Drop for Qemu {
     }
 }
 
-fn clock_arguments(clock: Clock) -> Vec<String> {
-    let text = match clock {
+/// A processor with AMD's virtualisation and nested page tables, which Xen takes from that vendor alone.
+const SVM: &str = ",+svm,+npt,vendor=AuthenticAMD";
+
+fn processor_arguments(machine: Machine) -> Vec<String> {
+    let text = match machine.kind.clock() {
+        // It has SVM anyway.
         Clock::Wall => "-accel tcg,thread=multi -cpu max -smp 2".to_string(),
         Clock::Instructions { shift } => {
             // rdrand: without it every early process waits for the kernel to gather entropy. Its
             // numbers come from the seed, so that runs repeat.
+            let svm = if machine.guests.needs_svm() { SVM } else { "" };
             format!(
-                "-accel tcg,thread=single -icount shift={shift},sleep=off,align=off -cpu Nehalem,+rdrand -seed 1 -smp 1"
+                "-accel tcg,thread=single -icount shift={shift},sleep=off,align=off -cpu Nehalem,+rdrand{svm} -seed 1 -smp 1"
             )
         }
     };
@@ -221,14 +227,15 @@ fn clock_arguments(clock: Clock) -> Vec<String> {
 }
 
 /// What a machine is, but for its disks and whatever differs each time.
-pub fn definition(lab: &Lab, kind: Kind) -> Vec<String> {
+pub fn definition(lab: &Lab, machine: Machine) -> Vec<String> {
+    let kind = machine.kind;
     let mut words = vec!["-display", "none"];
     if !kind.boots_its_disk() {
         words.push("-no-reboot");
     }
     words.extend(["-nodefaults", "-m", MEMORY]);
     let mut words: Vec<String> = words.into_iter().map(String::from).collect();
-    words.extend(clock_arguments(kind.clock()));
+    words.extend(processor_arguments(machine));
     if !kind.boots_its_disk() {
         words.extend(boot_arguments(lab, kind));
     }
@@ -263,18 +270,18 @@ fn boot_arguments(lab: &Lab, kind: Kind) -> Vec<String> {
     ]
 }
 
-fn machine(lab: &Lab, kind: Kind) -> Command {
+fn emulator(lab: &Lab, machine: Machine) -> Command {
     // QEMU dies with the thread that started it, however that ends.
     let mut command = Command::new("nice");
     command.args([
         "-n",
-        kind.clock().niceness(),
+        machine.kind.clock().niceness(),
         "setpriv",
         "--pdeathsig",
         "KILL",
     ]);
     command.args(["--", "qemu-system-x86_64"]);
-    command.args(definition(lab, kind));
+    command.args(definition(lab, machine));
     command
 }
 

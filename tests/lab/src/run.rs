@@ -3,6 +3,7 @@
 //! Runs checks and scenarios, at most two hosts at a time, and judges each.
 
 use std::collections::VecDeque;
+use std::iter;
 use std::str::FromStr;
 use std::sync::Mutex;
 use std::thread;
@@ -18,6 +19,7 @@ use crate::checks;
 use crate::checks::Check;
 use crate::debug;
 use crate::device::Device;
+use crate::guest_type::GuestType;
 use crate::host::Host;
 use crate::lab::Lab;
 use crate::logs;
@@ -27,6 +29,7 @@ use crate::results::Figures;
 use crate::results::Results;
 use crate::results::round;
 use crate::scenario::Kind;
+use crate::scenario::Machine;
 use crate::scenario::Scenario;
 use crate::scenarios;
 
@@ -38,7 +41,7 @@ const LOG_LINES: usize = 40;
 enum Job {
     Checks(Vec<&'static Check>),
     /// On one host.
-    Scenarios(Kind, Vec<Run>),
+    Scenarios(Machine, Vec<Run>),
 }
 
 /// Every so manieth run of all, beginning with one of the first.
@@ -67,37 +70,62 @@ impl FromStr for Part {
     }
 }
 
-/// A scenario and what backs its disks.
+/// A scenario, what backs its disks, and what its guests are.
 #[derive(Clone, Copy)]
 struct Run {
     scenario: &'static Scenario,
     device: Device,
+    guests: GuestType,
 }
 
 impl Run {
-    /// All that there are: each scenario by itself, and on the devices that are listed for it.
+    /// On the device that answers at once, with PV guests.
+    fn plain(scenario: &'static Scenario) -> Run {
+        Run {
+            scenario,
+            device: Device::AtOnce,
+            guests: GuestType::Pv,
+        }
+    }
+
+    /// All that there are: each scenario by itself, and on the devices and with the guests that are
+    /// listed for it.
     fn all() -> impl Iterator<Item = Run> {
         scenarios::all().flat_map(|scenario| {
+            let plain = Run::plain(scenario);
             let late = scenarios::late::devices(scenario.name);
-            let devices = [Device::AtOnce].into_iter().chain(late);
-            devices.map(move |device| Run { scenario, device })
+            let late = late.map(move |device| Run { device, ..plain });
+            let others = scenarios::guests::types(scenario.name);
+            let others = others.map(move |guests| Run { guests, ..plain });
+            iter::once(plain).chain(late).chain(others)
         })
     }
 
-    /// `takeover`, or `takeover@50ms`. Any scenario can be asked for on any device.
+    /// `takeover`, `takeover@50ms`, `takeover@pvh` or `takeover@50ms@pvh`. Any scenario can be asked for
+    /// on any device and with any guests.
     fn by_name(name: &str) -> Option<Run> {
-        let (scenario, device) = name.split_once('@').unwrap_or((name, "at-once"));
-        Some(Run {
-            scenario: scenarios::all().find(|s| s.name == scenario)?,
-            device: Device::by_name(device)?,
-        })
+        let mut words = name.split('@');
+        let scenario = words.next()?;
+        let mut run = Run::plain(scenarios::all().find(|s| s.name == scenario)?);
+        for word in words {
+            match (Device::by_name(word), GuestType::by_name(word)) {
+                (Some(device), _) => run.device = device,
+                (None, Some(guests)) => run.guests = guests,
+                (None, None) => return None,
+            }
+        }
+        Some(run)
     }
 
     fn name(&self) -> String {
-        match self.device {
-            Device::AtOnce => self.scenario.name.into(),
-            device => format!("{}@{}", self.scenario.name, device.name()),
+        let mut name = self.scenario.name.to_string();
+        if self.device != Device::AtOnce {
+            name += &format!("@{}", self.device.name());
         }
+        if self.guests != GuestType::Pv {
+            name += &format!("@{}", self.guests.name());
+        }
+        name
     }
 
     /// As it is called where a scenario runs on a second kind of host.
@@ -127,15 +155,19 @@ pub fn test(lab: &Lab, only: &[String], part: Part) -> Result<bool> {
                         Job::Checks(list) => list
                             .into_iter()
                             .for_each(|check| run_check(lab, check, &results)),
-                        Job::Scenarios(kind, list) => run_scenarios(lab, kind, list, &results),
+                        Job::Scenarios(machine, list) => {
+                            run_scenarios(lab, machine, list, &results);
+                        }
                     }
                 }
             });
         }
     });
     // With both processors to itself.
-    for list in on_hosts(lab, wanted(lab, only, part, Kind::Parallel)) {
-        run_scenarios(lab, Kind::Parallel, list, &results);
+    for machine in machines(&[Kind::Parallel]) {
+        for list in on_hosts(lab, wanted(lab, only, part, machine)) {
+            run_scenarios(lab, machine, list, &results);
+        }
     }
     let kernel = lab.kernel_name().map(|name| format!("-{name}"));
     let file = format!("results/test{}.json", kernel.unwrap_or_default());
@@ -168,9 +200,9 @@ fn plan(lab: &Lab, only: &[String], part: Part) -> VecDeque<Job> {
     if lab.kernel_name().is_none() {
         kinds.extend([Kind::Debian, Kind::Kernels]);
     }
-    for kind in kinds {
-        for list in on_hosts(lab, wanted(lab, only, part, kind)) {
-            jobs.push_back(Job::Scenarios(kind, list));
+    for machine in machines(&kinds) {
+        for list in on_hosts(lab, wanted(lab, only, part, machine)) {
+            jobs.push_back(Job::Scenarios(machine, list));
         }
     }
     jobs.make_contiguous().sort_by_key(|job| match job {
@@ -180,6 +212,12 @@ fn plan(lab: &Lab, only: &[String], part: Part) -> VecDeque<Job> {
         Job::Checks(_) => true,
     });
     jobs
+}
+
+/// Those of some kinds, one for each type of guest.
+fn machines(kinds: &[Kind]) -> impl Iterator<Item = Machine> {
+    let each = |kind| GuestType::ALL.map(|guests| Machine { kind, guests });
+    kinds.iter().copied().flat_map(each)
 }
 
 /// Each scenario has a host of its own. The debug kernel looks at what is left of a whole life at
@@ -199,19 +237,23 @@ fn is_wanted(only: &[String], name: &str) -> bool {
     only.is_empty() || only.iter().any(|o| o == name)
 }
 
-fn wanted(lab: &Lab, only: &[String], part: Part, kind: Kind) -> Vec<Run> {
+fn wanted(lab: &Lab, only: &[String], part: Part, machine: Machine) -> Vec<Run> {
+    let Machine { kind, guests } = machine;
     let debug = lab.is_debug();
     let here = |s: &Scenario| {
         s.kind == kind || debug && kind == Kind::Parallel && debug::has_twice(s.name)
     };
+    // What other guests change is the same with every kernel of dom0's.
+    let other = |run: &Run| run.guests != GuestType::Pv && lab.kernel_name().is_some();
     let long = |run: &Run| {
         !lab.at_length && scenarios::is_at_length(&run.name())
             || scenarios::BY_NAME.contains(&run.scenario.name)
             || !debug && debug::is_only_here(run.scenario.name)
             || !lab.is_realtime() && scenarios::REALTIME.contains(&run.scenario.name)
     };
-    let skipped = |run: &Run| debug && !debug::has(run.scenario.name) || long(run);
-    let fits = |run: &Run| here(run.scenario) && run.scenario.fits(lab.backend);
+    let skipped = |run: &Run| debug && !debug::has(run.scenario.name) || long(run) || other(run);
+    let fits =
+        |run: &Run| here(run.scenario) && run.guests == guests && run.scenario.fits(lab.backend);
     match only {
         [] => {
             let part = Run::all().enumerate().filter(|(index, _)| part.has(*index));
@@ -239,12 +281,13 @@ fn run_check(lab: &Lab, check: &Check, results: &Results) {
     ));
 }
 
-fn run_scenarios(lab: &Lab, kind: Kind, list: Vec<Run>, results: &Results) {
+fn run_scenarios(lab: &Lab, machine: Machine, list: Vec<Run>, results: &Results) {
+    let kind = machine.kind;
     let mut host: Option<Host<'_>> = None;
     for run in list {
         let mut figures = Figures::new();
         let begin = Instant::now();
-        let verdict = match host.take().map_or_else(|| Host::boot(lab, kind), Ok) {
+        let verdict = match host.take().map_or_else(|| Host::boot(lab, machine), Ok) {
             Ok(booted) => {
                 let begin = Instant::now();
                 let verdict = run_scenario(&booted, &run, &mut figures);

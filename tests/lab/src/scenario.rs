@@ -4,6 +4,7 @@
 
 use anyhow::Result;
 
+use crate::guest_type::GuestType;
 use crate::host::Host;
 use crate::lab::Backend;
 use crate::qemu::Clock;
@@ -67,16 +68,6 @@ impl Kind {
         }
     }
 
-    /// Idle guests that it begins with.
-    pub fn spares(self) -> u32 {
-        match self {
-            Kind::Timed | Kind::Plain => 3,
-            Kind::Cycles => 1,
-            Kind::Scarce | Kind::Parallel => 2,
-            Kind::Debian | Kind::Kernels => 0,
-        }
-    }
-
     /// Whether the machine boots what is on its disk, and can do so again.
     pub fn boots_its_disk(self) -> bool {
         matches!(self, Kind::Debian | Kind::Kernels)
@@ -91,6 +82,45 @@ impl Kind {
             Kind::Parallel => "parallel",
             Kind::Debian => "debian",
             Kind::Kernels => "kernels",
+        }
+    }
+}
+
+/// A machine: a kind of host, and what its guests are unless one is told otherwise.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Machine {
+    pub kind: Kind,
+    pub guests: GuestType,
+}
+
+impl Machine {
+    /// With guests that any processor can run.
+    pub const fn of(kind: Kind) -> Self {
+        Machine {
+            kind,
+            guests: GuestType::Pv,
+        }
+    }
+
+    pub fn name(self) -> String {
+        match self.guests {
+            GuestType::Pv => self.kind.name().into(),
+            guests => format!("{}-{}", self.kind.name(), guests.name()),
+        }
+    }
+
+    /// Idle guests that it begins with.
+    pub fn spares(self) -> u32 {
+        let most = match self.guests {
+            GuestType::Pv => 3,
+            // They take more memory, and time to make.
+            GuestType::Pvh | GuestType::Hvm => 2,
+        };
+        match self.kind {
+            Kind::Timed | Kind::Plain => most,
+            Kind::Cycles => 1,
+            Kind::Scarce | Kind::Parallel => 2,
+            Kind::Debian | Kind::Kernels => 0,
         }
     }
 }

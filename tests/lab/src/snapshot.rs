@@ -25,7 +25,7 @@ use crate::host::Host;
 use crate::lab::Lab;
 use crate::qemu;
 use crate::results::round;
-use crate::scenario::Kind;
+use crate::scenario::Machine;
 
 /// A saved host.
 pub struct Snapshot {
@@ -36,22 +36,24 @@ pub struct Snapshot {
 
 impl Snapshot {
     /// The one for a kind of host; makes it if there is none.
-    pub fn of(lab: &Lab, kind: Kind) -> Result<Self> {
+    pub fn of(lab: &Lab, machine: Machine) -> Result<Self> {
         // Whoever else wants it waits until it is there.
-        let _making = lab.making(kind)?;
+        let _making = lab.making(machine)?;
         let dir = lab.snapshots().join(format!(
             "{}-{:016x}",
-            title(lab, kind),
-            definition(lab, kind)?.finish()
+            title(lab, machine),
+            definition(lab, machine)?.finish()
         ));
-        let spares = (1..=kind.spares()).map(|i| format!("spare{i}")).collect();
+        let spares = (1..=machine.spares())
+            .map(|i| format!("spare{i}"))
+            .collect();
         let snapshot = Snapshot { dir, spares };
         if !snapshot.dir.exists() {
             let begin = Instant::now();
-            make(lab, kind, &snapshot)
-                .with_context(|| format!("making the {} host", kind.name()))?;
+            make(lab, machine, &snapshot)
+                .with_context(|| format!("making the {} host", machine.name()))?;
             let took = round(begin.elapsed());
-            println!("       {} host made in {took} s", kind.name());
+            println!("       {} host made in {took} s", machine.name());
         }
         Ok(snapshot)
     }
@@ -74,34 +76,34 @@ impl Snapshot {
 
 /// The hosts of a kernel that is not the stock one have names of their own: both are used in turn,
 /// and neither is to make the other's place.
-fn title(lab: &Lab, kind: Kind) -> String {
+fn title(lab: &Lab, machine: Machine) -> String {
     match lab.kernel_name() {
-        Some(kernel) => format!("{kernel}.{}", kind.name()),
-        None => kind.name().into(),
+        Some(kernel) => format!("{kernel}.{}", machine.name()),
+        None => machine.name(),
     }
 }
 
 /// All that a snapshot depends on, except for what the lab's own directory stands for.
-fn definition(lab: &Lab, kind: Kind) -> Result<DefaultHasher> {
+fn definition(lab: &Lab, machine: Machine) -> Result<DefaultHasher> {
     let mut hasher = DefaultHasher::new();
-    qemu::definition(lab, kind).hash(&mut hasher);
-    (kind.spares(), guest::DEFINITION).hash(&mut hasher);
-    if kind.boots_its_disk() {
-        lab.disk(kind)?.hash(&mut hasher);
+    qemu::definition(lab, machine).hash(&mut hasher);
+    (machine.spares(), guest::definition(machine.guests)).hash(&mut hasher);
+    if machine.kind.boots_its_disk() {
+        lab.disk(machine.kind)?.hash(&mut hasher);
     }
     Ok(hasher)
 }
 
-fn make(lab: &Lab, kind: Kind, snapshot: &Snapshot) -> Result<()> {
+fn make(lab: &Lab, machine: Machine, snapshot: &Snapshot) -> Result<()> {
     let parent = lab.snapshots();
-    let title = title(lab, kind);
+    let title = title(lab, machine);
     let partial = parent.join(format!("partial.{title}"));
     // Of one that was interrupted.
     if partial.exists() {
         fs::remove_dir_all(&partial)?;
     }
     fs::create_dir_all(&partial)?;
-    let made = fill(lab, kind, snapshot, &partial);
+    let made = fill(lab, machine, snapshot, &partial);
     if made.is_err() {
         fs::remove_dir_all(&partial)?;
         return made;
@@ -110,7 +112,8 @@ fn make(lab: &Lab, kind: Kind, snapshot: &Snapshot) -> Result<()> {
     for old in fs::read_dir(&parent)? {
         let old = old?;
         let name = old.file_name().to_string_lossy().into_owned();
-        if name.starts_with(&format!("{title}-")) {
+        let is_old = name.rsplit_once('-').is_some_and(|(of, _)| of == title);
+        if is_old && old.file_type()?.is_dir() {
             fs::remove_dir_all(old.path())?;
         }
     }
@@ -118,9 +121,9 @@ fn make(lab: &Lab, kind: Kind, snapshot: &Snapshot) -> Result<()> {
     Ok(())
 }
 
-fn fill(lab: &Lab, kind: Kind, snapshot: &Snapshot, dir: &Path) -> Result<()> {
+fn fill(lab: &Lab, machine: Machine, snapshot: &Snapshot, dir: &Path) -> Result<()> {
     let disk = dir.join("disk.qcow2");
-    let base = lab.disk(kind)?;
+    let base = lab.disk(machine.kind)?;
     let output = Command::new("qemu-img")
         .args(["create", "-q", "-f", "qcow2", "-F", "raw", "-b"])
         .args([&base, &disk])
@@ -129,7 +132,7 @@ fn fill(lab: &Lab, kind: Kind, snapshot: &Snapshot, dir: &Path) -> Result<()> {
     if !output.status.success() {
         bail!("qemu-img: {}", String::from_utf8_lossy(&output.stderr));
     }
-    let mut host = Host::power_on(lab, kind, &disk)?;
+    let mut host = Host::power_on(lab, machine, &disk)?;
     for name in &snapshot.spares {
         host.guest_named(name).booted().start()?.lay_by()?;
     }

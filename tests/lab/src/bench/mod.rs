@@ -32,6 +32,7 @@ use crate::lab::Lab;
 use crate::run;
 use crate::run::LANES;
 use crate::scenario::Kind;
+use crate::scenario::Machine;
 use bound::Bound;
 use findings::Findings;
 use plan::Run;
@@ -139,7 +140,7 @@ fn tasks(only: Option<&str>) -> Result<Vec<Task>> {
 fn perform(lab: &Lab, task: Task, findings: &Mutex<Findings>) {
     let begin = Instant::now();
     let name = task.name();
-    let found = Host::boot(lab, task.kind()).and_then(|host| {
+    let found = Host::boot(lab, Machine::of(task.kind())).and_then(|host| {
         host.use_device(task.device());
         run::watched(&host, &name, || match task {
             Task::Run(run) => measure::run(&host, run).map(|record| Found::Record(run, record)),

@@ -36,6 +36,7 @@ use crate::lab::Lab;
 use crate::results::round;
 use crate::results::write_json;
 use crate::scenario::Kind;
+use crate::scenario::Machine;
 
 /// How the sum of all instructions may differ from Xen's account, in percent.
 const TOLERANCE: f64 = 5.0;
@@ -64,7 +65,7 @@ struct Record<'a> {
 pub fn run(lab: &Lab, only: &[String], instructions: u64) -> Result<bool> {
     let begin = Instant::now();
     let looks = looks(only)?;
-    let host = Host::boot(lab, Kind::Timed)?;
+    let host = Host::boot(lab, Machine::of(Kind::Timed))?;
     println!("{ENVIRONMENT}");
     let mut compared = Vec::new();
     for (job, device) in looks {

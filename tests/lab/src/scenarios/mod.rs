@@ -18,6 +18,7 @@ mod events;
 mod filesystem;
 mod flushes;
 mod frontend;
+pub mod guests;
 mod held_pages;
 mod hostile;
 mod installed;
@@ -26,6 +27,7 @@ mod kernels;
 pub mod late;
 mod live_change;
 mod memory;
+mod migrations;
 mod module;
 mod moves;
 mod neighbour;
@@ -67,6 +69,10 @@ const AT_LENGTH: &[&str] = &[
     "kernels",
     "memory",
     "migrate",
+    // Of a PV guest by steps.
+    "migrations",
+    // At once, by xl.
+    "migrate-refused",
     "peers",
     "rates-one-disk",
     "rates-eight-disks",
@@ -77,9 +83,14 @@ const AT_LENGTH: &[&str] = &[
 
 /// Whether a run of a scenario is left out of `make test`.
 pub fn is_at_length(run: &str) -> bool {
-    [AT_LENGTH, alive::AT_LENGTH, late::AT_LENGTH]
-        .iter()
-        .any(|list| list.contains(&run))
+    [
+        AT_LENGTH,
+        alive::AT_LENGTH,
+        late::AT_LENGTH,
+        guests::AT_LENGTH,
+    ]
+    .iter()
+    .any(|list| list.contains(&run))
 }
 
 /// All there are.
@@ -344,6 +355,22 @@ const ALL: &[Scenario] = &[
         kind: Kind::Plain,
         any_backend: true,
         script: moves::migrate,
+    },
+    Scenario {
+        name: "migrations",
+        rows: &["P16", "D20"],
+        about: "a guest is migrated many times, and pauses no longer than on xen-blkback",
+        kind: Kind::Plain,
+        any_backend: false,
+        script: migrations::migrations,
+    },
+    Scenario {
+        name: "migrate-refused",
+        rows: &["D20"],
+        about: "a migration fails at its receiver, and the guest goes on under its limit",
+        kind: Kind::Plain,
+        any_backend: false,
+        script: migrations::migrate_refused,
     },
     Scenario {
         name: "slow-neighbour",
