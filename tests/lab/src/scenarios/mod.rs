@@ -14,6 +14,7 @@ mod cost;
 mod crash;
 mod cycles;
 mod deep_ring;
+mod driver_domain;
 mod events;
 mod filesystem;
 mod flushes;
@@ -371,6 +372,14 @@ const ALL: &[Scenario] = &[
         kind: Kind::Plain,
         any_backend: false,
         script: migrations::migrate_refused,
+    },
+    Scenario {
+        name: "driver-domain",
+        rows: &["U16"],
+        about: "a domain that is not dom0 serves a guest's disk, and is replaced",
+        kind: Kind::Plain,
+        any_backend: false,
+        script: driver_domain::driver_domain,
     },
     Scenario {
         name: "slow-neighbour",
