@@ -9,6 +9,7 @@ mod block_tokens;
 mod calls;
 mod cgroup;
 mod comes_back;
+mod corrupt;
 mod crowd;
 mod detached;
 mod devices;
@@ -426,6 +427,12 @@ pub const ALL: &[Scenario] = &[
         &["U39"],
         "a guest's discard frees as much of a thin disk as one of dom0's",
         thin::discard,
+    ),
+    either(
+        "corrupt",
+        &["D02"],
+        "a device changes bytes, and a guest's verify finds it, as it would if the backend did",
+        corrupt::corrupt,
     ),
 ];
 
