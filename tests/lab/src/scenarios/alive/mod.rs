@@ -18,6 +18,7 @@ mod faults;
 mod few_handles;
 mod freezer;
 mod held;
+mod live_update;
 mod local;
 mod log_lines;
 mod modes;
@@ -433,6 +434,12 @@ pub const ALL: &[Scenario] = &[
         &["D02"],
         "a device changes bytes, and a guest's verify finds it, as it would if the backend did",
         corrupt::corrupt,
+    ),
+    plain(
+        "live-update",
+        &["D14"],
+        "xenstored is exchanged under I/O: nobody notices, limits change and disks come as before",
+        live_update::live_update,
     ),
 ];
 
