@@ -28,6 +28,8 @@ enum Kind {
     Linear(String),
     /// The device mapper target and what is below it.
     Mapped(Box<(Disk, Disk)>),
+    /// Whose end is somebody else's matter.
+    Elsewhere,
     /// A device of QEMU's: its directory in sysfs.
     Emulated(String),
 }
@@ -150,6 +152,11 @@ impl Disk {
         }
     }
 
+    /// The same bytes under another path, by which there is nothing to be removed.
+    pub fn at(&self, path: &str) -> Disk {
+        Disk::new(path.into(), Kind::Elsewhere)
+    }
+
     /// What guests may do with it, in the words of `xl`: `rw` unless changed here.
     pub fn access(self, access: &'static str) -> Disk {
         Disk { access, ..self }
@@ -262,6 +269,7 @@ impl Disk {
                 mapped.remove(host)?;
                 return below.remove(host);
             }
+            Kind::Elsewhere => return Ok(()),
             Kind::Emulated(sysfs) => format!("echo 1 >{sysfs}/remove"),
         };
         host.ok(&script).map(drop)
@@ -297,7 +305,7 @@ fn null_blk(
 /// A disk that QEMU has only now, and that dom0's kernel looks for when it is told to.
 fn emulated(host: &Host<'_>, device: Device, megabytes: u32) -> Result<Disk> {
     let (driver, modules) = match device {
-        Device::Nvme => ("nvme", "lab_nvme"),
+        Device::Nvme => ("nvme", "lab_drivers nvme-core nvme"),
         _ => ("virtio-blk-pci", "true"),
     };
     let serial = host.qemu.plug_disk(driver, &host.dir, megabytes)?;

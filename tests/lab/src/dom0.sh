@@ -93,10 +93,10 @@ lab_until() {
 	echo "$output"
 }
 
-# lab_nvme: loads the driver of NVMe disks, which is not in dom0's image.
-lab_nvme() {
+# lab_drivers NAME...: loads drivers of NVMe, which are not in dom0's image, in this order.
+lab_drivers() {
 	local module
-	for module in nvme-keyring nvme-auth nvme-core nvme; do
+	for module in nvme-keyring nvme-auth "$@"; do
 		[ -d "/sys/module/${module//-/_}" ] || insmod "/lab/$module.ko.xz" || return
 	done
 }

@@ -83,8 +83,8 @@ impl Lab {
         PathBuf::from(dir).join("holder.ko")
     }
 
-    /// The driver of NVMe disks and what it needs: dom0's image has no drivers of hardware, and this
-    /// is the only one that is asked for.
+    /// The drivers of NVMe disks and of such on a network, both ends of it: dom0's image has no drivers of
+    /// hardware, and these are the only ones that are asked for.
     fn nvme(&self) -> Vec<PathBuf> {
         let drivers = match &self.kernel {
             Some(kernel) => kernel.dir.join("nvme"),
@@ -95,6 +95,10 @@ impl Lab {
             "common/nvme-auth",
             "host/nvme-core",
             "host/nvme",
+            "host/nvme-fabrics",
+            "host/nvme-tcp",
+            "target/nvmet",
+            "target/nvmet-tcp",
         ]
         .map(|name| drivers.join(format!("{name}.ko.xz")))
         .into()

@@ -23,6 +23,7 @@ mod local;
 mod log_lines;
 mod modes;
 mod names;
+mod network;
 mod probe;
 mod realtime;
 mod rebound;
@@ -440,6 +441,12 @@ pub const ALL: &[Scenario] = &[
         &["D14"],
         "xenstored is exchanged under I/O: nobody notices, limits change and disks come as before",
         live_update::live_update,
+    ),
+    either(
+        "remote",
+        &["D03", "D06"],
+        "a disk over NVMe/TCP whose wire stands still with a guest's pages in it, and is torn",
+        network::remote,
     ),
 ];
 
