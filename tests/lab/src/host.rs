@@ -367,7 +367,12 @@ impl<'l> Host<'l> {
         Ok(self.qemu.serial())
     }
 
-    /// Whether it was powered off: then there is nobody to ask any more.
+    /// Leaves it as it is: what was done to it cannot be undone, and it ends with whoever has it.
+    pub fn abandon(&self) {
+        self.off.set(true);
+    }
+
+    /// Whether it was powered off, or abandoned: then there is nobody to ask any more.
     pub fn is_off(&self) -> bool {
         self.off.get()
     }

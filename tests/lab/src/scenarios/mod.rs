@@ -126,7 +126,7 @@ pub const LONG: &[&str] = &[
 ];
 
 /// Their host is gone afterwards.
-pub const LAST: &[&str] = &["shutdown"];
+pub const LAST: &[&str] = &["shutdown", "xenstored-killed"];
 
 const ALL: &[Scenario] = &[
     Scenario {

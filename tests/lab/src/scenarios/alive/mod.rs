@@ -448,6 +448,12 @@ pub const ALL: &[Scenario] = &[
         "a disk over NVMe/TCP whose wire stands still with a guest's pages in it, and is torn",
         network::remote,
     ),
+    plain(
+        "xenstored-killed",
+        &["D15"],
+        "xenstored is killed: I/O and a limit go on, nobody spins, no disk can be attached",
+        xenstored::killed,
+    ),
 ];
 
 const fn plain(
