@@ -112,13 +112,20 @@ fn make(lab: &Lab, machine: Machine, snapshot: &Snapshot) -> Result<()> {
     for old in fs::read_dir(&parent)? {
         let old = old?;
         let name = old.file_name().to_string_lossy().into_owned();
-        let is_old = name.rsplit_once('-').is_some_and(|(of, _)| of == title);
-        if is_old && old.file_type()?.is_dir() {
+        if is_of(&name, &title) {
             fs::remove_dir_all(old.path())?;
         }
     }
     fs::rename(&partial, &snapshot.dir)?;
     Ok(())
+}
+
+/// Whether a directory is a saved host of this title, and not of one that only begins like it.
+fn is_of(name: &str, title: &str) -> bool {
+    let hash = name
+        .strip_prefix(title)
+        .and_then(|rest| rest.strip_prefix('-'));
+    hash.is_some_and(|hash| hash.len() == 16 && hash.bytes().all(|b| b.is_ascii_hexdigit()))
 }
 
 fn fill(lab: &Lab, machine: Machine, snapshot: &Snapshot, dir: &Path) -> Result<()> {
@@ -140,4 +147,22 @@ fn fill(lab: &Lab, machine: Machine, snapshot: &Snapshot, dir: &Path) -> Result<
     host.ok("sync")?;
     fs::write(dir.join("serial.log"), host.qemu.serial())?;
     host.qemu.save(&dir.join("state"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_title_and_a_hash_are_ours() {
+        assert!(is_of("plain-081e27982984a54f", "plain"));
+        for other in [
+            "plain-other-081e27982984a54f",
+            "plain-other.lock",
+            "plain.lock",
+            "7.2.12.plain-081e27982984a54f",
+        ] {
+            assert!(!is_of(other, "plain"), "{other}");
+        }
+    }
 }
