@@ -43,6 +43,15 @@ impl Events {
         })
     }
 
+    /// A channel to a port of `domid` that this domain may bind to.
+    pub fn bind(&self, domid: u32, remote: u32) -> Result<Port> {
+        let number = sys::bind_interdomain(&self.file, domid, remote)?;
+        Ok(Port {
+            file: self.file.clone(),
+            number,
+        })
+    }
+
     /// Waits until an event comes on any channel, and makes room for the next. False when none
     /// came in time.
     pub fn wait(&self, limit: Duration) -> Result<bool> {

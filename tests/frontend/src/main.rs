@@ -27,6 +27,7 @@ mod pool;
 mod queue;
 mod reconnect;
 mod request;
+mod resources;
 mod store;
 #[expect(unsafe_code)]
 mod sys;
@@ -143,15 +144,7 @@ enum Task {
     /// Connects, and sends a write and a write barrier behind it.
     Ordered,
     /// Connects many disks and has each of their queues answer a read.
-    Crowd {
-        /// The largest read there is, in all queues at once.
-        #[arg(long)]
-        large: bool,
-        #[arg(long, value_delimiter = ',')]
-        disks: Vec<u32>,
-        #[arg(long)]
-        queues: u32,
-    },
+    Crowd(crowd::Crowd),
     /// Prints for how many nanoseconds dom0's first processor has run, then all those of other
     /// domains. Runs in dom0.
     RunTime { others: Vec<u16> },
@@ -166,6 +159,8 @@ enum Task {
     Read { node: String },
     /// Lists the cases.
     List,
+    #[command(flatten)]
+    Resources(resources::Task),
 }
 
 /// Narrows down the ways to connect.
@@ -217,11 +212,8 @@ fn act(arguments: &Arguments) -> Result<bool> {
         Task::Watch { domid } => return watch::watch(*domid).map(|()| true),
         Task::Suspend { domid } => return sys::suspend(*domid).map(|()| true),
         Task::Resume { domid } => return sys::resume(*domid).map(|()| true),
-        Task::Crowd {
-            disks,
-            queues,
-            large,
-        } => return crowd::crowd(disks, *queues, *large).map(|()| true),
+        Task::Crowd(wanted) => return crowd::crowd(wanted).map(|()| true),
+        Task::Resources(task) => return task.act(arguments.vdev).map(|()| true),
         Task::Read { node } => {
             let value = store::Store::open()?.read(node)?;
             println!("{}", value.as_deref().unwrap_or_default());
@@ -233,11 +225,12 @@ fn act(arguments: &Arguments) -> Result<bool> {
     match &arguments.command {
         Task::List
         | Task::Churn { .. }
-        | Task::Crowd { .. }
+        | Task::Crowd(_)
         | Task::RunTime { .. }
         | Task::Watch { .. }
         | Task::Suspend { .. }
         | Task::Resume { .. }
+        | Task::Resources(_)
         | Task::Read { .. } => Ok(true),
         Task::Cases {
             wanted,

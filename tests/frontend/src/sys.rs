@@ -33,6 +33,7 @@ const fn code(kind: u8, number: u8, size: usize) -> nix::libc::Ioctl {
 const HYPERCALL: nix::libc::Ioctl = code(b'P', 0, 48);
 const ALLOC_GREF: nix::libc::Ioctl = code(b'G', 5, 24);
 const DEALLOC_GREF: nix::libc::Ioctl = code(b'G', 6, 16);
+const BIND_INTERDOMAIN: nix::libc::Ioctl = code(b'E', 1, 8);
 const BIND_UNBOUND_PORT: nix::libc::Ioctl = code(b'E', 2, 4);
 const UNBIND: nix::libc::Ioctl = code(b'E', 3, 4);
 const NOTIFY: nix::libc::Ioctl = code(b'E', 4, 4);
@@ -159,6 +160,14 @@ pub fn revoke(file: &File, index: u64, count: usize) -> Result<()> {
 /// A new event channel that `domid` may bind to.
 pub fn bind_unbound(file: &File, domid: u32) -> Result<u32> {
     let port = ioctl(file, BIND_UNBOUND_PORT, &mut [domid]).context("making an event channel")?;
+    Ok(u32::try_from(port)?)
+}
+
+/// A new event channel to port `remote` of `domid`, which waits for this domain.
+pub fn bind_interdomain(file: &File, domid: u32, remote: u32) -> Result<u32> {
+    // struct ioctl_evtchn_bind_interdomain: the domain and its port.
+    let port = ioctl(file, BIND_INTERDOMAIN, &mut [domid, remote])
+        .with_context(|| format!("binding to port {remote} of domain {domid}"))?;
     Ok(u32::try_from(port)?)
 }
 
