@@ -93,7 +93,54 @@ pub fn more_queues(host: &Host<'_>, backend: Backend) -> Result<()> {
 
 /// Runs the frontend in a guest; gives what it printed. That cases failed is no error here.
 pub fn frontend(guest: &Guest<'_, '_>, arguments: &str) -> Result<Vec<Line>> {
-    let text = guest.ok_within(&format!("/frontend {arguments}; [ $? -le 1 ]"), DEADLINE)?;
+    lines(&guest.ok_within(&command(arguments), DEADLINE)?)
+}
+
+/// Each line has to be of something that held.
+pub fn all_held(lines: &[Line]) -> Result<()> {
+    let failed: Vec<&Line> = lines.iter().filter(|line| !line.ok).collect();
+    check::that(failed.is_empty(), || summary(&failed))
+}
+
+/// What the lines count under that name, in all.
+pub fn total(lines: &[Line], name: &str) -> u64 {
+    lines
+        .iter()
+        .filter_map(|line| line.done[name].as_u64())
+        .sum()
+}
+
+/// Does something while the frontend holds what its arguments say. It says so in a line, and ends well
+/// when its input ends.
+pub fn held<T>(
+    guest: &Guest<'_, '_>,
+    arguments: &str,
+    action: impl FnOnce() -> Result<T>,
+) -> Result<T> {
+    guest.ok_within(
+        &format!(
+            "rm -f /tmp/hold /tmp/said && mkfifo /tmp/hold /tmp/said && \
+             {{ /frontend {arguments} </tmp/hold >/tmp/said & }} && \
+             exec 5>/tmp/hold 6</tmp/said && {NEXT_LINE}"
+        ),
+        DEADLINE,
+    )?;
+    let result = action()?;
+    guest.ok_within(
+        "exec 5>&-; rest=$(cat <&6); wait $! && exec 6<&- || { echo \"$rest\"; false; }",
+        DEADLINE,
+    )?;
+    Ok(result)
+}
+
+const NEXT_LINE: &str =
+    "read -r said <&6 && case $said in *'\"ok\":true'*) ;; *) echo \"$said\"; false ;; esac";
+
+fn command(arguments: &str) -> String {
+    format!("/frontend {arguments}; [ $? -le 1 ]")
+}
+
+fn lines(text: &str) -> Result<Vec<Line>> {
     let parse = |line: &str| {
         serde_json::from_str(line).with_context(|| format!("the frontend printed {line:?}"))
     };

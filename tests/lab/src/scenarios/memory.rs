@@ -136,12 +136,9 @@ pub fn held<T>(
     action: impl FnOnce() -> Result<T>,
 ) -> Result<T> {
     let full = if full { "--full" } else { "" };
-    guest.ok(&format!(
-        "rm -f /tmp/hold /tmp/said && mkfifo /tmp/hold /tmp/said && \
-         {{ /frontend hold --queues {queues} --order {ORDER} {full} </tmp/hold >/tmp/said & }} && \
-         exec 5>/tmp/hold 6</tmp/said && read -r said <&6 && case $said in *'\"ok\":true'*) ;; *) echo \"$said\"; false ;; esac"
-    ))?;
-    let result = action()?;
-    guest.ok("exec 5>&- && wait $! && exec 6<&-")?;
-    Ok(result)
+    super::frontend::held(
+        guest,
+        &format!("hold --queues {queues} --order {ORDER} {full}"),
+        action,
+    )
 }

@@ -44,6 +44,7 @@ mod rates;
 mod reconnect;
 mod refused;
 mod resize;
+mod resources;
 mod same_keys;
 mod sectors;
 mod shutdown;
@@ -87,6 +88,7 @@ pub fn is_at_length(run: &str) -> bool {
     [
         AT_LENGTH,
         alive::AT_LENGTH,
+        resources::AT_LENGTH,
         late::AT_LENGTH,
         guests::AT_LENGTH,
     ]
@@ -96,7 +98,7 @@ pub fn is_at_length(run: &str) -> bool {
 
 /// All there are.
 pub fn all() -> impl Iterator<Item = &'static Scenario> {
-    ALL.iter().chain(alive::ALL)
+    ALL.iter().chain(alive::ALL).chain(resources::ALL)
 }
 
 /// Only by name: they need more than `make test` builds.

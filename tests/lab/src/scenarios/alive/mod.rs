@@ -24,7 +24,7 @@ mod log_lines;
 mod modes;
 mod names;
 mod network;
-mod probe;
+pub(super) mod probe;
 mod realtime;
 mod rebound;
 mod slow_connect;

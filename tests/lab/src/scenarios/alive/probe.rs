@@ -10,16 +10,16 @@ use crate::trace::Source;
 use crate::trace::Trace;
 
 /// A place where a kprobe is set, and the event that it makes.
-pub(super) struct Probe {
+pub(in crate::scenarios) struct Probe {
     /// Such as `lab/begun`, as the definition has it.
-    pub(super) event: &'static str,
-    pub(super) definition: &'static str,
+    pub(in crate::scenarios) event: &'static str,
+    pub(in crate::scenarios) definition: &'static str,
     /// Of the events, only these.
-    pub(super) filter: Option<&'static str>,
+    pub(in crate::scenarios) filter: Option<&'static str>,
 }
 
 /// What happens at `probes` during `action`.
-pub(super) fn seen(
+pub(in crate::scenarios) fn seen(
     host: &Host<'_>,
     probes: &[Probe],
     action: impl FnOnce() -> Result<()>,

@@ -1,0 +1,49 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Guests that use up what dom0 has: events, memory, grants, time; and what dom0 counts meanwhile.
+
+mod notified;
+mod paused;
+
+use crate::scenario::Kind;
+use crate::scenario::Scenario;
+use crate::scenario::Script;
+
+/// Not in a run of everything, for their length.
+pub const AT_LENGTH: &[&str] = &["paused"];
+
+pub const ALL: &[Scenario] = &[
+    plain(
+        "notifications",
+        &["D23"],
+        "no more events than the frontend asks for, none is lost",
+        notified::notified,
+    ),
+    plain(
+        "paused",
+        &["H59"],
+        "a guest is paused for ten minutes with full rings: each request has one response",
+        paused::paused,
+    ),
+];
+
+const fn plain(
+    name: &'static str,
+    rows: &'static [&'static str],
+    about: &'static str,
+    script: Script,
+) -> Scenario {
+    Scenario {
+        name,
+        rows,
+        about,
+        kind: Kind::Plain,
+        any_backend: false,
+        script,
+    }
+}
+
+/// What the tests' frontend is told to do it in one layout only, unless the scenario is run at length.
+fn layouts(at_length: bool) -> &'static str {
+    if at_length { "" } else { "--layout x86_64-abi" }
+}
