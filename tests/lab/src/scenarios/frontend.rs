@@ -133,6 +133,13 @@ pub fn held<T>(
     Ok(result)
 }
 
+/// A frontend that is held goes on to its next line.
+pub fn go_on(guest: &Guest<'_, '_>) -> Result<()> {
+    guest
+        .ok_within(&format!("echo >&5 && {NEXT_LINE}"), DEADLINE)
+        .map(drop)
+}
+
 const NEXT_LINE: &str =
     "read -r said <&6 && case $said in *'\"ok\":true'*) ;; *) echo \"$said\"; false ;; esac";
 

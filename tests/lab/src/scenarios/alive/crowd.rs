@@ -52,7 +52,7 @@ fn all_answer(host: &Host<'_>, mut disk: Disk, disks: u32, option: &str) -> Resu
     for name in &names {
         guest.offer(&disk, name)?;
         let vdev = guest.vbd(name).vdev;
-        make_keys(host, guest.domid(), vdev)?;
+        make_keys(host, guest.domid(), vdev, (QUEUES, 0))?;
         numbers.push(vdev.to_string());
     }
     let said = guest.ok_within(
@@ -80,20 +80,41 @@ fn all_answer(host: &Host<'_>, mut disk: Disk, disks: u32, option: &str) -> Resu
     disk.remove(host)
 }
 
-/// Makes the keys of a disk's queues in dom0's name: xenstored lets a guest have 1000 of its own,
-/// unless it is told otherwise, and these alone are 1536.
-fn make_keys(host: &Host<'_>, domid: u32, vdev: u32) -> Result<()> {
-    let queue = |n| format!("/local/domain/{domid}/device/vbd/{vdev}/queue-{n}");
-    let keys: Vec<String> = (0..QUEUES)
-        .map(|n| format!("{0}/ring-ref 0 {0}/event-channel 0", queue(n)))
-        .collect();
-    let owners: Vec<String> = (0..QUEUES)
-        .map(|n| format!("xenstore-chmod -r {} n0 b{domid}", queue(n)))
-        .collect();
-    host.ok(&format!(
-        "xenstore-write {} && {}",
-        keys.join(" "),
-        owners.join(" && ")
-    ))
-    .map(drop)
+/// Makes the keys of a disk's queues, with rings of `order`, in dom0's name: xenstored lets a guest have 1000
+/// of its own, unless it is told otherwise, and these alone are more.
+pub(in crate::scenarios) fn make_keys(
+    host: &Host<'_>,
+    domid: u32,
+    vdev: u32,
+    (queues, order): (u32, u32),
+) -> Result<()> {
+    let dir = format!("/local/domain/{domid}/device/vbd/{vdev}");
+    let mut keys = String::new();
+    let mut owners = String::new();
+    let mut add = |name: &str, inner: &[String]| {
+        let (node, own) = (format!("{dir}/{name}"), String::new());
+        let nodes = inner.iter().map(|key| format!("{node}/{key}"));
+        let nodes: Vec<String> = match inner {
+            [] => vec![node.clone()],
+            _ => nodes.collect(),
+        };
+        keys += &nodes
+            .iter()
+            .fold(own, |text, key| text + &format!(" {key} 0"));
+        owners += &format!(" && xenstore-chmod -r {node} n0 b{domid}");
+    };
+    let mut inner = vec!["event-channel".to_string()];
+    match order {
+        0 => inner.push("ring-ref".into()),
+        _ => inner.extend((0..1 << order).map(|page| format!("ring-ref{page}"))),
+    }
+    for queue in 0..queues {
+        add(&format!("queue-{queue}"), &inner);
+    }
+    if order > 0 {
+        for key in ["protocol", "ring-page-order", "multi-queue-num-queues"] {
+            add(key, &[]);
+        }
+    }
+    host.ok(&format!("xenstore-write{keys}{owners}")).map(drop)
 }

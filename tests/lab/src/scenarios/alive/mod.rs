@@ -10,7 +10,7 @@ mod calls;
 mod cgroup;
 mod comes_back;
 mod corrupt;
-mod crowd;
+pub(super) mod crowd;
 mod detached;
 mod devices;
 mod error_text;

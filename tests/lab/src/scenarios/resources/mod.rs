@@ -2,6 +2,8 @@
 
 //! Guests that use up what dom0 has: events, memory, grants, time; and what dom0 counts meanwhile.
 
+mod claimed;
+mod full;
 mod notified;
 mod paused;
 
@@ -10,7 +12,7 @@ use crate::scenario::Scenario;
 use crate::scenario::Script;
 
 /// Not in a run of everything, for their length.
-pub const AT_LENGTH: &[&str] = &["paused"];
+pub const AT_LENGTH: &[&str] = &["paused", "crowd-memory"];
 
 pub const ALL: &[Scenario] = &[
     plain(
@@ -24,6 +26,18 @@ pub const ALL: &[Scenario] = &[
         &["H59"],
         "a guest is paused for ten minutes with full rings: each request has one response",
         paused::paused,
+    ),
+    plain(
+        "claimed-grants",
+        &["H51"],
+        "grants that are to stay mapped are more than may, and are taken back: none is left",
+        claimed::claimed,
+    ),
+    plain(
+        "crowd-memory",
+        &["H38"],
+        "a hundred disks of four large rings each: the guest's frames and dom0's memory have a bound",
+        full::full,
     ),
 ];
 
