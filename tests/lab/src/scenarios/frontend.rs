@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use anyhow::Context;
 use anyhow::Result;
@@ -14,6 +15,7 @@ use crate::guest::Guest;
 use crate::host::Host;
 use crate::lab::Backend;
 use crate::results::Figures;
+use crate::shell::Running;
 
 /// Seconds of host time after which a run of the frontend is taken for hung.
 const DEADLINE: u64 = 540;
@@ -94,6 +96,21 @@ pub fn more_queues(host: &Host<'_>, backend: Backend) -> Result<()> {
 /// Runs the frontend in a guest; gives what it printed. That cases failed is no error here.
 pub fn frontend(guest: &Guest<'_, '_>, arguments: &str) -> Result<Vec<Line>> {
     lines(&guest.ok_within(&command(arguments), DEADLINE)?)
+}
+
+/// A run of the frontend under way in a guest.
+pub struct RunningFrontend<'g>(Running<'g>);
+
+/// Starts the frontend in a guest.
+pub fn start<'g>(guest: &'g Guest<'_, '_>, arguments: &str) -> Result<RunningFrontend<'g>> {
+    guest.start(&command(arguments)).map(RunningFrontend)
+}
+
+impl RunningFrontend<'_> {
+    /// As [`frontend`].
+    pub fn finish(self) -> Result<Vec<Line>> {
+        lines(&self.0.ok_within(Duration::from_secs(DEADLINE))?)
+    }
 }
 
 /// Each line has to be of something that held.

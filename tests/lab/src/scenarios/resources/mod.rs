@@ -3,16 +3,18 @@
 //! Guests that use up what dom0 has: events, memory, grants, time; and what dom0 counts meanwhile.
 
 mod claimed;
+mod counters;
 mod full;
 mod notified;
 mod paused;
+mod storm;
 
 use crate::scenario::Kind;
 use crate::scenario::Scenario;
 use crate::scenario::Script;
 
 /// Not in a run of everything, for their length.
-pub const AT_LENGTH: &[&str] = &["paused", "crowd-memory"];
+pub const AT_LENGTH: &[&str] = &["paused", "event-storm", "crowd-memory", "counters-read"];
 
 pub const ALL: &[Scenario] = &[
     plain(
@@ -34,11 +36,26 @@ pub const ALL: &[Scenario] = &[
         claimed::claimed,
     ),
     plain(
+        "event-storm",
+        &["H40"],
+        "events for nothing on all queues: dom0 answers, and counts them",
+        storm::storm,
+    ),
+    plain(
         "crowd-memory",
         &["H38"],
         "a hundred disks of four large rings each: the guest's frames and dom0's memory have a bound",
         full::full,
     ),
+    Scenario {
+        kind: Kind::Parallel,
+        ..plain(
+            "counters-read",
+            &["D22", "H45"],
+            "all files of a disk are read while it reconnects and is bound: no counter goes down",
+            counters::counters,
+        )
+    },
 ];
 
 const fn plain(
