@@ -80,8 +80,20 @@ fn grants_of(guest: &Guest<'_, '_>, frames: &str) -> Result<String> {
     ))
 }
 
+/// The guest's frontend is to read what the administrator reads.
+fn show_errors(guest: &Guest<'_, '_>, vdevs: &[u32]) -> Result<()> {
+    for vdev in vdevs {
+        let node = format!("/local/domain/0/error/backend/vbd/{}/{vdev}", guest.domid());
+        guest.host.ok(&format!(
+            "xenstore-write {node} '' && xenstore-chmod {node} n0 b{}",
+            guest.domid()
+        ))?;
+    }
+    Ok(())
+}
+
 /// A neighbour that verifies its writes all the while.
-fn with_neighbour<T>(
+pub(super) fn with_neighbour<T>(
     host: &Host<'_>,
     disk: &Disk,
     action: impl FnOnce() -> Result<T>,
@@ -171,14 +183,7 @@ struct Besieged<'g, 'h, 'l> {
 impl<'g, 'h, 'l> Besieged<'g, 'h, 'l> {
     fn new(guest: &'g Guest<'h, 'l>) -> Result<Self> {
         let host = guest.host;
-        // The frontend is to read what the administrator reads.
-        for vdev in [51712, 51728, 51744] {
-            let node = format!("/local/domain/0/error/backend/vbd/{}/{vdev}", guest.domid());
-            host.ok(&format!(
-                "xenstore-write {node} '' && xenstore-chmod {node} n0 b{}",
-                guest.domid()
-            ))?;
-        }
+        show_errors(guest, &[51712, 51728, 51744])?;
         Ok(Besieged {
             host,
             guest,

@@ -42,6 +42,12 @@ pub const ALL: &[Scenario] = &[
         storm::storm,
     ),
     plain(
+        "channels-closed",
+        &["H41"],
+        "event channels are closed under the backend, and bound to its end again",
+        storm::channels,
+    ),
+    plain(
         "crowd-memory",
         &["H38"],
         "a hundred disks of four large rings each: the guest's frames and dom0's memory have a bound",

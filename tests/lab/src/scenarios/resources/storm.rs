@@ -8,14 +8,17 @@ use crate::check;
 use crate::disk::Disk;
 use crate::host::Host;
 use crate::results::Figures;
+use crate::scenarios::cycles::mapped_grants;
 use crate::scenarios::frontend;
 use crate::scenarios::frontend::all_held;
 use crate::scenarios::frontend::more_queues;
 use crate::scenarios::frontend::total;
+use crate::scenarios::hostile::with_neighbour;
 use crate::vbd::Vbd;
 
 /// Seconds of the guest's clock in each way to connect: in a run of everything, and at length.
 const SECONDS: [u64; 3] = [3, 10, 3];
+const REBINDS: [u64; 3] = [3, 30, 5];
 /// Milliseconds of dom0's clock that a command of an administrator may take meanwhile.
 const AT_MOST: u64 = 1000;
 
@@ -87,4 +90,35 @@ fn more(host: &Host<'_>, vbd: &Vbd<'_, '_>, counter: &str) -> Result<()> {
         "before=$(cat {file}) && lab_until 30 '[ $(cat {file}) -gt '$before' ]'"
     ))
     .map(drop)
+}
+
+/// A guest closes the channel of each of its queues and makes another one to the backend's end, over and over,
+/// with storms in between; it closes the last one for good, and the disk closes. Its neighbour verifies.
+pub fn channels(host: &Host<'_>, figures: &mut Figures) -> Result<()> {
+    more_queues(host, host.lab.backend)?;
+    let (disk, neighbours) = (
+        Disk::memory(host, "nb0", 64)?,
+        Disk::memory(host, "nb1", 64)?,
+    );
+    let [quick, full, debug] = REBINDS;
+    let rebinds = host.lab.repeats(quick, full, debug);
+    let mapped = mapped_grants(host)?;
+    with_neighbour(host, &neighbours, || {
+        let guest = host
+            .guest("channels")
+            .disk(&disk, "xvda")
+            .own_frontend()
+            .start()?;
+        let lines = frontend::frontend(&guest, &format!("storm --seconds 0 --rebinds {rebinds}"))?;
+        all_held(&lines)?;
+        let (ways, sent) = (lines.len(), total(&lines, "events"));
+        figures.insert("ways to connect".into(), ways.into());
+        figures.insert("channels bound again in each queue".into(), rebinds.into());
+        figures.insert("events".into(), sent.into());
+        check::equal("the error node", guest.vbd("xvda").error()?, None)?;
+        guest.destroy()
+    })?;
+    host.ok(&format!("lab_grants_are {mapped} 60"))?;
+    neighbours.remove(host)?;
+    disk.remove(host)
 }
