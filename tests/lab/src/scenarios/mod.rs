@@ -362,7 +362,7 @@ const ALL: &[Scenario] = &[
     Scenario {
         name: "migrations",
         rows: &["P16", "D20"],
-        about: "a guest is migrated many times, and pauses no longer than on xen-blkback",
+        about: "a guest is migrated many times, and its pause measured beside xen-blkback's",
         kind: Kind::Plain,
         any_backend: false,
         script: migrations::migrations,

@@ -14,7 +14,13 @@ use crate::scenario::Scenario;
 use crate::scenario::Script;
 
 /// Not in a run of everything, for their length.
-pub const AT_LENGTH: &[&str] = &["paused", "event-storm", "crowd-memory", "counters-read"];
+pub const AT_LENGTH: &[&str] = &[
+    "paused",
+    "event-storm",
+    "channels-closed",
+    "crowd-memory",
+    "counters-read",
+];
 
 pub const ALL: &[Scenario] = &[
     plain(
